@@ -1,0 +1,2 @@
+//! Branches.
+pub mod entry;

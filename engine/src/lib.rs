@@ -1,0 +1,25 @@
+//! The Twinkeep backup engine, usable on its own: one machine, synchronous, no network.
+//!
+//! A module uses only modules that stand above it in this list.
+
+pub mod limits;
+pub mod id;
+pub mod env;
+pub mod files;
+pub mod kv;
+pub mod crypto;
+pub mod chunk;
+pub mod frame;
+pub mod pack;
+pub mod record;
+pub mod branch;
+pub mod index;
+pub mod vault;
+pub mod store;
+pub mod cache;
+pub mod source;
+pub mod target;
+pub mod backup;
+pub mod restore;
+pub mod check;
+pub mod query;

@@ -1,0 +1,81 @@
+//! Every bound of the engine, each with its reason. Readers refuse what exceeds one before allocating for it.
+
+/// Longest leaf or branch payload, bytes. Four times the default average chunk, and a branch node's cap.
+pub const CHUNK_LEN_MAX: usize = 1 << 20;
+
+/// A frame is closed once its plaintext holds this many bytes: large enough to compress like an archive
+/// and to make header, cipher call and index row vanish, small enough to fetch for one file.
+pub const FRAME_PLAIN_LEN_TARGET: usize = 1 << 20;
+
+/// Most plaintext bytes a frame can hold: one full target plus one longest chunk.
+pub const FRAME_PLAIN_LEN_MAX: usize = FRAME_PLAIN_LEN_TARGET + CHUNK_LEN_MAX;
+
+/// Most chunks in a frame; positions in it are u16 and the clear header stays small.
+pub const FRAME_CHUNKS_MAX: usize = 4096;
+
+/// Most references a branch chunk may carry: a list node's entries, each naming several children.
+pub const BRANCH_REFS_MAX: usize = 1 << 15;
+
+/// Most references in all branches of one frame.
+pub const FRAME_REFS_MAX: usize = 1 << 17;
+
+/// Most stored bytes of a frame: plaintext that did not compress, ids, references, fixed parts.
+pub const FRAME_LEN_MAX: usize =
+    FRAME_PLAIN_LEN_MAX + 4 * FRAME_CHUNKS_MAX + 36 * FRAME_CHUNKS_MAX + 32 * FRAME_REFS_MAX + 4096;
+
+/// A pack is closed once it holds this many bytes: few files and few syncs, yet cheap to rewrite.
+pub const PACK_LEN_TARGET: u64 = 64 << 20;
+
+/// Most bytes of a pack: the target, one last frame and its directory.
+pub const PACK_LEN_MAX: u64 = PACK_LEN_TARGET + FRAME_LEN_MAX as u64 + (8 << 20);
+
+/// Most bytes of a record, config or keyring file.
+pub const RECORD_LEN_MAX: usize = 1 << 20;
+
+/// Longest file content kept inside its directory entry instead of a chunk of its own, bytes.
+pub const INLINE_LEN_MAX: usize = 256;
+
+/// Most pieces (chunks and holes) named in a directory entry; longer lists become file branches.
+pub const ENTRY_PIECES_MAX: usize = 16;
+
+/// A list node never ends before this many entries …
+pub const LIST_ENTRIES_MIN: usize = 128;
+/// … and always at this many, …
+pub const LIST_ENTRIES_MAX: usize = 2048;
+/// … in between where a keyed hash of the entry has this many low zero bits, …
+pub const LIST_SPLIT_BITS: u32 = 9;
+/// … or once its encoded form would pass this many bytes.
+pub const LIST_NODE_LEN_TARGET: usize = 768 << 10;
+
+/// Levels a list of nodes may be nested: 128^8 entries is far more than anything holds.
+pub const LIST_DEPTH_MAX: usize = 16;
+
+/// Longest single name, bytes: Linux NAME_MAX is 255, other systems count UTF-16 units.
+pub const NAME_LEN_MAX: usize = 1024;
+
+/// Longest symlink target, bytes.
+pub const SYMLINK_LEN_MAX: usize = 64 << 10;
+
+/// Most bytes of all extended attributes of one entry. Linux caps one at 64 KiB.
+pub const XATTRS_LEN_MAX: usize = 256 << 10;
+
+/// Deepest folder nesting we follow, when reading a vault or a disk.
+pub const TREE_DEPTH_MAX: usize = 16 << 10;
+
+/// New index rows held in memory before they are committed, which makes their packs durable first.
+pub const PENDING_ROWS_MAX: usize = 256 << 10;
+
+/// A checkpoint is due after this many seconds or this many source bytes, whichever comes first.
+pub const CHECKPOINT_SECS: u64 = 300;
+/// See [`CHECKPOINT_SECS`].
+pub const CHECKPOINT_LEN: u64 = 10 << 30;
+
+/// How long a writer waits for another's short lock before it reports who holds it.
+pub const LOCK_WAIT_SECS: u64 = 30;
+
+const _: () = assert!(FRAME_CHUNKS_MAX <= u16::MAX as usize);
+const _: () = assert!(LIST_ENTRIES_MIN < LIST_ENTRIES_MAX);
+const _: () = assert!(LIST_NODE_LEN_TARGET + XATTRS_LEN_MAX <= CHUNK_LEN_MAX);
+const _: () = assert!(BRANCH_REFS_MAX >= LIST_ENTRIES_MAX * ENTRY_PIECES_MAX);
+const _: () = assert!(BRANCH_REFS_MAX <= FRAME_REFS_MAX);
+const _: () = assert!(FRAME_LEN_MAX < u32::MAX as usize);
