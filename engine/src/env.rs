@@ -117,3 +117,84 @@ impl Executor for Inline {
         job(0);
     }
 }
+
+/// Throws repeatable dice (splitmix64): for tests and simulation, never for keys.
+#[derive(Clone, Debug)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// The next 64 bits.
+    pub fn throw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `end`; 0 when `end` is 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        if end == 0 { 0 } else { (self.throw() % end as u64) as usize }
+    }
+
+    /// True once in `times` throws on average.
+    pub fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    /// Fills `bytes`.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for part in bytes.chunks_mut(8) {
+            part.copy_from_slice(&self.throw().to_le_bytes()[..part.len()]);
+        }
+    }
+}
+
+/// Entropy that repeats from a seed: for tests and simulation, never for keys.
+pub struct SeededEntropy(std::sync::Mutex<Dice>);
+
+impl SeededEntropy {
+    /// The bytes that follow from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(std::sync::Mutex::new(Dice(seed)))
+    }
+}
+
+impl Entropy for SeededEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).fill(bytes);
+    }
+}
+
+/// A clock that moves only when told.
+#[derive(Default)]
+pub struct ManualClock(std::sync::Mutex<(Time, Duration)>);
+
+impl ManualClock {
+    /// A clock that stands at `now`.
+    pub fn new(now: Time) -> Self {
+        Self(std::sync::Mutex::new((now, Duration::ZERO)))
+    }
+
+    /// Lets `by` pass.
+    pub fn advance(&self, by: Duration) {
+        let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+        *state = (Time(state.0.0.saturating_add(nanos)), state.1.saturating_add(by));
+    }
+
+    /// Sets the wall clock, either way; elapsed time stays.
+    pub fn set(&self, now: Time) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0 = now;
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Time {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
+    }
+}

@@ -130,3 +130,12 @@ pub trait Files: Send + Sync {
 pub fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
+
+/// Refuses a path that is not relative, `/`-separated and free of `.`, `..` and empty parts.
+pub(crate) fn check_path(action: &'static str, path: &str) -> Result<()> {
+    let is_good = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0']);
+    if path.is_empty() || path.split('/').all(is_good) {
+        return Ok(());
+    }
+    Err(FilesError { action, path: path.to_owned(), source: io::ErrorKind::InvalidInput.into() })
+}

@@ -4,6 +4,9 @@
 
 mod conformance;
 pub mod lmdb;
+mod lmdb_pages;
+#[cfg(test)]
+mod lmdb_tests;
 pub mod memory;
 
 use std::ops::ControlFlow;
@@ -54,6 +57,17 @@ impl Table {
             Self::Meta => "meta",
         }
     }
+}
+
+/// Longest key, bytes.
+pub const KEY_LEN_MAX: usize = 64;
+
+/// Refuses a key no table may hold: empty or over [`KEY_LEN_MAX`].
+pub(crate) fn check_key(key: &[u8]) -> Result<()> {
+    if key.is_empty() || key.len() > KEY_LEN_MAX {
+        return Err(KvError::Io(format!("a key of {} bytes, allowed are 1 to {KEY_LEN_MAX}", key.len())));
+    }
+    Ok(())
 }
 
 /// Called by [`Read::scan`] for each row; `Break` ends the scan.
