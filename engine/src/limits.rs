@@ -59,6 +59,9 @@ pub const SYMLINK_LEN_MAX: usize = 64 << 10;
 /// Most bytes of all extended attributes of one entry. Linux caps one at 64 KiB.
 pub const XATTRS_LEN_MAX: usize = 256 << 10;
 
+/// Longest file we speak of, bytes: what the signed offsets of every system can reach.
+pub const FILE_LEN_MAX: u64 = i64::MAX as u64;
+
 /// Deepest folder nesting we follow, when reading a vault or a disk.
 pub const TREE_DEPTH_MAX: usize = 16 << 10;
 

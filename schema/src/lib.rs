@@ -9,3 +9,9 @@
 pub mod vault_capnp {
     include!(concat!(env!("OUT_DIR"), "/vault_capnp.rs"));
 }
+
+/// Branch payloads: directories, files, snapshots.
+#[allow(missing_docs, clippy::all)]
+pub mod tree_capnp {
+    include!(concat!(env!("OUT_DIR"), "/tree_capnp.rs"));
+}
