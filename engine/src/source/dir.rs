@@ -31,7 +31,7 @@ enum Held {
     Nothing,
     /// Open for as long as somebody else uses it.
     Lent(Weak<DirFd>),
-    Kept(Arc<DirFd>, #[expect(dead_code, reason = "counted until dropped")] Slot),
+    Kept(Arc<DirFd>, Slot),
 }
 
 /// A place among the descriptors that may be kept.
