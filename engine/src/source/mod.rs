@@ -8,6 +8,7 @@
 
 mod dir;
 mod file;
+pub mod filter;
 mod linux;
 mod owners;
 
