@@ -65,6 +65,15 @@ pub const FILE_LEN_MAX: u64 = i64::MAX as u64;
 /// Deepest folder nesting we follow, when reading a vault or a disk.
 pub const TREE_DEPTH_MAX: usize = 16 << 10;
 
+/// Most folders of the source kept open at once: well under the usual 1024 files of a process, and enough for
+/// one path of the deepest nesting.
+pub const SOURCE_DIRS_OPEN_MAX: usize = 384;
+
+/// Folders nested less than this are kept open while somebody works below them …
+pub const SOURCE_DIRS_OPEN_DEPTH: usize = 32;
+/// … and deeper ones where their depth is a multiple of this: how far one has to walk again at most.
+pub const SOURCE_DIRS_OPEN_STEP: usize = 64;
+
 /// New index rows held in memory before they are committed, which makes their packs durable first.
 pub const PENDING_ROWS_MAX: usize = 256 << 10;
 
@@ -81,4 +90,5 @@ const _: () = assert!(LIST_ENTRIES_MIN < LIST_ENTRIES_MAX);
 const _: () = assert!(LIST_NODE_LEN_TARGET + XATTRS_LEN_MAX <= CHUNK_LEN_MAX);
 const _: () = assert!(BRANCH_REFS_MAX >= LIST_ENTRIES_MAX * ENTRY_PIECES_MAX);
 const _: () = assert!(BRANCH_REFS_MAX <= FRAME_REFS_MAX);
+const _: () = assert!(SOURCE_DIRS_OPEN_DEPTH + TREE_DEPTH_MAX / SOURCE_DIRS_OPEN_STEP <= SOURCE_DIRS_OPEN_MAX);
 const _: () = assert!(FRAME_LEN_MAX < u32::MAX as usize);
