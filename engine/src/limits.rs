@@ -62,6 +62,9 @@ pub const XATTRS_LEN_MAX: usize = 256 << 10;
 /// Deepest folder nesting we follow, when reading a vault or a disk.
 pub const TREE_DEPTH_MAX: usize = 16 << 10;
 
+/// Most directory descriptors a restore keeps open; more are opened again when needed. Far below the usual 1024.
+pub const TARGET_DIRS_OPEN_MAX: usize = 128;
+
 /// New index rows held in memory before they are committed, which makes their packs durable first.
 pub const PENDING_ROWS_MAX: usize = 256 << 10;
 
