@@ -202,6 +202,39 @@ fn removing_stays_inside() {
     assert_eq!(place.outside_now(), before);
 }
 
+/// Mounts `from` on `to` for this thread only; `false` where that is not allowed.
+fn bind_here(from: &Path, to: &Path) -> bool {
+    let text = |path: &Path| std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    let (from, to, none) = (text(from), text(to), std::ptr::null());
+    // SAFETY: all strings end with NUL and outlive the calls; the other pointers may be null.
+    unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
+            && libc::mount(from.as_ptr(), to.as_ptr(), none, libc::MS_BIND, none.cast()) == 0
+    }
+}
+
+#[test]
+fn removing_stops_at_mounts_even_of_the_same_file_system() {
+    let place = Place::new();
+    let before = place.outside_now();
+    std::fs::create_dir_all(place.inside.join("dir/mount")).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if !bind_here(&place.outside, &place.inside.join("dir/mount")) {
+                return;
+            }
+            // Opened anew: descriptors from before belong to the view without the mount.
+            let root = Target::create(&place.inside).unwrap().root();
+            assert!(matches!(error(root.remove(b"dir")).source, Fault::MountPoint));
+            // Writing into a mounted file system is the user's wish.
+            let dir = root.enter(b"dir").unwrap().unwrap().enter(b"mount").unwrap().unwrap();
+            assert_eq!(dir.names().unwrap(), [b"file".to_vec()]);
+        });
+    });
+    assert_eq!(place.outside_now(), before);
+}
+
 #[test]
 fn a_race_for_a_name_never_leads_outside() {
     let place = Place::new();

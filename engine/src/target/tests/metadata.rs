@@ -109,7 +109,7 @@ fn everything_comes_back_as_root() {
     check("file", 0o650, vec![capability.clone(), access.clone(), trusted.clone(), user.clone()]);
     check("file", 0o6650, vec![capability, access.clone(), xattr("user.empty", b"")]);
     check("folder", 0o1777, vec![]);
-    check("folder", 0o2750, vec![access.clone(), default, trusted.clone(), user]);
+    check("folder", 0o2650, vec![access.clone(), default, trusted.clone(), user]);
     check("link", 0o777, vec![trusted.clone()]);
     check("pipe", 0o640, vec![]);
     check("pipe", 0o650, vec![access, trusted.clone()]);

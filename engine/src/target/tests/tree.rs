@@ -129,25 +129,6 @@ fn five_thousand_levels() {
 }
 
 #[test]
-fn mounted_file_systems_are_not_emptied() {
-    // Needs a mount, so only where there is one we know: the kernel's own.
-    let Ok(root) = Target::create(Path::new("/")).map(|target| target.root()) else { return };
-    if !is_root() || root.lookup(b"proc").unwrap().is_none() {
-        return;
-    }
-    let opened = crate::target::linux::open_dir_unmounted(
-        std::os::fd::AsFd::as_fd(&*root.fd().unwrap()),
-        b"proc",
-        root.id().device,
-    );
-    assert_eq!(opened.err(), Some(rustix::io::Errno::XDEV));
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("plain")).unwrap();
-    let root = Target::create(folder.path()).unwrap().root();
-    assert!(root.remove(b"plain").unwrap());
-}
-
-#[test]
 fn messages_show_odd_names() {
     let place = Place::new();
     let shown = error(place.target.root().open_existing(b"\xff\n\xc3\xa9")).path;
