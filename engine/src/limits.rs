@@ -73,6 +73,8 @@ pub const SOURCE_DIRS_OPEN_MAX: usize = 384;
 pub const SOURCE_DIRS_OPEN_DEPTH: usize = 32;
 /// … and deeper ones where their depth is a multiple of this: how far one has to walk again at most.
 pub const SOURCE_DIRS_OPEN_STEP: usize = 64;
+/// Most directory descriptors a restore keeps open; more are opened again when needed. Far below the usual 1024.
+pub const TARGET_DIRS_OPEN_MAX: usize = 128;
 
 /// New index rows held in memory before they are committed, which makes their packs durable first.
 pub const PENDING_ROWS_MAX: usize = 256 << 10;
