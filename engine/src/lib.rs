@@ -3,6 +3,7 @@
 //! A module uses only modules that stand above it in this list.
 
 pub mod limits;
+pub mod zoo;
 pub mod id;
 pub mod env;
 pub mod files;

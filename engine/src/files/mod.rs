@@ -88,6 +88,8 @@ pub trait Files: Send + Sync {
     fn create_dir(&self, path: &str) -> Result<()>;
     /// Makes creations, renames and removals in a folder durable.
     fn sync_dir(&self, dir: &str) -> Result<()>;
+    /// Makes the bytes of an existing file durable, whoever wrote them.
+    fn sync_file(&self, path: &str) -> Result<()>;
     /// Takes an exclusive lock on a file, created if missing, and writes `owner` (e.g. `pid 123`) into it.
     ///
     /// `Ok(None)` when somebody else, in this process or another, holds it; never waits.

@@ -98,6 +98,11 @@ impl Files for OsFiles {
         sync_folder(&self.place("sync folder", dir)?).map_err(failed("sync folder", dir))
     }
 
+    fn sync_file(&self, path: &str) -> Result<()> {
+        let place = self.place("sync", path)?;
+        OpenOptions::new().append(true).open(place).and_then(|file| file.sync_all()).map_err(failed("sync", path))
+    }
+
     fn try_lock(&self, path: &str, owner: &str) -> Result<Option<Box<dyn Lock>>> {
         let place = self.place("lock", path)?;
         loop {

@@ -1,0 +1,382 @@
+//! The local store: packs and records in a folder, the index beside them.
+//!
+//! ```text
+//! packs/    frames            records/  the chain of records, one file each
+//! index/    the index         sessions/ one lock file for each writer's run
+//! locks/    index, records: held for moments
+//! ```
+
+use super::packs::Taken;
+use super::session::LocalSession;
+use super::{ChainLink, Fault, Place, Result, Session, Store, StoreError, StoredRecord};
+use crate::env::Env;
+use crate::files::{Files, Lock, ReadAt};
+use crate::id::{ChunkId, Kind, SessionId, VaultId};
+use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow};
+use crate::kv::{self, Kv, KvError, KvHome};
+use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
+use crate::pack::{self, PackName};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+pub(super) const RECORDS: &str = "records";
+pub(super) const SESSIONS: &str = "sessions";
+const LOCKS: &str = "locks";
+const LOCK_POLL: Duration = Duration::from_millis(5);
+const OPEN_PACKS_MAX: usize = 128;
+
+/// The parts a local store is made of.
+pub(super) struct Parts {
+    pub files: Arc<dyn Files>,
+    pub kv_home: Arc<dyn KvHome>,
+    pub env: Env,
+    pub vault: VaultId,
+    /// Who we are in lock files, e.g. `pid 4711`.
+    pub owner: String,
+}
+
+/// A store in a folder. Cheap to clone; clones are the same store.
+#[derive(Clone)]
+pub struct LocalStore(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub parts: Parts,
+    pub kv: Arc<dyn Kv>,
+    names: RwLock<HashMap<PackNumber, PackName>>,
+    open_packs: Mutex<HashMap<PackNumber, Arc<dyn ReadAt>>>,
+}
+
+/// A store that was opened, and what had to be done for it.
+pub struct Opened {
+    /// The store.
+    pub store: LocalStore,
+    /// The index was missing or damaged and was made again from the packs; what was found bad there.
+    pub rebuilt: Option<Vec<Fault>>,
+}
+
+impl LocalStore {
+    /// Makes the folders and the empty index of a new vault.
+    pub fn create(files: &dyn Files, kv_home: &dyn KvHome, vault: VaultId) -> Result<()> {
+        for dir in [pack::DIR, RECORDS, SESSIONS, LOCKS] {
+            files.create_dir(dir)?;
+        }
+        kv_home.replace(&mut |kv| {
+            let mut write = kv.write()?;
+            index::init(&mut *write, vault)?;
+            write.commit()
+        })?;
+        Ok(())
+    }
+
+    /// Opens the store of `vault`; an index that is missing or damaged is built from the packs.
+    ///
+    /// `owner` is what others read in our lock files, e.g. `pid 4711 on host`.
+    pub fn open(
+        files: Arc<dyn Files>,
+        kv_home: Arc<dyn KvHome>,
+        env: Env,
+        vault: VaultId,
+        owner: String,
+    ) -> Result<Opened> {
+        let parts = Parts { files, kv_home, env, vault, owner };
+        match open_index(&parts)? {
+            Some(kv) => Ok(Opened { store: Self::with(parts, kv), rebuilt: None }),
+            None => Self::rebuild(parts),
+        }
+    }
+
+    /// Builds the index anew from the packs, whatever state it is in.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while another process writes to the vault.
+    pub fn reopen_rebuilt(
+        files: Arc<dyn Files>,
+        kv_home: Arc<dyn KvHome>,
+        env: Env,
+        vault: VaultId,
+        owner: String,
+    ) -> Result<Opened> {
+        Self::rebuild(Parts { files, kv_home, env, vault, owner })
+    }
+
+    fn rebuild(parts: Parts) -> Result<Opened> {
+        for dir in [pack::DIR, RECORDS, SESSIONS, LOCKS] {
+            parts.files.create_dir(dir)?;
+        }
+        let _index = parts.lock("index")?;
+        // Another process may have built it while we waited.
+        if let Some(kv) = open_index(&parts)? {
+            return Ok(Opened { store: Self::with(parts, kv), rebuilt: None });
+        }
+        let _sessions = super::adopt::lock_all_sessions(&parts)?;
+        let (kv, faults) = super::rebuild::rebuild(&*parts.files, &*parts.kv_home, parts.vault)?;
+        Ok(Opened { store: Self::with(parts, kv), rebuilt: Some(faults) })
+    }
+
+    fn with(parts: Parts, kv: Arc<dyn Kv>) -> Self {
+        Self(Arc::new(Inner { parts, kv, names: RwLock::default(), open_packs: Mutex::default() }))
+    }
+
+    /// The files below, for tools that look at the vault from outside.
+    pub fn files(&self) -> &Arc<dyn Files> {
+        &self.0.parts.files
+    }
+}
+
+fn open_index(parts: &Parts) -> Result<Option<Arc<dyn Kv>>> {
+    let kv = match parts.kv_home.open() {
+        Ok(Some(kv)) => kv,
+        Ok(None) | Err(KvError::Damaged(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let belongs = index::belongs(&*kv.read()?, parts.vault);
+    match belongs {
+        Ok(true) => Ok(Some(kv)),
+        Ok(false) | Err(KvError::Damaged(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Parts {
+    /// Takes one of the short locks, waiting for whoever holds it up to `LOCK_WAIT_SECS`.
+    pub fn lock(&self, what: &'static str) -> Result<Box<dyn Lock>> {
+        let path = format!("{LOCKS}/{what}");
+        let deadline = self.env.clock.elapsed() + Duration::from_secs(LOCK_WAIT_SECS);
+        loop {
+            if let Some(lock) = self.files.try_lock(&path, &self.owner)? {
+                return Ok(lock);
+            }
+            if self.env.clock.elapsed() >= deadline {
+                return Err(StoreError::Busy { what, owner: self.owner_of(&path) });
+            }
+            std::thread::sleep(LOCK_POLL);
+        }
+    }
+
+    /// What the holder of a lock wrote into its file.
+    pub fn owner_of(&self, path: &str) -> String {
+        let text = self.files.read_all(path, 1024).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        text.filter(|text| !text.is_empty()).unwrap_or_else(|| "another process".to_owned())
+    }
+}
+
+impl Inner {
+    /// Makes frames durable and enters them; returns the ids that their branches lack and those that were healed.
+    pub fn commit(&self, taken: Taken) -> Result<index::Admitted> {
+        let rows_first = crate::zoo::planted("rows-before-sync");
+        let sync = || taken.unsynced.iter().try_for_each(|file| file.sync());
+        if !rows_first && !crate::zoo::planted("skip-pack-sync") {
+            sync()?;
+        }
+        if taken.frames.is_empty() && taken.packs.is_empty() {
+            return Ok(index::Admitted::default());
+        }
+        let _lock = self.parts.lock("index")?;
+        let mut write = self.kv.write()?;
+        let numbers = self.put_packs(&mut *write, &taken)?;
+        let mut frames = Vec::with_capacity(taken.frames.len());
+        for put in taken.frames {
+            let number = numbers.get(&put.pack).copied().ok_or_else(|| {
+                StoreError::Index(KvError::Damaged(format!("pack {} has no row", put.pack.file_name())))
+            })?;
+            frames.push(NewFrame { place: super::packs::place(&put, number), ids: put.ids, refs: put.refs });
+        }
+        let admitted = index::admit(&mut *write, &frames, &|place, position| self.refs_of(place, position))?;
+        write.commit()?;
+        if rows_first {
+            taken.unsynced.iter().try_for_each(|file| file.sync())?;
+        }
+        Ok(admitted)
+    }
+
+    /// Enters the progress of packs; returns the number of each.
+    fn put_packs(&self, write: &mut dyn kv::Write, taken: &Taken) -> Result<HashMap<PackName, PackNumber>> {
+        let mut numbers = self.numbers(write, taken)?;
+        for progress in &taken.packs {
+            let number = match numbers.get(&progress.name) {
+                Some(&number) => number,
+                None => index::next_pack(write)?,
+            };
+            let state = if progress.closed { index::PackState::Closed } else { index::PackState::Open };
+            index::put_pack(write, number, &PackRow { name: progress.name, indexed_len: progress.frames_end, state })?;
+            numbers.insert(progress.name, number);
+        }
+        self.names.write().unwrap_or_else(PoisonError::into_inner).extend(numbers.iter().map(|(name, n)| (*n, *name)));
+        Ok(numbers)
+    }
+
+    /// Numbers of the packs in `taken` that have one. A session's packs are few, so the rows are looked through once.
+    fn numbers(&self, read: &dyn kv::Read, taken: &Taken) -> Result<HashMap<PackName, PackNumber>> {
+        let wanted: std::collections::HashSet<_> = taken.packs.iter().map(|progress| progress.name).collect();
+        let known = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let remembered: HashMap<_, _> =
+            known.iter().filter(|(_, name)| wanted.contains(name)).map(|(n, name)| (*name, *n)).collect();
+        drop(known);
+        if remembered.len() == wanted.len() {
+            return Ok(remembered);
+        }
+        let all = index::packs(read)?;
+        Ok(all.into_iter().filter(|(_, row)| wanted.contains(&row.name)).map(|(n, row)| (row.name, n)).collect())
+    }
+
+    /// References of a stored branch, read from its frame's clear header; `None` if that cannot be read.
+    pub fn refs_of(&self, place: &FramePlace, position: u16) -> Option<Vec<ChunkId>> {
+        let mut bytes = Vec::new();
+        self.read_at(place.pack, place.offset, place.len, &mut bytes).ok()?;
+        if crate::frame::frame_id(&bytes) != place.id {
+            return None;
+        }
+        let header = crate::frame::FrameHeader::parse(&bytes).ok()?;
+        Some(header.refs(position.into()).to_vec())
+    }
+
+    /// The file name of a pack.
+    pub fn name(&self, number: PackNumber) -> Result<PackName> {
+        if let Some(name) = self.names.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
+            return Ok(*name);
+        }
+        let all = index::packs(&*self.kv.read()?)?;
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        names.extend(all.iter().map(|(number, row)| (*number, row.name)));
+        names.get(&number).copied().ok_or_else(|| KvError::Damaged(format!("pack {} has no row", number.0)).into())
+    }
+
+    fn pack_file(&self, number: PackNumber) -> Result<Arc<dyn ReadAt>> {
+        if let Some(file) = self.open_packs.lock().unwrap_or_else(PoisonError::into_inner).get(&number) {
+            return Ok(file.clone());
+        }
+        let file = self.parts.files.open(&self.name(number)?.path())?;
+        let mut open = self.open_packs.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= OPEN_PACKS_MAX {
+            open.clear();
+        }
+        open.insert(number, file.clone());
+        Ok(file)
+    }
+
+    /// Reads `len` bytes of a pack into `bytes`; shorter at the end of the file.
+    pub fn read_at(&self, pack: PackNumber, offset: u64, len: u32, bytes: &mut Vec<u8>) -> Result<()> {
+        if len as usize > FRAME_LEN_MAX {
+            return Err(KvError::Damaged(format!("a frame of {len} bytes cannot be")).into());
+        }
+        bytes.resize(len as usize, 0);
+        let read = self.pack_file(pack)?.read_at(offset, bytes)?;
+        bytes.truncate(read);
+        Ok(())
+    }
+
+    /// Appends a record to the chain.
+    pub fn append_record(&self, make: &dyn Fn(ChainLink) -> Vec<u8>) -> Result<ChainLink> {
+        let _lock = self.parts.lock("records")?;
+        let last = record_files(&*self.parts.files)?.pop();
+        let link = match last {
+            None => ChainLink { count: 1, previous: [0; 32] },
+            Some((count, name)) => {
+                let bytes = self.parts.files.read_all(&format!("{RECORDS}/{name}"), RECORD_LEN_MAX)?;
+                ChainLink { count: count + 1, previous: *blake3::hash(&bytes).as_bytes() }
+            }
+        };
+        let path = format!("{RECORDS}/{:016x}", link.count);
+        write_record(&*self.parts.files, &path, &make(link))?;
+        Ok(link)
+    }
+}
+
+fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
+    if crate::zoo::planted("record-not-synced") {
+        let aside = format!("{path}.tmp");
+        files.create(&aside)?.append(bytes)?;
+        files.rename(&aside, path)?;
+        return Ok(files.sync_dir(RECORDS)?);
+    }
+    Ok(files.write_atomic(path, bytes)?)
+}
+
+/// Count and name of every record file, in order. Files with other names are left alone.
+fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
+    let listed = files.list(RECORDS)?;
+    let named = listed.into_iter().filter(|file| file.name.len() == 16 && !file.is_dir);
+    Ok(named.filter_map(|file| Some((u64::from_str_radix(&file.name, 16).ok()?, file.name))).collect())
+}
+
+impl Store for LocalStore {
+    fn vault(&self) -> VaultId {
+        self.0.parts.vault
+    }
+
+    fn known(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        let read = self.0.kv.read()?;
+        Ok(ids.iter().map(|id| index::is_admitted(&*read, id)).collect::<kv::Result<_>>()?)
+    }
+
+    fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>> {
+        let read = self.0.kv.read()?;
+        let place = |id: &ChunkId| -> kv::Result<Option<Place>> {
+            let Some(row) = index::chunk(&*read, id)? else { return Ok(None) };
+            let frame = index::frame(&*read, row.frame)?;
+            Ok(Some(Place { position: row.position, ..whole_frame(row.frame, &frame) }))
+        };
+        Ok(ids.iter().map(place).collect::<kv::Result<_>>()?)
+    }
+
+    fn read_frame(&self, place: &Place, bytes: &mut Vec<u8>) -> Result<()> {
+        self.0.read_at(place.pack, place.offset, place.len, bytes)
+    }
+
+    fn frames(&self, from: FrameNumber, count: usize) -> Result<Vec<Place>> {
+        let rows = index::frames_from(&*self.0.kv.read()?, from, count)?;
+        Ok(rows.iter().map(|(number, place)| whole_frame(*number, place)).collect())
+    }
+
+    fn pack_name(&self, pack: PackNumber) -> Result<String> {
+        Ok(self.0.name(pack)?.file_name())
+    }
+
+    fn begin(&self) -> Result<Box<dyn Session>> {
+        let mut id = [0; 16];
+        self.0.parts.env.entropy.fill(&mut id);
+        Ok(Box::new(LocalSession::begin(self.0.clone(), SessionId(id))?))
+    }
+
+    fn records(&self) -> Result<Vec<StoredRecord>> {
+        let files = &self.0.parts.files;
+        let read = |(count, name): (u64, String)| StoredRecord {
+            bytes: files
+                .read_all(&format!("{RECORDS}/{name}"), RECORD_LEN_MAX)
+                .map_err(|error| format!("{error}: {}", error.source)),
+            count,
+            name: format!("{RECORDS}/{name}"),
+        };
+        Ok(record_files(&**files)?.into_iter().map(read).collect())
+    }
+
+    fn expel(&self, frames: &[FrameNumber]) -> Result<Vec<ChunkId>> {
+        self.0.expel(&frames.iter().copied().collect())
+    }
+
+    fn unwhole(&self) -> Result<Vec<ChunkId>> {
+        Ok(index::unwhole(&*self.0.kv.read()?)?)
+    }
+
+    fn audit(&self) -> Result<Vec<Fault>> {
+        self.0.audit()
+    }
+}
+
+pub(super) fn whole_frame(number: FrameNumber, place: &FramePlace) -> Place {
+    Place {
+        number,
+        frame: place.id,
+        pack: place.pack,
+        offset: place.offset,
+        len: place.len,
+        kind: place.kind,
+        position: 0,
+    }
+}
+
+/// Whether a frame is of a kind and still believed.
+pub(super) fn is_good(place: &FramePlace, kind: Kind) -> bool {
+    place.kind == kind && place.state == FrameState::Good
+}

@@ -1,0 +1,220 @@
+//! A writer's run on a local store. Lives as long as the lock on its file in `sessions/`.
+
+use super::local::{Inner, SESSIONS};
+use super::packs::PackWriter;
+use super::{ChainLink, Claim, Result, Session, Settled, StoreError};
+use crate::files::Lock;
+use crate::frame::SealedFrame;
+use crate::id::{ChunkId, Kind, SessionId};
+use crate::index;
+use crate::limits::PENDING_ROWS_MAX;
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Ids are already evenly spread: their first bytes are a hash.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _len: usize) {}
+}
+
+type Shard = Mutex<HashSet<[u8; 32], BuildHasherDefault<IdHasher>>>;
+
+/// Ids that somebody in this session has taken on, until they have rows.
+struct InFlight([Shard; 32]);
+
+impl InFlight {
+    fn shard(&self, id: &ChunkId) -> MutexGuard<'_, HashSet<[u8; 32], BuildHasherDefault<IdHasher>>> {
+        lock(&self.0[usize::from(id.0[31]) % self.0.len()])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// See the module.
+pub(super) struct LocalSession {
+    id: SessionId,
+    store: Arc<Inner>,
+    lock: Option<Box<dyn Lock>>,
+    in_flight: InFlight,
+    leaves: Mutex<PackWriter>,
+    branches: Mutex<PackWriter>,
+    pack_numbers: AtomicU32,
+    committing: Mutex<()>,
+    missing: Mutex<HashSet<ChunkId>>,
+    healed: Mutex<Vec<ChunkId>>,
+    written: AtomicU64,
+    failed: AtomicBool,
+}
+
+impl LocalSession {
+    /// Takes the session's lock and adopts what sessions that ended early left behind.
+    pub fn begin(store: Arc<Inner>, id: SessionId) -> Result<Self> {
+        let path = session_path(id);
+        let lock = store.parts.files.try_lock(&path, &store.parts.owner)?;
+        let lock = lock.ok_or_else(|| StoreError::Busy { what: "session", owner: store.parts.owner_of(&path) })?;
+        let healed = store.adopt_abandoned(id)?;
+        let vault = store.parts.vault;
+        Ok(Self {
+            id,
+            lock: Some(lock),
+            in_flight: InFlight(std::array::from_fn(|_| Mutex::default())),
+            leaves: Mutex::new(PackWriter::new(Kind::Leaf, vault, id)),
+            branches: Mutex::new(PackWriter::new(Kind::Branch, vault, id)),
+            pack_numbers: AtomicU32::new(0),
+            committing: Mutex::new(()),
+            missing: Mutex::default(),
+            healed: Mutex::new(healed),
+            written: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            store,
+        })
+    }
+
+    /// Runs a step whose failure ends the session: what was written since the last commit is in doubt.
+    fn step<T>(&self, step: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(StoreError::SessionFailed);
+        }
+        let result = step();
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn commit(&self, last: bool) -> Result<()> {
+        let _one = lock(&self.committing);
+        // Branches first: whatever they refer to was put before them and is then among the leaves taken after.
+        let mut taken = take(&self.branches, last)?;
+        let leaves = take(&self.leaves, last)?;
+        taken.frames.splice(0..0, leaves.frames);
+        taken.packs.extend(leaves.packs);
+        taken.unsynced.extend(leaves.unsynced);
+        let ids: Vec<ChunkId> = taken.frames.iter().flat_map(|frame| frame.ids.iter().copied()).collect();
+        let admitted = self.store.commit(taken)?;
+        // A chunk that is stored unwhole stays claimed: putting it again would not make it whole.
+        for id in &ids {
+            self.in_flight.shard(id).remove(&id.0);
+        }
+        lock(&self.missing).extend(admitted.missing);
+        lock(&self.healed).extend(admitted.healed);
+        Ok(())
+    }
+
+    /// Of the ids found missing at some commit, those that still are.
+    fn still_missing(&self) -> Result<Vec<ChunkId>> {
+        let mut missing = lock(&self.missing);
+        let read = self.store.kv.read()?;
+        let mut still = Vec::new();
+        for id in missing.drain() {
+            if !index::is_admitted(&*read, &id)? {
+                still.push(id);
+            }
+        }
+        still.sort_unstable();
+        Ok(still)
+    }
+}
+
+fn take(writer: &Mutex<PackWriter>, last: bool) -> Result<super::packs::Taken> {
+    let mut writer = lock(writer);
+    if last {
+        writer.close()?;
+    }
+    Ok(writer.take())
+}
+
+pub(super) fn session_path(id: SessionId) -> String {
+    format!("{SESSIONS}/{id}")
+}
+
+impl Session for LocalSession {
+    fn id(&self) -> SessionId {
+        self.id
+    }
+
+    fn claim(&self, ids: &[ChunkId]) -> Result<Vec<Claim>> {
+        let read = self.store.kv.read()?;
+        let claim = |id: &ChunkId| -> Result<Claim> {
+            if !self.in_flight.shard(id).insert(id.0) {
+                return Ok(Claim::InFlight);
+            }
+            if index::is_admitted(&*read, id)? {
+                self.in_flight.shard(id).remove(&id.0);
+                return Ok(Claim::Known);
+            }
+            Ok(Claim::Mine)
+        };
+        ids.iter().map(claim).collect()
+    }
+
+    fn put(&self, frame: SealedFrame) -> Result<()> {
+        self.step(|| {
+            self.written.fetch_add(frame.bytes.len() as u64, Ordering::Relaxed);
+            let writer = match frame.header.kind {
+                Kind::Leaf => &self.leaves,
+                Kind::Branch => &self.branches,
+            };
+            let waiting = lock(writer).put(&*self.store.parts.files, &self.pack_numbers, frame)?;
+            if waiting >= PENDING_ROWS_MAX {
+                self.commit(false)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn checkpoint(&self) -> Result<()> {
+        self.step(|| self.commit(false))
+    }
+
+    fn settle(&self, root: ChunkId) -> Result<Settled> {
+        self.step(|| self.commit(true))?;
+        let mut missing = self.still_missing()?;
+        if missing.is_empty() && !index::is_admitted(&*self.store.kv.read()?, &root)? {
+            missing.push(root);
+        }
+        match missing.is_empty() || crate::zoo::planted("record-before-rows") {
+            true => Ok(Settled { root }),
+            false => Err(StoreError::Missing(missing)),
+        }
+    }
+
+    fn publish(&self, settled: Settled, make: &dyn Fn(ChainLink) -> Vec<u8>) -> Result<ChainLink> {
+        let _ = settled;
+        self.step(|| self.store.append_record(make))
+    }
+
+    fn written_len(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    fn healed(&self) -> Vec<ChunkId> {
+        lock(&self.healed).clone()
+    }
+}
+
+impl Drop for LocalSession {
+    fn drop(&mut self) {
+        self.lock = None;
+        // Only a tidy folder is lost if this fails: a free lock file says the session is over.
+        if !self.failed.load(Ordering::Acquire) {
+            let _ = self.store.parts.files.remove(&session_path(self.id));
+        }
+    }
+}
