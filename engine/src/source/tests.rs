@@ -148,6 +148,31 @@ fn changes_and_replacements_are_noticed() {
 }
 
 #[test]
+fn a_folder_walked_to_again_must_be_the_same() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut path = temp.path().to_owned();
+    // Deep enough that the innermost are not kept open.
+    for _ in 0..crate::limits::SOURCE_DIRS_OPEN_DEPTH + 4 {
+        path.push("d");
+    }
+    std::fs::create_dir_all(&path).unwrap();
+    let (inner, beside) = (at(&path), path.with_file_name("beside"));
+    let identity = inner.open().unwrap().stat_self().unwrap().identity();
+    assert_eq!(inner.identity(), Some(identity));
+    inner.open().unwrap();
+    std::fs::rename(&path, &beside).unwrap();
+    assert_eq!(inner.open().err().unwrap().failure(), Failure::Vanished);
+    std::fs::create_dir(&path).unwrap();
+    assert_eq!(inner.open().err().unwrap().failure(), Failure::Changed);
+    std::fs::remove_dir(&path).unwrap();
+    std::os::unix::fs::symlink("beside", &path).unwrap();
+    assert_eq!(inner.open().err().unwrap().failure(), Failure::Changed);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(&beside, &path).unwrap();
+    inner.open().unwrap();
+}
+
+#[test]
 fn holes_are_found_and_the_rest_is_read() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("sparse");
