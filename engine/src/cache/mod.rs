@@ -23,6 +23,8 @@
 
 mod read;
 mod stat;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use read::StatCache;

@@ -100,7 +100,8 @@ impl CachedStat {
     /// Equal to nothing, itself included: for entries that could not be read, or changed while they were.
     pub const NEVER: Self = Self { inode: 0, device: 0, ctime: i64::MIN, mtime: i64::MIN, size: 0 };
 
-    /// Remembers a stat. `looked_at` is the wall clock *before* the system was asked for it.
+    /// Remembers a stat. `looked_at` is the wall clock *before* the system was asked for it, and for a file that was
+    /// read it is the stat from before reading, which one after reading must equal (else [`Self::NEVER`]).
     ///
     /// Gives [`Self::NEVER`] for a time stamp less than two seconds older than `looked_at`, or later: the file may
     /// change again and keep it. A clock that is put back has the same effect until it caught up; files with stamps

@@ -227,6 +227,7 @@ impl DirHandle {
     }
 
     /// The descriptor, for questions about its file system. It may have been opened for passing through only.
+    #[cfg(unix)]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.fd()
     }
@@ -280,8 +281,13 @@ impl DirHandle {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         }
+        let file = match self.open_file(name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
         let mut bytes = vec![0; head.len()];
-        let read = self.open_file(name)?.read_at(0, &mut bytes)?;
+        let read = file.read_at(0, &mut bytes)?;
         Ok(bytes[..read] == *head)
     }
 

@@ -2,8 +2,7 @@
 
 use super::{Dir, Result, SourceError, Stat, os};
 use crate::branch::entry::Xattr;
-use os::Found;
-use rustix::fd::{AsFd, OwnedFd};
+use os::{FileFd, Found};
 use std::io;
 use std::sync::Arc;
 
@@ -11,12 +10,12 @@ use std::sync::Arc;
 pub struct SourceFile {
     dir: Arc<Dir>,
     name: Box<[u8]>,
-    fd: OwnedFd,
+    fd: FileFd,
     stat: Stat,
 }
 
 impl SourceFile {
-    pub(super) fn new(dir: Arc<Dir>, name: Box<[u8]>, fd: OwnedFd, stat: Stat) -> Self {
+    pub(super) fn new(dir: Arc<Dir>, name: Box<[u8]>, fd: FileFd, stat: Stat) -> Self {
         Self { dir, name, fd, stat }
     }
 
@@ -27,7 +26,7 @@ impl SourceFile {
 
     /// What the system says now; compare with [`super::same_version`] after reading.
     pub fn restat(&self) -> Result<Stat> {
-        os::stat_fd(self.fd.as_fd()).map_err(|source| self.error("stat", source))
+        os::stat_file(&self.fd).map_err(|source| self.error("stat", source))
     }
 
     /// Absolute path, for messages.
@@ -37,12 +36,12 @@ impl SourceFile {
 
     /// Reads at `offset` until `bytes` is full or the file ends; returns how many bytes were read.
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<usize> {
-        os::read_at(self.fd.as_fd(), offset, bytes).map_err(|source| self.error("read", source))
+        os::read_at(&self.fd, offset, bytes).map_err(|source| self.error("read", source))
     }
 
     /// Extended attributes, sorted by name; empty where the file system has none.
     pub fn xattrs(&self) -> Result<Vec<Xattr>> {
-        os::xattrs_fd(self.fd.as_fd()).map_err(|source| self.error("read attributes of", source))
+        os::xattrs_file(&self.fd).map_err(|source| self.error("read attributes of", source))
     }
 
     /// Data and holes in file order, without gaps, from 0 to the length it had when opened.
@@ -59,12 +58,12 @@ impl SourceFile {
 
     /// Tells the system that all of it will be read in order. Worth it from a few MiB on.
     pub fn advise_sequential(&self) {
-        os::advise_sequential(self.fd.as_fd());
+        os::advise_sequential(&self.fd);
     }
 
     /// Tells the system that bytes already read need not stay in its memory. Others may still want them.
     pub fn advise_done(&self, offset: u64, len: u64) {
-        os::advise_done(self.fd.as_fd(), offset, len);
+        os::advise_done(&self.fd, offset, len);
     }
 
     fn error(&self, action: &'static str, source: io::Error) -> SourceError {
@@ -117,7 +116,7 @@ impl Extents<'_> {
         if !self.sparse {
             return Ok((size, false));
         }
-        let fd = self.file.fd.as_fd();
+        let fd = &self.file.fd;
         match os::next_data(fd, self.at)? {
             Found::At(data) if data > self.at => return Ok((data.min(size), true)),
             Found::At(_) => {}

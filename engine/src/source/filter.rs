@@ -16,12 +16,10 @@
 //! `*` and `?` (one byte) do not match `/`; `[a-z]`, `[!a-z]` and `{one,two}` work; `\` takes the meaning from the
 //! next character. Patterns without regard to case fold ASCII letters only; they are tried after the others.
 
-use super::{DirHandle, Result as SourceResult, Stat};
+use super::{DirHandle, FileKind, Result as SourceResult, Stat, os};
 use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// The name of the file that marks a cache folder, and how that file begins.
@@ -137,7 +135,7 @@ impl Filter {
 
     /// Whether an entry is a file too long to be kept.
     pub fn is_too_large(&self, stat: &Stat) -> bool {
-        stat.kind == super::FileKind::File && self.len_max.is_some_and(|len_max| stat.size > len_max)
+        stat.kind == FileKind::File && self.len_max.is_some_and(|len_max| stat.size > len_max)
     }
 
     /// Whether a folder lies on another file system than the source it was reached from and is kept as an empty one.
@@ -146,6 +144,8 @@ impl Filter {
     }
 
     /// The tag file that leaves out everything else in this folder, if there is one. Folder and tag file stay.
+    ///
+    /// An error means that a tag cannot be read: leave nothing out then.
     pub fn tag_in(&self, folder: &DirHandle) -> SourceResult<Option<&[u8]>> {
         for tag in &self.tags {
             let tagged = match &tag.head {
@@ -202,7 +202,7 @@ impl GitRules {
         let mut next = Some(self);
         while let Some(rules) = next {
             let below = path.get(rules.prefix_len..).unwrap_or_default();
-            match rules.rules.matched(OsStr::from_bytes(below), is_dir) {
+            match rules.rules.matched(os::path_of(below), is_dir) {
                 ignore::Match::Ignore(_) => return true,
                 ignore::Match::Whitelist(_) => return false,
                 ignore::Match::None => next = rules.above.as_deref(),

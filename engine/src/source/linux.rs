@@ -8,9 +8,11 @@ use crate::limits::XATTRS_LEN_MAX;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Statx, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
+use std::ffi::OsStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::{Mutex, PoisonError};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Longest value and longest list of names that Linux keeps, bytes.
 const XATTR_LEN_MAX: usize = 64 << 10;
@@ -26,6 +28,9 @@ pub(super) struct DirFd {
     /// Listing moves the descriptor's position, so one at a time.
     listing: Mutex<()>,
 }
+
+/// A regular file open for reading.
+pub(super) struct FileFd(OwnedFd);
 
 /// Opens `/`.
 pub(super) fn open_root() -> io::Result<DirFd> {
@@ -48,7 +53,7 @@ fn open_dir_at(at: BorrowedFd<'_>, name: &[u8]) -> io::Result<DirFd> {
 }
 
 /// Opens a regular file for reading without waiting for anybody; anything else in its place is an error.
-pub(super) fn open_file(at: &DirFd, name: &[u8]) -> io::Result<(OwnedFd, Stat)> {
+pub(super) fn open_file(at: &DirFd, name: &[u8]) -> io::Result<(FileFd, Stat)> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
     // A pipe swapped in would make a plain open wait for its writer.
     let fd = match open_quietly(at.fd.as_fd(), name, flags | OFlags::NONBLOCK) {
@@ -59,7 +64,7 @@ pub(super) fn open_file(at: &DirFd, name: &[u8]) -> io::Result<(OwnedFd, Stat)> 
     if stat.kind != FileKind::File {
         return Err(replaced());
     }
-    Ok((fd, stat))
+    Ok((FileFd(fd), stat))
 }
 
 /// Opens a file on which another process, say a file server, holds a lease: waits until that gave way.
@@ -125,7 +130,11 @@ pub(super) fn stat_dir(dir: &DirFd) -> io::Result<Stat> {
 }
 
 /// Asks for an open file's stat.
-pub(super) fn stat_fd(fd: BorrowedFd<'_>) -> io::Result<Stat> {
+pub(super) fn stat_file(file: &FileFd) -> io::Result<Stat> {
+    stat_fd(file.0.as_fd())
+}
+
+fn stat_fd(fd: BorrowedFd<'_>) -> io::Result<Stat> {
     stat_from(&retry_on_intr(|| fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted()))?)
 }
 
@@ -180,7 +189,11 @@ pub(super) fn read_link(at: &DirFd, name: &[u8]) -> io::Result<Box<[u8]>> {
 }
 
 /// Attributes of an open file, sorted by name.
-pub(super) fn xattrs_fd(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
+pub(super) fn xattrs_file(file: &FileFd) -> io::Result<Vec<Xattr>> {
+    xattrs_fd(file.0.as_fd())
+}
+
+fn xattrs_fd(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
     xattrs(|list| fs::flistxattr(fd, list), |name, value| fs::fgetxattr(fd, name, value))
 }
 
@@ -260,10 +273,10 @@ fn read_growing(start: usize, call: impl Fn(&mut [u8]) -> rustix::io::Result<usi
 }
 
 /// Reads at `offset` until `bytes` is full or the file ends; returns how many bytes were read.
-pub(super) fn read_at(fd: BorrowedFd<'_>, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_at(file: &FileFd, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {
-        match rustix::io::pread(fd, &mut bytes[filled..], offset.saturating_add(filled as u64)) {
+        match rustix::io::pread(&file.0, &mut bytes[filled..], offset.saturating_add(filled as u64)) {
             Ok(0) => break,
             Ok(len) => filled += len,
             Err(Errno::INTR) => {}
@@ -284,17 +297,17 @@ pub(super) enum Found {
 }
 
 /// Where data begins, at or after `offset`.
-pub(super) fn next_data(fd: BorrowedFd<'_>, offset: u64) -> io::Result<Found> {
-    find(fd, SeekFrom::Data(offset))
+pub(super) fn next_data(file: &FileFd, offset: u64) -> io::Result<Found> {
+    find(file, SeekFrom::Data(offset))
 }
 
 /// Where a hole begins, at or after `offset`; the end of a file counts as one.
-pub(super) fn next_hole(fd: BorrowedFd<'_>, offset: u64) -> io::Result<Found> {
-    find(fd, SeekFrom::Hole(offset))
+pub(super) fn next_hole(file: &FileFd, offset: u64) -> io::Result<Found> {
+    find(file, SeekFrom::Hole(offset))
 }
 
-fn find(fd: BorrowedFd<'_>, from: SeekFrom) -> io::Result<Found> {
-    match retry_on_intr(|| fs::seek(fd, from)) {
+fn find(file: &FileFd, from: SeekFrom) -> io::Result<Found> {
+    match retry_on_intr(|| fs::seek(&file.0, from)) {
         Ok(offset) => Ok(Found::At(offset)),
         Err(Errno::NXIO) => Ok(Found::None),
         Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => Ok(Found::Unknown),
@@ -303,14 +316,14 @@ fn find(fd: BorrowedFd<'_>, from: SeekFrom) -> io::Result<Found> {
 }
 
 /// Tells the system to read ahead far. Only a hint.
-pub(super) fn advise_sequential(fd: BorrowedFd<'_>) {
-    let _ = fs::fadvise(fd, 0, None, fs::Advice::Sequential);
+pub(super) fn advise_sequential(file: &FileFd) {
+    let _ = fs::fadvise(&file.0, 0, None, fs::Advice::Sequential);
 }
 
 /// Tells the system that these bytes need not stay in memory. Only a hint.
-pub(super) fn advise_done(fd: BorrowedFd<'_>, offset: u64, len: u64) {
+pub(super) fn advise_done(file: &FileFd, offset: u64, len: u64) {
     if let Some(len) = std::num::NonZeroU64::new(len) {
-        let _ = fs::fadvise(fd, offset, Some(len), fs::Advice::DontNeed);
+        let _ = fs::fadvise(&file.0, offset, Some(len), fs::Advice::DontNeed);
     }
 }
 
@@ -318,6 +331,21 @@ pub(super) fn advise_done(fd: BorrowedFd<'_>, offset: u64, len: u64) {
 pub(super) fn met_another_kind(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     errno.is_some_and(|errno| [Errno::LOOP, Errno::NXIO, Errno::NODEV].contains(&errno))
+}
+
+/// Name of a user.
+pub(super) fn user_name(uid: u32) -> Option<Arc<[u8]>> {
+    Some(uzers::get_user_by_uid(uid)?.name().as_bytes().into())
+}
+
+/// Name of a group.
+pub(super) fn group_name(gid: u32) -> Option<Arc<[u8]>> {
+    Some(uzers::get_group_by_gid(gid)?.name().as_bytes().into())
+}
+
+/// A path as the standard library wants it.
+pub(super) fn path_of(bytes: &[u8]) -> &OsStr {
+    OsStr::from_bytes(bytes)
 }
 
 impl DirFd {

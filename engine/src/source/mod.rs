@@ -11,6 +11,8 @@ mod file;
 pub mod filter;
 mod linux;
 mod owners;
+#[cfg(test)]
+mod tests;
 
 pub use dir::{Dir, DirHandle};
 pub use file::{Extent, Extents, SourceFile};

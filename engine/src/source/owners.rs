@@ -1,9 +1,8 @@
 //! From stat to the metadata of an entry; numbers of owners get their names.
 
-use super::{FileKind, Stat};
+use super::{FileKind, Stat, os};
 use crate::branch::entry::{LinkId, Metadata, Owner, Xattr};
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Names of users and groups, each asked for once. May be used by several threads.
@@ -21,20 +20,20 @@ impl OwnerNames {
 
     /// The user with this number; the name is empty when the system knows none.
     pub fn user(&self, uid: u32) -> Owner {
-        owner(&self.users, uid, || Some(uzers::get_user_by_uid(uid)?.name().as_bytes().into()))
+        owner(&self.users, uid, os::user_name)
     }
 
     /// The group with this number; the name is empty when the system knows none.
     pub fn group(&self, gid: u32) -> Owner {
-        owner(&self.groups, gid, || Some(uzers::get_group_by_gid(gid)?.name().as_bytes().into()))
+        owner(&self.groups, gid, os::group_name)
     }
 }
 
-fn owner(known: &RwLock<HashMap<u32, Arc<[u8]>>>, id: u32, ask: impl FnOnce() -> Option<Arc<[u8]>>) -> Owner {
+fn owner(known: &RwLock<HashMap<u32, Arc<[u8]>>>, id: u32, ask: impl FnOnce(u32) -> Option<Arc<[u8]>>) -> Owner {
     if let Some(name) = known.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
         return Owner { id, name: name.clone() };
     }
-    let name = ask().unwrap_or_default();
+    let name = ask(id).unwrap_or_default();
     // Whoever was first wins, so that equal names stay one allocation.
     let name = known.write().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(name).clone();
     Owner { id, name }
