@@ -169,6 +169,20 @@ fn one_change_in_a_long_list_rewrites_about_one_node_a_level() {
     assert!(rewritten.iter().sum::<usize>() <= rewritten.len() * (levels + 1), "{rewritten:?}");
 }
 
+/// Where nodes end is in vaults, as their bytes are.
+#[test]
+fn ends_are_the_ones_of_version_1() {
+    let vault = Vault::default();
+    let root = vault.directory((0..5000).map(entry).collect());
+    let branch = vault.branches.borrow()[&root].clone();
+    let Node::Directory(DirectoryNode::Inner(children)) = decode(&branch.refs, &branch.payload).unwrap() else {
+        panic!("5000 entries in one node");
+    };
+    let counts: Vec<_> = children.iter().map(|child| child.entries).collect();
+    assert_eq!(counts, [172, 217, 204, 437, 848, 385, 754, 250, 394, 1116, 223]);
+    assert_eq!(root.to_hex(), "7e66a3d87212d769489a022c0a628c195813ab49c2d7695e457935abfc628273");
+}
+
 #[test]
 fn nodes_end_at_their_limits() {
     let nodes = |count: usize, hash: u64| {

@@ -353,6 +353,66 @@ fn claims_without_bytes_are_refused() {
     }
 }
 
+/// These bytes are in vaults: when this fails, the format has changed and needs a new version.
+#[test]
+fn bytes_are_the_ones_of_version_1() {
+    let words = |branch: EncodedBranch| -> Vec<String> {
+        branch.payload.chunks(8).map(|word| word.iter().map(|byte| format!("{byte:02x}")).collect()).collect()
+    };
+    let meta = Metadata { mode: 0o644, mtime: FileTime { secs: 5, nanos: 6 }, ..Metadata::default() };
+    let inline = What::File(Content::Inline((*b"hi").into()));
+    let root = Owner { id: 0, name: Arc::from(&b"root"[..]) };
+    let list = [
+        Entry { name: (*b"a").into(), meta: Metadata { user: root, ..meta.clone() }, what: inline },
+        Entry { name: (*b"b").into(), meta, what: What::File(Content::One { len: 1000, chunk: ChunkId([1; 32]) }) },
+    ];
+    assert_eq!(words(encode_entries(&list).unwrap()), EXPECTED_ENTRIES);
+    assert_eq!(words(encode_entries(&[]).unwrap()), ["0000000001000000", "0100000000000000"]);
+    let pieces = [Piece { len: 9, chunk: None }, Piece { len: 7, chunk: Some(ChunkId([1; 32])) }];
+    assert_eq!(words(encode_pieces(&pieces).unwrap()), EXPECTED_PIECES);
+    let empty = Snapshot {
+        tree: ChunkId([1; 32]),
+        time: Time(2),
+        started: Time(1),
+        host: "h".into(),
+        user: String::new(),
+        paths: vec![b"/p".to_vec()],
+        tags: vec!["t".into()],
+        parent: None,
+        program: "twinkeep 1".into(),
+        session: SessionId([9; 16]),
+        partial: true,
+        totals: Totals { files: 1, dirs: 2, others: 3, bytes: 4, errors: 5 },
+        command: Vec::new(),
+        excludes: Vec::new(),
+    };
+    assert_eq!(words(encode_snapshot(&empty).unwrap()), EXPECTED_SNAPSHOT);
+}
+
+#[rustfmt::skip]
+const EXPECTED_ENTRIES: [&str; 24] = [
+    "0000000001000200", "0100000000000000", "0500000017000000", "1100000067000000", "0800000000000100",
+    "0500000022000000", "0000000000000000", "726f6f7400000000", "0800000004000200", "a401000001000100",
+    "0500000000000000", "0600000000000000", "0000000000000000", "1d0000000a000000", "1d00000012000000",
+    "a401010001000200", "0500000000000000", "0600000000000000", "e803000000000000", "0d0000000a000000",
+    "0000000000000000", "6100000000000000", "6869000000000000", "6200000000000000",
+];
+#[rustfmt::skip]
+const EXPECTED_PIECES: [&str; 8] = [
+    "0000000001000100", "0300000000000000", "0100000027000000", "0800000002000000", "0900000000000000",
+    "0000000000000000", "0700000000000000", "0100000000000000",
+];
+#[rustfmt::skip]
+const EXPECTED_SNAPSHOT: [&str; 31] = [
+    "0000000001000100", "0500000000000000", "0000000003000a00", "0000000001000000", "0200000000000000",
+    "0100000000000000", "2500000082000000", "0000000000000000", "2500000012000000", "250000000a000000",
+    "250000005a000000", "290000000e000000", "2d0000000e000000", "3100000006000000", "2d00000006000000",
+    "2800000005000000", "0909090909090909", "0909090909090909", "6800000000000000", "0000000000000000",
+    "7477696e6b656570", "2031000000000000", "0100000012000000", "2f70000000000000", "0100000012000000",
+    "7400000000000000", "0100000000000000", "0200000000000000", "0300000000000000", "0400000000000000",
+    "0500000000000000",
+];
+
 #[test]
 fn speed_is_printed() {
     let plain = |n: u64| Entry {
