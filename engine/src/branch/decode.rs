@@ -6,7 +6,7 @@ use twinkeep_schema::tree_capnp::{directory_child, entry, extra, file_child, nod
 
 use super::check::{self, within};
 use super::entry::{Content, Entry, FileTime, LinkId, Metadata, Owner, Piece, What, Xattr};
-use super::{BranchError, DirectoryNode, FileNode, InnerDir, InnerFile, Node, Result, Snapshot, Totals};
+use super::{BranchError, DirectoryNode, EncodedBranch, FileNode, InnerDir, InnerFile, Node, Result, Snapshot, Totals};
 use crate::env::Time;
 use crate::id::{ChunkId, SessionId};
 use crate::limits::{BRANCH_REFS_MAX, CHUNK_LEN_MAX, ENTRY_PIECES_MAX, LIST_ENTRIES_MAX, XATTRS_LEN_MAX};
@@ -25,6 +25,11 @@ pub fn decode(refs: &[ChunkId], payload: &[u8]) -> Result<Node> {
     let bytes = Word::words_to_bytes_mut(&mut words).get_mut(..payload.len()).unwrap_or_default();
     bytes.copy_from_slice(payload);
     decode_aligned(refs, bytes)
+}
+
+/// The branch that the known part of any bytes amounts to, `None` where they are none: a body for fuzzing. Total.
+pub fn decode_any(refs: &[ChunkId], payload: &[u8]) -> Option<EncodedBranch> {
+    decode(refs, payload).and_then(|node| node.encode()).ok()
 }
 
 fn decode_aligned(refs: &[ChunkId], payload: &[u8]) -> Result<Node> {
@@ -53,7 +58,7 @@ fn decode_aligned(refs: &[ChunkId], payload: &[u8]) -> Result<Node> {
             Ok(Node::File(FileNode::Pieces(pieces)))
         }
         node::Which::FileInner(list) => Ok(Node::File(FileNode::Inner(inner_files(list?, refs)?))),
-        node::Which::Snapshot(reader) => Ok(Node::Snapshot(snapshot(reader?, refs)?)),
+        node::Which::Snapshot(reader) => Ok(Node::Snapshot(Box::new(snapshot(reader?, refs)?))),
     }
 }
 

@@ -17,7 +17,7 @@ const ENTRY_LEN: usize = 56 + 40;
 /// Bytes of an owner besides its name.
 const OWNER_LEN: usize = 16;
 /// Bytes of a piece, and of a child of an upper file node.
-const PIECE_LEN: usize = 16;
+pub(super) const PIECE_LEN: usize = 16;
 /// Bytes of a child of an upper directory node besides its names.
 const CHILD_LEN: usize = 32;
 /// Bytes of what stands once in a message: root pointer, root struct, tags.
@@ -133,11 +133,6 @@ pub(super) fn entry_len(entry: &Entry) -> usize {
 /// Most bytes a child adds to an upper directory node.
 pub(super) fn inner_dir_len(child: &InnerDir) -> usize {
     CHILD_LEN + padded(child.first_name.len()) + padded(child.last_name.len())
-}
-
-/// Most bytes a piece, or a child of an upper file node, adds to a payload.
-pub(super) const fn piece_len() -> usize {
-    PIECE_LEN
 }
 
 fn snapshot_len(from: &Snapshot) -> usize {

@@ -2,25 +2,27 @@
 //!
 //! A branch is references (chunk ids, each once, in order of first use) and a payload, a canonical Cap'n Proto message
 //! (`schema/capnp/tree.capnp`) that names children by position in the references. Equal values encode to equal bytes.
-//! What [`decode`] returns has passed every rule of [`check`](self::check); what breaks one is not encoded either.
+//! What [`decode`] returns has passed every rule of `check.rs`; what breaks one is not encoded either.
 //! Nothing here reads a file or knows how an id is computed.
 
 pub mod entry;
 mod check;
 mod decode;
 mod encode;
-//mod list;
-//mod read;
+mod list;
+mod read;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod list_tests;
 
-pub use decode::decode;
+pub use decode::{decode, decode_any};
 pub use encode::{
     encode_directory, encode_directory_inner, encode_entries, encode_file, encode_file_inner, encode_pieces,
     encode_snapshot,
 };
-//pub use list::{DirectoryWriter, FileWriter, Split, write_directory};
-//pub use read::{Branches, DirectoryReader, FileReader, find};
+pub use list::{DirectoryWriter, FileWriter, ListWriter, Split, write_directory};
+pub use read::{Branches, DirectoryReader, FileReader, find, node, snapshot};
 
 use crate::env::Time;
 use crate::id::{ChunkId, SessionId};
@@ -43,10 +45,19 @@ pub enum Node {
     /// Part of a long file.
     File(FileNode),
     /// The root of a snapshot.
-    Snapshot(Snapshot),
+    Snapshot(Box<Snapshot>),
 }
 
 impl Node {
+    /// Makes the branch.
+    pub fn encode(&self) -> Result<EncodedBranch> {
+        match self {
+            Self::Directory(node) => encode_directory(node),
+            Self::File(node) => encode_file(node),
+            Self::Snapshot(snapshot) => encode_snapshot(snapshot),
+        }
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Directory(_) => "directory",
@@ -185,8 +196,8 @@ pub enum BranchError {
         found: &'static str,
     },
     /// A node does not hold what its parent says.
-    #[error("branch does not hold the {0} that its parent promises")]
-    Promise(&'static str),
+    #[error("branch does not hold what its parent says of it")]
+    Promise,
     /// Nodes are nested deeper than any list can need.
     #[error("branch is nested more than {max} levels", max = crate::limits::LIST_DEPTH_MAX)]
     Depth,
