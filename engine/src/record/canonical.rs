@@ -11,6 +11,9 @@ const NESTING_MAX: i32 = 16;
 /// Words counted while reading for each word of the message; ours are read about once, after one check.
 const TRAVERSAL_FACTOR: usize = 8;
 
+/// Words counted for whatever message: elements of lists count even where they take no room.
+const TRAVERSAL_LEAST: usize = 8192;
+
 /// Bytes that are not a canonical message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CanonicalError {
@@ -72,7 +75,7 @@ pub fn decode(bytes: &[u8]) -> Result<Reader<Segment>, CanonicalError> {
     }
     let mut words = Word::allocate_zeroed_vec(bytes.len() / size_of::<Word>());
     Word::words_to_bytes_mut(&mut words).copy_from_slice(bytes);
-    let limit = words.len().saturating_mul(TRAVERSAL_FACTOR);
+    let limit = words.len().saturating_mul(TRAVERSAL_FACTOR).saturating_add(TRAVERSAL_LEAST);
     let options = ReaderOptions { traversal_limit_in_words: Some(limit), nesting_limit: NESTING_MAX };
     let reader = Reader::new(Segment(words), options);
     if !reader.is_canonical()? {
