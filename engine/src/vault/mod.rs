@@ -1,1 +1,5 @@
 //! vault
+
+pub mod config;
+pub mod keyring;
+pub mod twin;
