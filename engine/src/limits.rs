@@ -32,6 +32,9 @@ pub const PACK_LEN_MAX: u64 = PACK_LEN_TARGET + FRAME_LEN_MAX as u64 + (8 << 20)
 /// Most bytes of a record, config or keyring file.
 pub const RECORD_LEN_MAX: usize = 1 << 20;
 
+/// zstd level of new vaults: in frames of 1 MiB it makes smaller vaults than level 3 does chunk by chunk.
+pub const COMPRESSION_LEVEL_DEFAULT: i32 = 1;
+
 /// Longest file content kept inside its directory entry instead of a chunk of its own, bytes.
 pub const INLINE_LEN_MAX: usize = 256;
 

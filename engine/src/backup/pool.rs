@@ -1,0 +1,132 @@
+//! The one place where workers meet besides the store: what is still to do.
+//!
+//! No worker ever waits for another to start something: whoever needs a result works on what is there until it has
+//! come. So one worker alone finishes every job, and a run on one thread repeats exactly.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Work of two sorts: `T` for tasks that spread out, last in first out, which keeps a walk narrow and together on
+/// disk; `B` for pieces of a large file, first in first out and few at a time, so that memory is bounded.
+pub(super) struct Pool<T, B, E> {
+    state: Mutex<State<T, B, E>>,
+    changed: Condvar,
+    batches_max: usize,
+}
+
+struct State<T, B, E> {
+    tasks: Vec<T>,
+    batches: VecDeque<B>,
+    waiting: usize,
+    finished: bool,
+    failure: Option<E>,
+}
+
+/// What to do next.
+pub(super) enum Next<T, B> {
+    Task(T),
+    Batch(B),
+    /// Nothing now: do what is left undone of your own, then call `wait`.
+    Idle,
+    /// Nothing any more.
+    Finished,
+}
+
+impl<T, B, E> Pool<T, B, E> {
+    pub fn new(first: Vec<T>, batches_max: usize) -> Self {
+        let state = State { tasks: first, batches: VecDeque::new(), waiting: 0, finished: false, failure: None };
+        Self { state: Mutex::new(state), changed: Condvar::new(), batches_max }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T, B, E>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds tasks; the first of them is done first.
+    pub fn push(&self, tasks: impl DoubleEndedIterator<Item = T>) {
+        self.lock().tasks.extend(tasks.rev());
+        self.changed.notify_all();
+    }
+
+    /// Offers a batch to others; gives it back when enough are waiting already.
+    pub fn offer(&self, batch: B) -> Option<B> {
+        let mut state = self.lock();
+        if state.waiting == 0 && state.batches.len() >= self.batches_max {
+            return Some(batch);
+        }
+        if state.batches.len() >= 2 * self.batches_max {
+            return Some(batch);
+        }
+        state.batches.push_back(batch);
+        drop(state);
+        self.changed.notify_one();
+        None
+    }
+
+    /// A batch if one waits.
+    pub fn batch(&self) -> Option<B> {
+        self.lock().batches.pop_front()
+    }
+
+    /// What to do next; never waits.
+    pub fn next(&self) -> Next<T, B> {
+        let mut state = self.lock();
+        if state.finished {
+            return Next::Finished;
+        }
+        if let Some(batch) = state.batches.pop_front() {
+            return Next::Batch(batch);
+        }
+        state.tasks.pop().map_or(Next::Idle, Next::Task)
+    }
+
+    /// Waits until there may be something to do, or `done` holds.
+    pub fn wait(&self, done: impl Fn() -> bool) {
+        let mut state = self.lock();
+        while !state.finished && state.tasks.is_empty() && state.batches.is_empty() && !done() {
+            state.waiting += 1;
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
+    }
+
+    /// Waits until a batch is there, `done` holds or all is over. For one who may not begin a new task.
+    pub fn wait_for_batch(&self, done: impl Fn() -> bool) {
+        let mut state = self.lock();
+        while !state.finished && state.batches.is_empty() && !done() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Wakes everybody who waits for something that has just become true.
+    pub fn wake(&self) {
+        // Taken so that nobody is between looking and falling asleep.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Ends the work.
+    pub fn finish(&self) {
+        self.lock().finished = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the work with an error; the first one counts.
+    pub fn fail(&self, error: E) {
+        let mut state = self.lock();
+        state.failure.get_or_insert(error);
+        state.finished = true;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Whether the work has ended.
+    pub fn is_over(&self) -> bool {
+        self.lock().finished
+    }
+
+    /// The first failure.
+    pub fn into_failure(self) -> Option<E> {
+        self.state.into_inner().unwrap_or_else(PoisonError::into_inner).failure
+    }
+}

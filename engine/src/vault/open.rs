@@ -1,0 +1,261 @@
+//! Making and opening vaults.
+
+use super::config::{CONFIG_PATH, Config, ConfigFile, FORMAT_VERSION};
+use super::keyring::{KEYRING_PATH, Keyring, LockedKeyring, PasswordCost, SlotKind, Unlocked};
+use super::twin::{self, Loaded, TwinError};
+use super::{Result, Vault, VaultError};
+use crate::chunk::CutParams;
+use crate::crypto::{Suite, VaultKeys, VaultSecret};
+use crate::env::{Entropy, Env};
+use crate::files::Files;
+use crate::files::os::OsFiles;
+use crate::frame::DataKeys;
+use crate::id::VaultId;
+use crate::kv::KvHome;
+use crate::kv::lmdb::LmdbHome;
+use crate::store::{LocalStore, Opened};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where a vault is, or is to be: its files and its index.
+#[derive(Clone)]
+pub struct Place {
+    /// Files.
+    pub files: Arc<dyn Files>,
+    /// Index.
+    pub kv_home: Arc<dyn KvHome>,
+}
+
+impl Place {
+    /// A folder on this machine.
+    pub fn folder(path: &Path) -> Self {
+        Self {
+            files: Arc::new(OsFiles::new(path.to_path_buf())),
+            kv_home: Arc::new(LmdbHome::new(path.to_path_buf())),
+        }
+    }
+}
+
+/// How a new vault is made.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    /// Whether frames are sealed.
+    pub encrypted: bool,
+    /// zstd level, 1 to 19.
+    pub level: i32,
+    /// How content is cut.
+    pub cut: CutParams,
+}
+
+impl Default for CreateOptions {
+    fn default() -> Self {
+        Self { encrypted: true, level: crate::limits::COMPRESSION_LEVEL_DEFAULT, cut: CutParams::default() }
+    }
+}
+
+/// A way to open the vault, beside the recovery words.
+pub enum NewSlot<'a> {
+    /// A password.
+    Password {
+        /// The password.
+        password: &'a str,
+        /// What people call the slot.
+        label: &'a str,
+    },
+    /// A key that lies in a file of this machine.
+    MachineKey {
+        /// 32 random bytes.
+        key: &'a [u8; 32],
+        /// What people call the slot.
+        label: &'a str,
+    },
+}
+
+/// What a vault is opened with.
+pub enum Unlock<'a> {
+    /// Nothing: a vault without encryption.
+    Nothing,
+    /// A password.
+    Password(&'a str),
+    /// A machine key.
+    MachineKey(&'a [u8; 32]),
+    /// The secret, which the recovery words are.
+    Secret(&'a VaultSecret),
+}
+
+/// What can be seen of a vault without its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its name.
+    pub vault: VaultId,
+    /// Format version.
+    pub version: u32,
+    /// Whether it takes a key to open.
+    pub encrypted: bool,
+    /// Whether one of its slots takes a password.
+    pub has_password: bool,
+    /// Whether one of its slots takes a machine key.
+    pub has_machine_key: bool,
+}
+
+impl Vault {
+    /// Whether there is a vault, or enough of one that nothing else may be put there.
+    pub fn exists(place: &Place) -> Result<bool> {
+        for path in [CONFIG_PATH, &format!("{CONFIG_PATH}{}", twin::COPY_SUFFIX)] {
+            match place.files.open(path) {
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// What can be seen without keys.
+    pub fn head(place: &Place) -> Result<Head> {
+        let config = load_config(place)?;
+        let keyring = load_keyring(place).ok();
+        let has = |wanted: fn(&SlotKind) -> bool| {
+            keyring.as_ref().is_some_and(|loaded| loaded.value.slots().iter().any(|slot| wanted(&slot.kind)))
+        };
+        let config = config.value.unverified();
+        Ok(Head {
+            vault: config.vault,
+            version: config.format_version,
+            encrypted: config.is_encrypted(),
+            has_password: has(|kind| matches!(kind, SlotKind::Password { .. })),
+            has_machine_key: has(|kind| matches!(kind, SlotKind::MachineKey)),
+        })
+    }
+
+    /// Makes a vault in an empty place. The secret returned is what the recovery words say.
+    pub fn create(place: Place, env: Env, options: &CreateOptions, slots: &[NewSlot<'_>]) -> Result<(Self, VaultSecret)> {
+        if Self::exists(&place)? {
+            return Err(VaultError::Exists);
+        }
+        let mut id = [0; 16];
+        env.entropy.fill(&mut id);
+        let vault = VaultId(id);
+        let now = env.clock.now();
+        let secret = VaultSecret::random(&*env.entropy);
+        let keys = match options.encrypted {
+            true => VaultKeys::derive(&secret, vault),
+            false => VaultKeys::unencrypted(vault),
+        };
+        let mut keyring = Keyring::new(&keys, now);
+        for slot in slots {
+            add_slot(&mut keyring, &secret, slot, now, &*env.entropy)?;
+        }
+        let config = Config {
+            format_version: FORMAT_VERSION,
+            vault,
+            created: now,
+            cut: options.cut,
+            suite: if options.encrypted { Suite::fastest() } else { Suite::Plain },
+            compression_level: options.level,
+            retention_days_min: 0,
+        };
+        place.files.create_dir("")?;
+        LocalStore::create(&*place.files, &*place.kv_home, vault)?;
+        twin::store(&*place.files, KEYRING_PATH, &keyring.encode(1, now, &keys))?;
+        // The config last: what has one is a vault, and everything it needs is there.
+        twin::store(&*place.files, CONFIG_PATH, &config.encode(1, now, &keys))?;
+        Ok((Self::assemble(place, env, config, keys, "creator", Vec::new())?, secret))
+    }
+
+    /// Opens a vault. `owner` says who we are to others who find something locked, e.g. `pid 4711`.
+    pub fn open(place: Place, env: Env, unlock: Unlock<'_>, owner: &str) -> Result<Self> {
+        let loaded = load_config(&place)?;
+        let mut notes = loaded.damaged;
+        let (keys, keyring_notes) = unlock_keys(&place, &loaded.value, &unlock)?;
+        notes.extend(keyring_notes);
+        let heal = !notes.is_empty();
+        let count = loaded.count;
+        let config = loaded.value.verify(&keys)?;
+        if heal {
+            // One copy of two was bad; writing both again is all it takes. A read-only vault stays as it is.
+            let now = env.clock.now();
+            let _ = twin::store(&*place.files, CONFIG_PATH, &config.encode(count + 1, now, &keys));
+        }
+        Self::assemble(place, env, config, keys, owner, notes)
+    }
+
+    fn assemble(
+        place: Place,
+        env: Env,
+        config: Config,
+        keys: VaultKeys,
+        owner: &str,
+        mut notes: Vec<String>,
+    ) -> Result<Self> {
+        let Opened { store, rebuilt } =
+            LocalStore::open(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
+        if let Some(faults) = rebuilt {
+            notes.push("the index was missing or damaged and was built again from the packs".to_owned());
+            notes.extend(faults.iter().map(|fault| format!("{}: {}", fault.file, fault.problem)));
+        }
+        let data_keys = Arc::new(DataKeys::new(Arc::new(keys)));
+        Ok(Self { config, store: Arc::new(store.clone()), local: store, data_keys, env, notes })
+    }
+}
+
+fn add_slot(
+    keyring: &mut Keyring,
+    secret: &VaultSecret,
+    slot: &NewSlot<'_>,
+    now: crate::env::Time,
+    entropy: &dyn Entropy,
+) -> Result<()> {
+    match slot {
+        NewSlot::Password { password, label } => {
+            keyring.add_password_slot(secret, password, PasswordCost::default(), label, now, entropy)?;
+        }
+        NewSlot::MachineKey { key, label } => {
+            keyring.add_machine_slot(secret, key, label, now, entropy)?;
+        }
+    }
+    Ok(())
+}
+
+fn load_config(place: &Place) -> Result<Loaded<ConfigFile>> {
+    match twin::load(&*place.files, CONFIG_PATH, ConfigFile::parse) {
+        Ok(loaded) => Ok(loaded),
+        Err(TwinError::Missing { .. }) => Err(VaultError::NoVault),
+        Err(error) => Err(VaultError::Config(error)),
+    }
+}
+
+fn load_keyring(place: &Place) -> Result<Loaded<LockedKeyring>> {
+    twin::load(&*place.files, KEYRING_PATH, LockedKeyring::parse).map_err(VaultError::KeyringFile)
+}
+
+/// All keys, and what was noticed about the keyring. The secret alone opens a vault whose keyring is lost, as far as
+/// its key pairs were never rotated.
+fn unlock_keys(place: &Place, config: &ConfigFile, unlock: &Unlock<'_>) -> Result<(VaultKeys, Vec<String>)> {
+    let vault = config.unverified().vault;
+    let keyring = load_keyring(place);
+    if let (Unlock::Secret(secret), Err(error)) = (unlock, &keyring) {
+        let note = format!("{error}: opened with the recovery words");
+        return Ok((VaultKeys::derive(secret, vault), vec![note]));
+    }
+    let keyring = keyring?;
+    if keyring.value.vault() != vault {
+        return Err(VaultError::Unlock("the keyring belongs to another vault"));
+    }
+    let encrypted = config.unverified().is_encrypted();
+    let keys = match (unlock, encrypted) {
+        (Unlock::Nothing, false) => keyring.value.open_unencrypted()?,
+        // Somebody may have put an unencrypted vault in the place of ours: what would be backed up lies open then.
+        (_, false) => return Err(VaultError::Unlock("a key was given, but this vault is not encrypted")),
+        (Unlock::Nothing, true) => return Err(VaultError::Unlock("the vault is encrypted and no key was given")),
+        (Unlock::Password(password), true) => keys_of(keyring.value.unlock_with_password(password)?),
+        (Unlock::MachineKey(key), true) => keys_of(keyring.value.unlock_with_machine_key(key)?),
+        (Unlock::Secret(secret), true) => keys_of(keyring.value.unlock_with_secret((*secret).clone())?),
+    };
+    Ok((keys, keyring.damaged))
+}
+
+fn keys_of(unlocked: Unlocked) -> VaultKeys {
+    unlocked.keys
+}

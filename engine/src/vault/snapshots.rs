@@ -1,0 +1,154 @@
+//! The snapshots of a vault: which there are, and adding one.
+
+use super::{Result, Vault};
+use crate::branch::{self, Snapshot};
+use crate::env::Time;
+use crate::id::{ChunkId, SessionId};
+use crate::record::{self, Level, Record, RecordError, RecordKind, RefKind, RefRecord};
+use crate::store::{ChainLink, Fault, Session, Settled, StoredRecord};
+use std::collections::HashSet;
+
+/// A snapshot and when the vault received it.
+#[derive(Clone, Debug)]
+pub struct SnapshotInfo {
+    /// Its name: the id of its root chunk.
+    pub id: ChunkId,
+    /// What it says of itself.
+    pub snapshot: Snapshot,
+    /// When the vault received it, by the vault's clock.
+    pub received: Time,
+    /// Place of its record in the chain.
+    pub record: u64,
+}
+
+/// All snapshots, and records that cannot be believed.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshots {
+    /// In the order they were received.
+    pub list: Vec<SnapshotInfo>,
+    /// What cannot be read, file by file.
+    pub damaged: Vec<Fault>,
+}
+
+impl Vault {
+    /// Lists the snapshots. A checkpoint whose backup ended well is left out.
+    pub fn snapshots(&self) -> Result<Snapshots> {
+        let mut found = Snapshots::default();
+        let refs = self.refs(&mut found.damaged)?;
+        let finished: HashSet<SessionId> = refs
+            .iter()
+            .filter(|(_, reference)| reference.kind == RefKind::Snapshot)
+            .map(|(_, reference)| reference.session)
+            .collect();
+        let newest_partial: std::collections::HashMap<SessionId, u64> = refs
+            .iter()
+            .filter(|(_, reference)| reference.kind == RefKind::PartialSnapshot)
+            .map(|(record, reference)| (reference.session, record.count))
+            .collect();
+        let reader = self.reader()?;
+        for (record, reference) in refs {
+            let partial = reference.kind == RefKind::PartialSnapshot;
+            let superseded = finished.contains(&reference.session)
+                || newest_partial.get(&reference.session).is_some_and(|&count| count > record.count);
+            if partial && superseded {
+                continue;
+            }
+            match branch::snapshot(&reader, &reference.target) {
+                Ok(snapshot) => found.list.push(SnapshotInfo {
+                    id: reference.target,
+                    snapshot,
+                    received: record.received,
+                    record: record.count,
+                }),
+                Err(error) if error.is_damage() => found.damaged.push(Fault {
+                    file: record_path(record.count),
+                    problem: format!("its snapshot {} cannot be read: {error}", reference.target),
+                }),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// All refs whose record is whole and ours; the others go to `damaged`.
+    pub(crate) fn refs(&self, damaged: &mut Vec<Fault>) -> Result<Vec<(Record, RefRecord)>> {
+        let mut refs = Vec::new();
+        for stored in self.store().records()? {
+            match self.parse_ref(&stored) {
+                Ok(parsed) => refs.push(parsed),
+                Err(problem) => damaged.push(Fault { file: stored.name, problem }),
+            }
+        }
+        Ok(refs)
+    }
+
+    fn parse_ref(&self, stored: &StoredRecord) -> std::result::Result<(Record, RefRecord), String> {
+        let bytes = stored.bytes.as_ref().map_err(String::clone)?;
+        let parse = || -> std::result::Result<(Record, RefRecord), RecordError> {
+            let parsed = Record::parse(bytes)?;
+            parsed.record.expect(RecordKind::Ref, self.id())?;
+            let record = parsed.verify_mac(&|bytes| self.keys().record_mac(bytes))?;
+            let reference = RefRecord::decode(&record.payload)?;
+            Ok((record, reference))
+        };
+        let (record, reference) = parse().map_err(|error| error.to_string())?;
+        match record.count == stored.count {
+            true => Ok((record, reference)),
+            false => Err(format!("it is record {}, put in the place of record {}", record.count, stored.count)),
+        }
+    }
+
+    /// Publishes a settled snapshot root.
+    pub(crate) fn publish(
+        &self,
+        session: &dyn Session,
+        settled: Settled,
+        kind: RefKind,
+        session_started: Time,
+    ) -> Result<ChainLink> {
+        let reference =
+            RefRecord { kind, target: settled.root(), session: session.id(), level: Level::P0, session_started };
+        let payload = reference.encode();
+        Ok(session.publish(settled, &|link| {
+            let record = Record {
+                kind: RecordKind::Ref,
+                vault: self.id(),
+                count: link.count,
+                received: self.env().clock.now(),
+                previous: link.previous,
+                payload: payload.clone(),
+            };
+            record.encode(&|bytes| self.keys().record_mac(bytes))
+        })?)
+    }
+
+    /// Faults of the chain of records as a whole: gaps, and records that do not follow from the one before.
+    pub(crate) fn chain_faults(&self) -> Result<Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut previous = (0, [0; 32]);
+        for stored in self.store().records()? {
+            if stored.count != previous.0 + 1 {
+                let problem = format!("records {} to {} are gone", previous.0 + 1, stored.count.saturating_sub(1));
+                faults.push(Fault { file: stored.name.clone(), problem });
+            }
+            let Ok(bytes) = &stored.bytes else {
+                previous = (stored.count, [0; 32]);
+                continue;
+            };
+            if let Ok(parsed) = Record::parse(bytes)
+                && stored.count == previous.0 + 1
+                && parsed.record.previous != previous.1
+                && previous.1 != [0; 32]
+            {
+                let problem = "it does not follow from the record before it, which was changed since".to_owned();
+                faults.push(Fault { file: stored.name.clone(), problem });
+            }
+            previous = (stored.count, record::hash(bytes));
+        }
+        Ok(faults)
+    }
+}
+
+fn record_path(count: u64) -> String {
+    format!("records/{count:016x}")
+}
