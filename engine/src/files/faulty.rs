@@ -323,6 +323,10 @@ impl Kv for FaultyKv {
         self.faults.run_kv(Call::KvRead, || self.inner.read())
     }
 
+    fn verify(&self) -> kv::Result<()> {
+        self.inner.verify()
+    }
+
     fn write(&self) -> kv::Result<Box<dyn Write + '_>> {
         let inner = self.faults.run_kv(Call::KvWrite, || self.inner.write())?;
         Ok(Box::new(FaultyWrite { inner, faults: &self.faults }))
@@ -337,6 +341,10 @@ struct FaultyKvRef<'a> {
 impl Kv for FaultyKvRef<'_> {
     fn read(&self) -> kv::Result<Box<dyn Read + '_>> {
         self.faults.run_kv(Call::KvRead, || self.inner.read())
+    }
+
+    fn verify(&self) -> kv::Result<()> {
+        self.inner.verify()
     }
 
     fn write(&self) -> kv::Result<Box<dyn Write + '_>> {

@@ -290,6 +290,10 @@ impl Kv for RecordingKv {
         self.inner.read()
     }
 
+    fn verify(&self) -> kv::Result<()> {
+        self.inner.verify()
+    }
+
     fn write(&self) -> kv::Result<Box<dyn Write + '_>> {
         Ok(Box::new(RecordingWrite { inner: self.inner.write()?, changes: Vec::new(), log: &self.log }))
     }

@@ -184,7 +184,7 @@ pub struct LmdbKv {
 type Identity = (u64, u64);
 
 impl LmdbKv {
-    fn create(env: Env<WithoutTls>, folder: &Path) -> Result<Self> {
+    pub(super) fn create(env: Env<WithoutTls>, folder: &Path) -> Result<Self> {
         let write = env.write_txn().map_err(heed_error)?;
         let made = env.create_databases_and_commit(write, |opener, write| {
             let mut dbs = Vec::new();
@@ -291,7 +291,8 @@ fn metas_calm(file: &File) -> Result<[Meta; 2]> {
     }
 }
 
-/// Verifies the newest state of an index file nobody writes to, page by page, without LMDB.
+/// Verifies the newest state of an index file nobody writes to, page by page, without LMDB. Of an open index use
+/// [`Kv::verify`].
 ///
 /// Reads every page in use once: about a second per gigabyte from the page cache, else as fast as the disk gives
 /// random 4 KiB reads. `open` does it by itself up to [`VERIFY_AT_OPEN_LEN_MAX`].
@@ -304,7 +305,7 @@ pub fn verify(data_file: &Path) -> Result<()> {
     verify_pages(&file, if a.txn >= b.txn { &a } else { &b })
 }
 
-/// Verifies while others may write: a read transaction keeps the pages of its state from being used again.
+/// Verifies while others may write, this process among them: a read transaction keeps the pages of its state from being used again.
 fn verify_snapshot(env: &Env<WithoutTls>, data: &Path) -> Result<()> {
     let file = File::open(data).map_err(io_error)?;
     // Two commits between the two lines below hide the state we hold; not a hundred times in a row.
@@ -327,6 +328,10 @@ impl Kv for LmdbKv {
         let txn = self.env.write_txn().map_err(heed_error)?;
         self.expect_in_place()?;
         Ok(Box::new(LmdbWrite { txn, kv: self, greatest: Default::default(), failed: None }))
+    }
+
+    fn verify(&self) -> Result<()> {
+        verify_snapshot(&self.env, &self.data)
     }
 }
 
