@@ -56,6 +56,11 @@ fn what_is_replaced_is_kept() {
     fs::remove_file(vault.join("index/data.mdb")).unwrap();
     assert!(matches!(home.open(), Err(KvError::Damaged(_))));
     drop(home.replace(&mut |_| Ok(())).unwrap());
+    fs::remove_dir_all(vault.join("index")).unwrap();
+    fs::write(vault.join("index"), b"a file").unwrap();
+    assert!(matches!(home.open(), Err(KvError::Damaged(_))));
+    drop(home.replace(&mut |_| Ok(())).unwrap());
+    assert_eq!(fs::read(vault.join("index.broken-3")).unwrap(), b"a file");
     assert_eq!(fs::read(vault.join("index.broken-1/data.mdb")).unwrap(), b"rubbish");
     assert!(vault.join("index.broken-2").is_dir() && !vault.join("index.new").exists());
 }
@@ -109,6 +114,11 @@ fn damaged_files_never_kill() {
         let vault = folder.path().join(n.to_string());
         fs::create_dir_all(vault.join("index")).unwrap();
         fs::write(vault.join("index/data.mdb"), &bytes).unwrap();
+        if dice.one_in(4) {
+            let mut rubbish = vec![0; dice.below(20_000)];
+            dice.fill(&mut rubbish);
+            fs::write(vault.join("index/lock.mdb"), rubbish).unwrap();
+        }
         match LmdbHome::new(vault.clone()).open() {
             Ok(Some(kv)) => exercise(&*kv, &mut dice),
             Ok(None) => panic!("there is one"),
