@@ -198,3 +198,26 @@ impl Clock for ManualClock {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dice_and_clock_repeat() {
+        let mut dice = Dice(0);
+        // The published first values of splitmix64 from seed 0.
+        assert_eq!([dice.throw(), dice.throw()], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
+        assert!((0..1000).all(|_| dice.below(7) < 7) && dice.below(0) == 0);
+        let (mut a, mut b) = ([0; 13], [0; 13]);
+        SeededEntropy::new(5).fill(&mut a);
+        SeededEntropy::new(5).fill(&mut b);
+        assert_eq!(a, b);
+
+        let clock = ManualClock::new(Time(10));
+        clock.advance(Duration::from_nanos(5));
+        assert_eq!((clock.now(), clock.elapsed()), (Time(15), Duration::from_nanos(5)));
+        clock.set(Time(-1));
+        assert_eq!((clock.now(), clock.elapsed()), (Time(-1), Duration::from_nanos(5)));
+    }
+}

@@ -5,6 +5,7 @@
 //! [`Files::sync_dir`] of its folder. A failed sync means the file is lost: write it anew under another name.
 
 mod conformance;
+pub mod crash;
 pub mod faulty;
 pub mod memory;
 pub mod os;

@@ -31,6 +31,21 @@ impl OsFiles {
         check_path(action, path)?;
         Ok(if path.is_empty() { self.root.clone() } else { self.root.join(path) })
     }
+
+    fn make_dirs(&self, path: &str) -> io::Result<()> {
+        if path.is_empty() || !self.root.is_dir() {
+            make_root(&self.root)?;
+        }
+        let mut place = self.root.clone();
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let above = place.clone();
+            place.push(name);
+            make_dir(&place)?;
+            // Also when it was there: an earlier process may have died between making it and syncing its name.
+            sync_folder(&above)?;
+        }
+        Ok(())
+    }
 }
 
 impl Files for OsFiles {
@@ -90,8 +105,8 @@ impl Files for OsFiles {
     }
 
     fn create_dir(&self, path: &str) -> Result<()> {
-        let place = self.place("create folder", path)?;
-        make_durable_dir(&place).map_err(failed("create folder", path))
+        check_path("create folder", path)?;
+        self.make_dirs(path).map_err(failed("create folder", path))
     }
 
     fn sync_dir(&self, dir: &str) -> Result<()> {
@@ -202,22 +217,28 @@ fn write_owner(file: &mut File, owner: &str) -> io::Result<()> {
     file.write_all(owner.as_bytes())
 }
 
-/// Creates `place` and its missing parents. Existing ones are synced too when the folder is ours to vouch for: an
-/// earlier process may have died between making it and syncing its name.
-fn make_durable_dir(place: &Path) -> io::Result<()> {
-    let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent
-        && !parent.is_dir()
-    {
-        make_durable_dir(parent)?;
+/// Creates the vault folder and what is missing above it, each name durable.
+fn make_root(root: &Path) -> io::Result<()> {
+    let above = root.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !above.is_dir() {
+        make_root(above)?;
     }
+    let was_there = root.is_dir();
+    make_dir(root)?;
+    match sync_folder(above) {
+        // A folder that was given to us may lie in one we may not read.
+        Err(error) if was_there && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}
+
+fn make_dir(place: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     private_dir_mode(&mut builder);
     match builder.create(place) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && place.is_dir() => {}
-        other => other?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && place.is_dir() => Ok(()),
+        other => other,
     }
-    sync_folder(parent.unwrap_or(Path::new(".")))
 }
 
 #[cfg(unix)]

@@ -198,7 +198,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn memory_conforms() {
-        suite(&|| Arc::new(crate::kv::memory::MemoryKvHome::new()));
+    fn twins_conform() {
+        use crate::files::faulty::{Faults, FaultyKvHome};
+        use crate::files::memory::MemoryFiles;
+        use crate::kv::memory::MemoryKvHome;
+        suite(&|| Arc::new(MemoryKvHome::new()));
+        suite(&|| Arc::new(crate::files::record::record(MemoryFiles::new(), MemoryKvHome::new()).1));
+        suite(&|| Arc::new(FaultyKvHome::new(Arc::new(MemoryKvHome::new()), Faults::new())));
     }
 }

@@ -5,7 +5,7 @@
 //! once: a process-wide table of what is open sees to it. LMDB trusts its file, and a damaged one can kill the process,
 //! so [`KvHome::open`] looks at the pages first.
 
-use super::lmdb_pages::{Meta, metas, verify_pages};
+use super::lmdb_pages::{Extent, Meta, metas, verify_pages};
 use super::{Kv, KvError, KvHome, Read, Result, Table, Visit, Write, check_key};
 use crate::files::os::{private_dir_mode, sync_folder};
 use heed::types::Bytes;
@@ -19,13 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Address space reserved for the map: never reached, so the map never has to grow while in use.
-#[cfg(all(target_pointer_width = "64", not(windows)))]
+#[cfg(not(windows))]
 const MAP_LEN: usize = 1 << 40;
 /// Windows commits the whole map at once.
-#[cfg(all(target_pointer_width = "64", windows))]
+#[cfg(windows)]
 const MAP_LEN: usize = 64 << 30;
-#[cfg(not(target_pointer_width = "64"))]
-const MAP_LEN: usize = 1 << 30;
 
 /// Read transactions at once, over all processes. A slot costs 64 bytes of the lock file.
 const READERS_MAX: u32 = 510;
@@ -184,7 +182,7 @@ pub struct LmdbKv {
 type Identity = (u64, u64);
 
 impl LmdbKv {
-    fn create(env: Env<WithoutTls>, folder: &Path) -> Result<Self> {
+    pub(super) fn create(env: Env<WithoutTls>, folder: &Path) -> Result<Self> {
         let write = env.write_txn().map_err(heed_error)?;
         let made = env.create_databases_and_commit(write, |opener, write| {
             let mut dbs = Vec::new();
@@ -203,11 +201,11 @@ impl LmdbKv {
 
     fn open(folder: &Path) -> Result<Self> {
         let data = folder.join("data.mdb");
-        let probed = probe(&data)?;
+        let extent = probe(&data)?;
         let env = open_env(folder, EnvFlags::empty())?;
-        if probed.needs_walk {
-            verify_snapshot(&env, &data)?;
-        }
+        verify_snapshot(&env, &data, extent)?;
+        // Readers that were killed would keep old pages from being used again.
+        env.clear_stale_readers().map_err(heed_error)?;
         let read = env.read_txn().map_err(heed_error)?;
         let found = env.open_databases_and_commit(read, |opener, read| {
             let mut dbs = Vec::new();
@@ -259,15 +257,11 @@ fn identity(_: &fs::Metadata) -> Identity {
     (0, 0)
 }
 
-struct Probed {
-    /// Whether the whole tree is to be walked before the file is used.
-    needs_walk: bool,
-}
-
-/// Looks at both meta pages: cheap, and enough for LMDB to open the file without harm.
-fn probe(data: &Path) -> Result<Probed> {
+/// Looks at both meta pages: cheap, and enough for LMDB to open the file without harm. Tells how much
+/// is to be verified before it reads more.
+fn probe(data: &Path) -> Result<Extent> {
     let file = match File::open(data) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Err(KvError::Damaged("it has no data file".to_owned()));
         }
         other => other.map_err(io_error)?,
@@ -276,7 +270,8 @@ fn probe(data: &Path) -> Result<Probed> {
     let len = file.metadata().map_err(io_error)?.len();
     // LMDB need not write last pages that were freed again at once, so a short file is not wrong in itself.
     let is_short = metas.iter().any(|meta| len < meta.pages().saturating_mul(meta.page_len as u64));
-    Ok(Probed { needs_walk: is_short || len <= VERIFY_AT_OPEN_LEN_MAX })
+    let is_all = is_short || len <= VERIFY_AT_OPEN_LEN_MAX;
+    Ok(if is_all { Extent::Everything } else { Extent::Roots })
 }
 
 /// Reads the meta pages; another process may just be writing one, so what looks wrong is looked at again.
@@ -291,7 +286,8 @@ fn metas_calm(file: &File) -> Result<[Meta; 2]> {
     }
 }
 
-/// Verifies the newest state of an index file nobody writes to, page by page, without LMDB.
+/// Verifies the newest state of an index file nobody writes to, page by page, without LMDB. Of an open index use
+/// [`Kv::verify`].
 ///
 /// Reads every page in use once: about a second per gigabyte from the page cache, else as fast as the disk gives
 /// random 4 KiB reads. `open` does it by itself up to [`VERIFY_AT_OPEN_LEN_MAX`].
@@ -301,18 +297,18 @@ fn metas_calm(file: &File) -> Result<[Meta; 2]> {
 pub fn verify(data_file: &Path) -> Result<()> {
     let file = File::open(data_file).map_err(io_error)?;
     let [a, b] = metas(&file)?;
-    verify_pages(&file, if a.txn >= b.txn { &a } else { &b })
+    verify_pages(&file, if a.txn >= b.txn { &a } else { &b }, Extent::Everything)
 }
 
-/// Verifies while others may write: a read transaction keeps the pages of its state from being used again.
-fn verify_snapshot(env: &Env<WithoutTls>, data: &Path) -> Result<()> {
+/// Verifies while others may write, this process among them: a read transaction keeps the pages of its state from being used again.
+fn verify_snapshot(env: &Env<WithoutTls>, data: &Path, extent: Extent) -> Result<()> {
     let file = File::open(data).map_err(io_error)?;
     // Two commits between the two lines below hide the state we hold; not a hundred times in a row.
     for _ in 0..100 {
         let read = env.read_txn().map_err(heed_error)?;
         let pair = metas_calm(&file)?;
         if let Some(meta) = pair.iter().find(|meta| meta.txn == read.id() as u64) {
-            return verify_pages(&file, meta);
+            return verify_pages(&file, meta, extent);
         }
     }
     Err(KvError::Damaged("no meta page holds the state LMDB reads".to_owned()))
@@ -327,6 +323,10 @@ impl Kv for LmdbKv {
         let txn = self.env.write_txn().map_err(heed_error)?;
         self.expect_in_place()?;
         Ok(Box::new(LmdbWrite { txn, kv: self, greatest: Default::default(), failed: None }))
+    }
+
+    fn verify(&self) -> Result<()> {
+        verify_snapshot(&self.env, &self.data, Extent::Everything)
     }
 }
 

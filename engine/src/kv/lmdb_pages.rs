@@ -38,6 +38,18 @@ const NODE_BIG: u16 = 0x01;
 const NODE_TREE: u16 = 0x02;
 const TREE_INTEGER_KEYS: u16 = 0x08;
 
+#[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
+compile_error!("LMDB's pages are laid out by the machine; only those of 64-bit little-endian ones are known here");
+
+/// How much of a state is verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Extent {
+    /// The list of tables and where each begins: a few pages, enough for LMDB to open the tables.
+    Roots,
+    /// Every page in use.
+    Everything,
+}
+
 /// One of the two meta pages, checked by itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Meta {
@@ -147,8 +159,8 @@ fn check_root(tree: &Tree, page_last: u64, file_pages: u64) -> Result<()> {
     Ok(())
 }
 
-/// Walks all trees of one state: every page whole, in the file, of the right kind, and used once.
-pub(super) fn verify_pages(file: &File, meta: &Meta) -> Result<()> {
+/// Walks the trees of one state: every page whole, in the file, of the right kind, and used once.
+pub(super) fn verify_pages(file: &File, meta: &Meta, extent: Extent) -> Result<()> {
     let file_pages = file.metadata().map_err(io_error)?.len() / meta.page_len as u64;
     let mut walk = Walk {
         file,
@@ -161,9 +173,15 @@ pub(super) fn verify_pages(file: &File, meta: &Meta) -> Result<()> {
     walk.mark(0, 2)?;
     walk.tree(&meta.main, Kind::Main)?;
     for table in std::mem::take(&mut walk.tables) {
-        walk.tree(&table, Kind::Table)?;
+        match extent {
+            Extent::Roots => check_root(&table, walk.page_last, walk.pages)?,
+            Extent::Everything => walk.tree(&table, Kind::Table)?,
+        }
     }
-    walk.tree(&meta.free, Kind::Free)
+    match extent {
+        Extent::Roots => Ok(()),
+        Extent::Everything => walk.tree(&meta.free, Kind::Free),
+    }
 }
 
 struct Walk<'a> {

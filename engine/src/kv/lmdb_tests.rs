@@ -1,6 +1,6 @@
 //! Tests of LMDB's own side: what `replace` leaves, damaged files, speed.
 
-use super::lmdb::{LmdbHome, verify};
+use super::lmdb::{LmdbHome, LmdbKv, verify};
 use super::{Kv, KvError, KvHome, Table};
 use crate::env::Dice;
 use std::fs;
@@ -56,6 +56,11 @@ fn what_is_replaced_is_kept() {
     fs::remove_file(vault.join("index/data.mdb")).unwrap();
     assert!(matches!(home.open(), Err(KvError::Damaged(_))));
     drop(home.replace(&mut |_| Ok(())).unwrap());
+    fs::remove_dir_all(vault.join("index")).unwrap();
+    fs::write(vault.join("index"), b"a file").unwrap();
+    assert!(matches!(home.open(), Err(KvError::Damaged(_))));
+    drop(home.replace(&mut |_| Ok(())).unwrap());
+    assert_eq!(fs::read(vault.join("index.broken-3")).unwrap(), b"a file");
     assert_eq!(fs::read(vault.join("index.broken-1/data.mdb")).unwrap(), b"rubbish");
     assert!(vault.join("index.broken-2").is_dir() && !vault.join("index.new").exists());
 }
@@ -109,6 +114,11 @@ fn damaged_files_never_kill() {
         let vault = folder.path().join(n.to_string());
         fs::create_dir_all(vault.join("index")).unwrap();
         fs::write(vault.join("index/data.mdb"), &bytes).unwrap();
+        if dice.one_in(4) {
+            let mut rubbish = vec![0; dice.below(20_000)];
+            dice.fill(&mut rubbish);
+            fs::write(vault.join("index/lock.mdb"), rubbish).unwrap();
+        }
         match LmdbHome::new(vault.clone()).open() {
             Ok(Some(kv)) => exercise(&*kv, &mut dice),
             Ok(None) => panic!("there is one"),
@@ -161,6 +171,47 @@ fn exercise(kv: &dyn Kv, dice: &mut Dice) {
         }
     }
     let _ = write.commit();
+}
+
+#[test]
+fn an_open_index_is_verified_while_others_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = filled(folder.path(), 300);
+    let kv = home.open().unwrap().unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..200_u32 {
+                let mut write = kv.write().unwrap();
+                let mut dice = Dice(u64::from(n));
+                for _ in 0..20 {
+                    write.put(Table::Frames, &dice.throw().to_be_bytes(), &[0; 100]).unwrap();
+                }
+                write.commit().unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            kv.verify().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_full_map_is_no_space_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
+    options.map_size(1 << 20).max_dbs(5);
+    // SAFETY: a new folder of our own, opened once.
+    let env = unsafe { options.open(folder.path()) }.unwrap();
+    let kv = LmdbKv::create(env, folder.path()).unwrap();
+    let mut write = kv.write().unwrap();
+    let refused = (0..300_u32).find_map(|n| write.put(Table::Meta, &n.to_be_bytes(), &[0; 8000]).err());
+    assert!(matches!(refused, Some(KvError::NoSpace)));
+    assert!(matches!(write.commit(), Err(KvError::NoSpace)), "the commit says why");
+    let mut write = kv.write().unwrap();
+    write.put(Table::Meta, b"small", b"").unwrap();
+    write.commit().unwrap();
+    assert_eq!(kv.read().unwrap().count(Table::Meta).unwrap(), 1);
+    kv.verify().unwrap();
 }
 
 /// 300,000 sorted rows of 40 bytes into an empty table: well under 0.2 s is what rebuilding counts on.

@@ -194,7 +194,6 @@ macro_rules! read_through {
         }
     };
 }
-#[allow(unused_imports)]
 pub(crate) use read_through;
 
 read_through!(MemoryRead, version);
