@@ -232,6 +232,10 @@ impl Files for FaultyFiles {
         self.faults.run(Call::SyncDir, "sync folder", dir, || self.inner.sync_dir(dir))
     }
 
+    fn sync_file(&self, path: &str) -> Result<()> {
+        self.faults.run(Call::Sync, "sync", path, || self.inner.sync_file(path))
+    }
+
     fn try_lock(&self, path: &str, owner: &str) -> Result<Option<Box<dyn Lock>>> {
         self.faults.run(Call::Lock, "lock", path, || self.inner.try_lock(path, owner))
     }

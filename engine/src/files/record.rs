@@ -201,6 +201,16 @@ impl Files for RecordingFiles {
         self.log.run(|| self.inner.sync_dir(dir), Op::SyncDir { path: dir.to_owned() })
     }
 
+    fn sync_file(&self, path: &str) -> Result<()> {
+        let mut state = self.log.state();
+        self.inner.sync_file(path)?;
+        // A file from before the recording cannot have grown since: files are only appended to by who made them.
+        if let Some(file) = state.number_of(path) {
+            state.ops.push(Op::Sync { file });
+        }
+        Ok(())
+    }
+
     fn try_lock(&self, path: &str, owner: &str) -> Result<Option<Box<dyn Lock>>> {
         let mut state = self.log.state();
         let is_new = self.inner.bytes(path).is_none();
@@ -214,6 +224,19 @@ impl Files for RecordingFiles {
 }
 
 impl State {
+    /// The file that has this name now, if it was made since the recording began.
+    fn number_of(&self, path: &str) -> Option<FileNumber> {
+        let mut name = path;
+        for op in self.ops.iter().rev() {
+            match op {
+                Op::Rename { from, to } if to == name => name = from,
+                Op::Create { path, file } if path == name => return Some(*file),
+                _ => {}
+            }
+        }
+        None
+    }
+
     fn create(&mut self, path: &str) -> FileNumber {
         self.files += 1;
         self.ops.push(Op::Create { path: path.to_owned(), file: self.files });

@@ -140,6 +140,7 @@ impl ReadError {
         match self {
             Self::Absent(_) | Self::Damaged { .. } | Self::Branch(_) => ErrorClass::Damaged,
             Self::Store(error) => ErrorClass::of_store(error),
+            Self::Decompression(_) => ErrorClass::Other,
         }
     }
 }

@@ -31,6 +31,9 @@ pub enum ReadError {
     /// A branch does not say what a branch says.
     #[error(transparent)]
     Branch(#[from] BranchError),
+    /// Decompression cannot be set up.
+    #[error("cannot set up decompression")]
+    Decompression(#[source] std::io::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -45,7 +48,7 @@ impl ReadError {
             Self::Store(StoreError::Files(error)) => {
                 error.kind() == std::io::ErrorKind::NotFound || error.source.raw_os_error() == Some(libc::EIO)
             }
-            Self::Store(_) => false,
+            Self::Store(_) | Self::Decompression(_) => false,
         }
     }
 }
@@ -68,8 +71,8 @@ struct State {
 
 impl ChunkReader {
     /// A reader with its own decompression context and a small cache of frames.
-    pub fn new(store: Arc<dyn Store>, keys: Arc<DataKeys>) -> std::io::Result<Self> {
-        let state = State { opener: Opener::new(keys)?, bytes: Vec::new(), frames: Vec::new() };
+    pub fn new(store: Arc<dyn Store>, keys: Arc<DataKeys>) -> Result<Self, ReadError> {
+        let state = State { opener: Opener::new(keys).map_err(ReadError::Decompression)?, bytes: Vec::new(), frames: Vec::new() };
         Ok(Self { store, state: Mutex::new(state) })
     }
 
