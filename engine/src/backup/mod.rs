@@ -5,6 +5,7 @@
 //! root that the store has settled becomes a snapshot.
 
 mod counts;
+mod dry;
 mod file;
 mod old;
 mod pool;
@@ -19,8 +20,8 @@ pub use stream::backup_stream;
 use crate::branch::BranchError;
 use crate::env::Time;
 use crate::id::ChunkId;
-use crate::source::filter::{FilterError, FilterOptions};
 use crate::source::SourceError;
+use crate::source::filter::{FilterError, FilterOptions};
 use crate::store::StoreError;
 use crate::vault::{ErrorClass, ReadError, VaultError};
 use std::path::PathBuf;

@@ -155,6 +155,11 @@ pub struct Totals {
     pub errors: u64,
 }
 
+/// Whether a set of attributes is small enough to be kept with an entry.
+pub fn xattrs_fit(xattrs: &[entry::Xattr]) -> bool {
+    check::xattrs_len(xattrs) <= crate::limits::XATTRS_LEN_MAX
+}
+
 /// A branch cannot be encoded, or the bytes of one are not what they should be.
 #[derive(Debug, thiserror::Error)]
 pub enum BranchError {

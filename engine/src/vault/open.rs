@@ -30,10 +30,7 @@ pub struct Place {
 impl Place {
     /// A folder on this machine.
     pub fn folder(path: &Path) -> Self {
-        Self {
-            files: Arc::new(OsFiles::new(path.to_path_buf())),
-            kv_home: Arc::new(LmdbHome::new(path.to_path_buf())),
-        }
+        Self { files: Arc::new(OsFiles::new(path.to_path_buf())), kv_home: Arc::new(LmdbHome::new(path.to_path_buf())) }
     }
 }
 
@@ -130,7 +127,12 @@ impl Vault {
     }
 
     /// Makes a vault in an empty place. The secret returned is what the recovery words say.
-    pub fn create(place: Place, env: Env, options: &CreateOptions, slots: &[NewSlot<'_>]) -> Result<(Self, VaultSecret)> {
+    pub fn create(
+        place: Place,
+        env: Env,
+        options: &CreateOptions,
+        slots: &[NewSlot<'_>],
+    ) -> Result<(Self, VaultSecret)> {
         if Self::exists(&place)? {
             return Err(VaultError::Exists);
         }

@@ -72,7 +72,11 @@ struct State {
 impl ChunkReader {
     /// A reader with its own decompression context and a small cache of frames.
     pub fn new(store: Arc<dyn Store>, keys: Arc<DataKeys>) -> Result<Self, ReadError> {
-        let state = State { opener: Opener::new(keys).map_err(ReadError::Decompression)?, bytes: Vec::new(), frames: Vec::new() };
+        let state = State {
+            opener: Opener::new(keys).map_err(ReadError::Decompression)?,
+            bytes: Vec::new(),
+            frames: Vec::new(),
+        };
         Ok(Self { store, state: Mutex::new(state) })
     }
 

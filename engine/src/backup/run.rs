@@ -1,0 +1,404 @@
+//! A backup from end to end: what workers share, the walk, settling and publishing.
+
+use super::counts::Counts;
+use super::file::{Batch, Gathered, new_buffer};
+use super::old::OldDir;
+use super::pool::{Next, Pool};
+use super::stream::StreamSource;
+use super::tree::{DirJob, Scope, Task};
+use super::writer::ChunkWriter;
+use super::{BackupError, BackupOptions, BackupSummary};
+use crate::branch::{self, Snapshot, Totals};
+use crate::cache::{CacheWriter, DirKey, StatCache};
+use crate::chunk::Cutter;
+use crate::crypto::{DataKey, Suite, WRAPPED_LEN, WrappedKey, wrap};
+use crate::env::Time;
+use crate::frame::SealKeys;
+use crate::id::ChunkId;
+use crate::progress::Progress;
+use crate::record::RefKind;
+use crate::source::filter::Filter;
+use crate::source::{Dir, OwnerNames};
+use crate::store::{Session, StoreError};
+use crate::vault::{ChunkReader, SnapshotInfo, Vault};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What all workers of a run look at.
+pub(super) struct Shared<'a> {
+    pub vault: &'a Vault,
+    pub options: &'a BackupOptions,
+    pub progress: &'a Progress,
+    pub counts: &'a Counts,
+    pub filter: Filter,
+    pub has_rules: bool,
+    pub owners: OwnerNames,
+    pub reader: ChunkReader,
+    pub cutter: Cutter<'a>,
+    pub cache: StatCache,
+    pub cache_out: Option<CacheWriter>,
+    pub pool: Pool<Task, Batch, BackupError>,
+    pub root: Mutex<Option<ChunkId>>,
+    pub stream: Mutex<Option<StreamSource>>,
+    /// Nothing known of the source is believed.
+    pub distrust: bool,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Shared<'_> {
+    pub fn now(&self) -> Time {
+        self.vault.env().clock.now()
+    }
+
+    /// What is known of a folder, as far as the store still has all of it.
+    pub fn old_dir(&self, key: &DirKey, parent: Option<ChunkId>) -> Result<Option<OldDir>, BackupError> {
+        if self.distrust || self.options.force {
+            return Ok(None);
+        }
+        let old = match self.cache.lookup(key) {
+            Some(cached) => OldDir::cached(cached),
+            None => match parent {
+                Some(tree) => OldDir::parent(tree),
+                None => return Ok(None),
+            },
+        };
+        let known = crate::zoo::planted("trust-cache") || self.vault.store().known(&[old.tree])?[0];
+        Ok(known.then_some(old))
+    }
+
+    /// An error once the run is over or somebody asked to stop it.
+    pub fn check_running(&self) -> Result<(), BackupError> {
+        match self.progress.is_cancelled() || self.pool.is_over() {
+            true => Err(BackupError::Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    pub fn buffer(&self) -> Vec<u8> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(new_buffer)
+    }
+
+    pub fn give_back(&self, buffer: Vec<u8>) {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+/// A thread's share of the work.
+pub(super) struct Worker<'a> {
+    pub shared: &'a Shared<'a>,
+    pub writer: ChunkWriter<'a>,
+    pub gathered: Gathered,
+}
+
+impl Worker<'_> {
+    fn run(&mut self) -> Result<(), BackupError> {
+        loop {
+            if self.shared.progress.is_cancelled() {
+                return Err(BackupError::Cancelled);
+            }
+            match self.shared.pool.next() {
+                Next::Task(Task::List(job)) => self.list(&job)?,
+                Next::Task(Task::Part(job, range)) => self.part(&job, range)?,
+                Next::Task(Task::Stream(job)) => self.stream_task(&job)?,
+                Next::Batch(batch) => self.batch(batch)?,
+                Next::Idle => {
+                    // Others may wait for folders that only lack these files.
+                    self.put_gathered()?;
+                    self.shared.pool.wait(|| false);
+                }
+                Next::Finished => return self.writer.flush(),
+            }
+        }
+    }
+}
+
+/// Backs up `options.paths` into a new snapshot.
+///
+/// Sources that cannot be read are warnings, counted in `errors`; the rest is backed up.
+pub fn backup(vault: &Vault, options: &BackupOptions, progress: &Progress) -> Result<BackupSummary, BackupError> {
+    Run::new(vault, options, progress)?.run(
+        &|shared, parent| {
+            let dir = Dir::root()?;
+            let handle = dir.open()?;
+            let stat = handle.stat_self()?;
+            let scope = Scope::of(&options.paths);
+            let key = DirKey::root(&cache_scope(options));
+            let old = shared.old_dir(&key, parent)?;
+            Ok(Task::List(DirJob::root(dir, stat, key, scope, old, shared.now())))
+        },
+        None,
+    )
+}
+
+/// Everything that would make another tree of the same files.
+fn cache_scope(options: &BackupOptions) -> Vec<u8> {
+    let mut paths = options.paths.clone();
+    paths.sort();
+    let mut scope = vec![u8::from(options.with_atime), u8::from(options.filter.one_file_system)];
+    for path in paths {
+        scope.extend_from_slice(&path);
+        scope.push(0);
+    }
+    scope
+}
+
+type Begin<'b> = dyn Fn(&Shared<'_>, Option<ChunkId>) -> Result<Task, BackupError> + 'b;
+
+/// One backup.
+pub(super) struct Run<'a> {
+    vault: &'a Vault,
+    options: &'a BackupOptions,
+    progress: &'a Progress,
+    counts: Counts,
+    started: Time,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(vault: &'a Vault, options: &'a BackupOptions, progress: &'a Progress) -> Result<Self, BackupError> {
+        let started = vault.env().clock.now();
+        Ok(Self { vault, options, progress, counts: Counts::default(), started })
+    }
+
+    pub fn run(self, begin: &Begin<'_>, stream: Option<StreamSource>) -> Result<BackupSummary, BackupError> {
+        let clock = &self.vault.env().clock;
+        let begun = clock.elapsed();
+        for fault in self.vault.store().audit()? {
+            self.progress.warn(fault.file.into_bytes(), fault.problem);
+        }
+        let parent = self.parent()?;
+        let session: Box<dyn Session> = match self.options.dry_run {
+            true => Box::new(super::dry::DrySession::new(self.vault)),
+            false => self.vault.store().begin()?,
+        };
+        let seal = self.seal_keys(&*session);
+        let mut stream = stream;
+        let mut distrust = false;
+        let (snapshot, tree) = loop {
+            let tree = self.walk(&*session, &seal, parent.as_ref(), distrust, begin, stream.take())?;
+            if self.is_unchanged(parent.as_ref(), tree) {
+                break (None, tree);
+            }
+            match self.settle(&*session, &seal, parent.as_ref(), tree) {
+                Ok(snapshot) => break (snapshot, tree),
+                // The store lacks what was taken for stored. Everything is read once more and put where it lacks.
+                Err(BackupError::Store(StoreError::Missing(_))) if !distrust && !self.progress.is_cancelled() => {
+                    distrust = true;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let _ = tree;
+        let mut summary = self.summary(&*session, snapshot, parent.map(|info| info.id))?;
+        summary.duration = clock.elapsed().saturating_sub(begun);
+        Ok(summary)
+    }
+
+    /// The snapshot to compare with.
+    fn parent(&self) -> Result<Option<SnapshotInfo>, BackupError> {
+        if self.options.force && self.options.parent.is_none() && !self.options.skip_if_unchanged {
+            return Ok(None);
+        }
+        let snapshots = self.vault.snapshots()?;
+        for fault in snapshots.damaged {
+            self.progress.warn(fault.file.into_bytes(), fault.problem);
+        }
+        let mut list = snapshots.list.into_iter().rev();
+        Ok(match self.options.parent {
+            Some(id) => list.find(|info| info.id == id),
+            None => {
+                list.find(|info| info.snapshot.host == self.options.host && info.snapshot.paths == self.options.paths)
+            }
+        })
+    }
+
+    fn is_unchanged(&self, parent: Option<&SnapshotInfo>, tree: ChunkId) -> bool {
+        self.options.skip_if_unchanged
+            && parent.is_some_and(|info| info.snapshot.tree == tree && !info.snapshot.partial)
+    }
+
+    fn seal_keys(&self, session: &dyn Session) -> SealKeys {
+        let env = self.vault.env();
+        let suite = self.vault.config().suite;
+        let data_key = DataKey::random(&*env.entropy);
+        let (generation, public) = self.vault.keys().newest();
+        let wrapped = match suite {
+            Suite::Plain => WrappedKey([0; WRAPPED_LEN]),
+            Suite::Aes256Gcm | Suite::ChaCha20Poly1305 => {
+                wrap::wrap(public, &data_key, &self.vault.id(), &*env.entropy)
+            }
+        };
+        SealKeys {
+            suite,
+            data_key: Arc::new(data_key),
+            wrapped,
+            generation,
+            vault: self.vault.id(),
+            session: session.id(),
+        }
+    }
+
+    fn writer<'w>(&'w self, session: &'w dyn Session, seal: &SealKeys) -> Result<ChunkWriter<'w>, BackupError> {
+        let level = self.vault.config().compression_level;
+        let entropy = self.vault.env().entropy.clone();
+        ChunkWriter::new(session, self.vault.keys(), seal.clone(), entropy, level, &self.counts, self.progress)
+    }
+
+    /// Walks the source once and puts what is new; returns the root of the tree.
+    fn walk(
+        &self,
+        session: &dyn Session,
+        seal: &SealKeys,
+        parent: Option<&SnapshotInfo>,
+        distrust: bool,
+        begin: &Begin<'_>,
+        stream: Option<StreamSource>,
+    ) -> Result<ChunkId, BackupError> {
+        let executor = &self.vault.env().executor;
+        let cache_path = self.cache_path();
+        let cache = match &cache_path {
+            Some(path) if !distrust && !self.options.force => StatCache::open(path, self.vault.id()),
+            _ => StatCache::empty(),
+        };
+        let shared = Shared {
+            vault: self.vault,
+            options: self.options,
+            progress: self.progress,
+            counts: &self.counts,
+            filter: Filter::new(self.options.filter.clone())?,
+            has_rules: has_rules(self.options),
+            owners: OwnerNames::new(),
+            reader: self.vault.reader()?,
+            cutter: Cutter::new(self.vault.keys().gear(), &self.vault.config().cut),
+            cache,
+            cache_out: cache_path.filter(|_| !self.options.dry_run).and_then(|path| self.cache_out(&path)),
+            pool: Pool::new(Vec::new(), executor.workers()),
+            root: Mutex::new(None),
+            stream: Mutex::new(stream),
+            distrust,
+            buffers: Mutex::default(),
+        };
+        let first = begin(&shared, parent.map(|info| info.snapshot.tree))?;
+        shared.pool.push(std::iter::once(first));
+        executor.run(&|_| {
+            let work =
+                || Worker { shared: &shared, writer: self.writer(session, seal)?, gathered: Gathered::default() }.run();
+            if let Err(error) = work() {
+                shared.pool.fail(error);
+            }
+        });
+        let Shared { pool, root, cache_out, .. } = shared;
+        if let Some(error) = pool.into_failure() {
+            return Err(error);
+        }
+        if let Some(Err(error)) = cache_out.map(CacheWriter::finish) {
+            self.progress.warn("", format!("the next backup will read every file again: {error}"));
+        }
+        let root = root.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(root.expect("the root is set before the pool finishes"))
+    }
+
+    fn cache_path(&self) -> Option<PathBuf> {
+        let dir = self.options.cache_dir.as_ref()?;
+        let scope = blake3::hash(&cache_scope(self.options)).to_hex();
+        Some(dir.join(self.vault.id().to_hex()).join(format!("{}.stat", &scope[..32])))
+    }
+
+    fn cache_out(&self, path: &std::path::Path) -> Option<CacheWriter> {
+        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let opened = made.map_err(|error| error.to_string()).and_then(|()| {
+            CacheWriter::create(path, self.vault.id(), self.vault.env()).map_err(|error| error.to_string())
+        });
+        match opened {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                self.progress.warn("", format!("the next backup will read every file again: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Puts the snapshot root, settles it and publishes it.
+    fn settle(
+        &self,
+        session: &dyn Session,
+        seal: &SealKeys,
+        parent: Option<&SnapshotInfo>,
+        tree: ChunkId,
+    ) -> Result<Option<ChunkId>, BackupError> {
+        let snapshot = self.snapshot(session, parent, tree);
+        let mut writer = self.writer(session, seal)?;
+        let root = writer.branch(&branch::encode_snapshot(&snapshot)?)?;
+        writer.flush()?;
+        if self.options.dry_run {
+            return Ok(None);
+        }
+        if self.progress.is_cancelled() {
+            return Err(BackupError::Cancelled);
+        }
+        let settled = session.settle(root)?;
+        self.vault.publish(session, settled, RefKind::Snapshot, self.started)?;
+        Ok(Some(root))
+    }
+
+    fn snapshot(&self, session: &dyn Session, parent: Option<&SnapshotInfo>, tree: ChunkId) -> Snapshot {
+        let (options, counts) = (self.options, &self.counts);
+        let sum =
+            |counters: &[&std::sync::atomic::AtomicU64]| counters.iter().map(|counter| Counts::get(counter)).sum();
+        Snapshot {
+            tree,
+            time: options.time.unwrap_or_else(|| self.vault.env().clock.now()),
+            started: self.started,
+            host: options.host.clone(),
+            user: options.user.clone(),
+            paths: options.paths.clone(),
+            tags: options.tags.clone(),
+            parent: parent.map(|info| info.id),
+            program: options.program.clone(),
+            session: session.id(),
+            partial: false,
+            totals: Totals {
+                files: sum(&[&counts.files_new, &counts.files_changed, &counts.files_unchanged]),
+                dirs: sum(&[&counts.dirs_new, &counts.dirs_changed, &counts.dirs_unchanged]),
+                others: Counts::get(&counts.others),
+                bytes: Counts::get(&counts.bytes),
+                errors: Counts::get(&counts.errors),
+            },
+            command: options.command.clone(),
+            excludes: options.filter.excludes.clone(),
+        }
+    }
+
+    fn summary(
+        &self,
+        session: &dyn Session,
+        snapshot: Option<ChunkId>,
+        parent: Option<ChunkId>,
+    ) -> Result<BackupSummary, BackupError> {
+        let counts = &self.counts;
+        Ok(BackupSummary {
+            snapshot,
+            parent,
+            files_new: Counts::get(&counts.files_new),
+            files_changed: Counts::get(&counts.files_changed),
+            files_unchanged: Counts::get(&counts.files_unchanged),
+            dirs_new: Counts::get(&counts.dirs_new),
+            dirs_changed: Counts::get(&counts.dirs_changed),
+            dirs_unchanged: Counts::get(&counts.dirs_unchanged),
+            others: Counts::get(&counts.others),
+            bytes_processed: Counts::get(&counts.bytes),
+            bytes_added: Counts::get(&counts.bytes_added),
+            bytes_stored: session.written_len(),
+            chunks_new: Counts::get(&counts.chunks_new),
+            chunks_known: Counts::get(&counts.chunks_known),
+            errors: Counts::get(&counts.errors),
+            healed: session.healed().len() as u64,
+            unwhole: self.vault.store().unwhole()?.len() as u64,
+            duration: std::time::Duration::ZERO,
+        })
+    }
+}
+
+fn has_rules(options: &BackupOptions) -> bool {
+    let filter = &options.filter;
+    !filter.excludes.is_empty() || !filter.iexcludes.is_empty() || filter.exclude_larger_than.is_some()
+}

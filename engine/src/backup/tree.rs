@@ -1,0 +1,592 @@
+//! Folders being backed up: listed, worked on in parts, and made into a branch when the last of their names is done.
+
+use super::BackupError;
+use super::counts::Counts;
+use super::old::{Known, OldDir};
+use super::run::{Shared, Worker};
+use crate::branch::entry::{Content, Entry, Metadata, What};
+use crate::branch::{DirectoryReader, DirectoryWriter};
+use crate::cache::{CachedDir, CachedStat, DirKey, NamesHasher};
+use crate::env::Time;
+use crate::id::ChunkId;
+use crate::progress::Progress;
+use crate::source::filter::GitRules;
+use crate::source::{self, Dir, DirHandle, Failure, FileKind, SourceError, Stat};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Names a worker takes on at a time: enough that files of a folder share frames, few enough to share a huge folder.
+const PART_LEN: usize = 512;
+
+/// What is asked for below a folder.
+pub(super) enum Scope {
+    /// Everything.
+    All,
+    /// Only these names.
+    Only(BTreeMap<Box<[u8]>, Scope>),
+}
+
+/// What is to do for a folder.
+pub(super) enum Task {
+    /// Read its names.
+    List(Arc<DirJob>),
+    /// Work on some of them.
+    Part(Arc<DirJob>, Range<usize>),
+    /// Read the one stream there is.
+    Stream(Arc<DirJob>),
+}
+
+/// One name's outcome.
+pub(super) enum Slot {
+    /// Not there yet.
+    Pending,
+    /// Exactly as in the old listing.
+    Same(CachedStat),
+    /// To be written.
+    New(Box<Entry>, CachedStat),
+    /// Could not be read, or left out.
+    Gone,
+}
+
+struct Listing {
+    names: Vec<Box<[u8]>>,
+    same_names: bool,
+}
+
+/// A folder on its way into the vault.
+pub(super) struct DirJob {
+    pub dir: Arc<Dir>,
+    key: DirKey,
+    above: Option<(Arc<DirJob>, usize)>,
+    stat: Stat,
+    looked_at: Time,
+    /// Its own entry need not be written anew as far as its stat goes.
+    same_stat: bool,
+    scope: Scope,
+    /// The source it belongs to, for staying on one file system; none above all sources.
+    source: Option<Arc<Stat>>,
+    old: Option<OldDir>,
+    git: OnceLock<Option<Arc<GitRules>>>,
+    listing: OnceLock<Listing>,
+    slots: Mutex<Vec<Slot>>,
+    remaining: AtomicUsize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl DirJob {
+    /// The top of everything.
+    pub fn root(dir: Arc<Dir>, stat: Stat, key: DirKey, scope: Scope, old: Option<OldDir>, now: Time) -> Arc<Self> {
+        let source = matches!(scope, Scope::All).then(|| Arc::new(stat));
+        Self::new(dir, key, None, stat, now, false, scope, source, old)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the one place where all its fields come together")]
+    fn new(
+        dir: Arc<Dir>,
+        key: DirKey,
+        above: Option<(Arc<Self>, usize)>,
+        stat: Stat,
+        looked_at: Time,
+        same_stat: bool,
+        scope: Scope,
+        source: Option<Arc<Stat>>,
+        old: Option<OldDir>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            dir,
+            key,
+            above,
+            stat,
+            looked_at,
+            same_stat,
+            scope,
+            source,
+            old,
+            git: OnceLock::new(),
+            listing: OnceLock::new(),
+            slots: Mutex::default(),
+            remaining: AtomicUsize::new(0),
+        })
+    }
+
+    fn names(&self) -> &[Box<[u8]>] {
+        self.listing.get().map_or(&[], |listing| &listing.names)
+    }
+
+    pub fn name(&self, slot: usize) -> Box<[u8]> {
+        self.names()[slot].clone()
+    }
+
+    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        self.dir.path_of(name)
+    }
+
+    /// Whether something below a name was asked for, and not the name itself.
+    fn goes_below(&self, name: &[u8]) -> bool {
+        matches!(&self.scope, Scope::Only(only) if matches!(only.get(name), Some(Scope::Only(_))))
+    }
+
+    /// A folder with one name in it that is not on any disk.
+    pub fn for_stream(dir: Arc<Dir>, stat: Stat, name: &[u8], now: Time) -> Arc<Self> {
+        let job = Self::new(dir, DirKey::root(b"stream"), None, stat, now, false, Scope::All, None, None);
+        job.listing.get_or_init(|| Listing { names: vec![name.into()], same_names: false });
+        *lock(&job.slots) = vec![Slot::Pending];
+        job.remaining.store(1, Ordering::Release);
+        job
+    }
+
+    fn known(&self, shared: &Shared<'_>, at: usize, name: &[u8]) -> Known<'_> {
+        let same_names = self.listing.get().is_some_and(|listing| listing.same_names);
+        self.old.as_ref().map_or(Known::Nothing, |old| old.known(&shared.reader, same_names, at, name))
+    }
+}
+
+impl<'a> Worker<'a> {
+    /// Reads the names of a folder and makes parts of them.
+    pub fn list(&mut self, job: &Arc<DirJob>) -> Result<(), BackupError> {
+        self.shared.progress.set_current(job.dir.path());
+        let names = match self.names(job) {
+            Ok(names) => names,
+            Err(error) if error.failure() == Failure::Vanished && job.above.is_some() => {
+                self.missed(&error);
+                return self.fill_above(job, Slot::Gone);
+            }
+            // The folder itself is there; that its names are not is said and counted.
+            Err(error) => {
+                self.missed(&error);
+                Vec::new()
+            }
+        };
+        let same_names = job.old.as_ref().is_some_and(|old| old.has_names(&NamesHasher::hash(&names)));
+        let count = names.len();
+        job.listing.get_or_init(|| Listing { names, same_names });
+        *lock(&job.slots) = (0..count).map(|_| Slot::Pending).collect();
+        job.remaining.store(count, Ordering::Release);
+        if count == 0 {
+            return self.finish(job);
+        }
+        let parts = (0..count).step_by(PART_LEN).map(|start| start..(start + PART_LEN).min(count));
+        let parts: Vec<_> = parts.map(|part| Task::Part(job.clone(), part)).collect();
+        self.shared.pool.push(parts.into_iter());
+        Ok(())
+    }
+
+    /// The names of a folder that are to be backed up, sorted.
+    fn names(&self, job: &DirJob) -> source::Result<Vec<Box<[u8]>>> {
+        if let Scope::Only(only) = &job.scope {
+            return Ok(only.keys().cloned().collect());
+        }
+        let handle = job.dir.open()?;
+        let mut names = handle.names()?;
+        let path = job.dir.path();
+        let filter = &self.shared.filter;
+        let above = job.above.as_ref().and_then(|(above, _)| above.git.get()).and_then(Option::as_ref);
+        let git = match filter.enter(above, &path, &handle) {
+            Ok(git) => git,
+            Err(error) => {
+                self.missed(&error);
+                None
+            }
+        };
+        match filter.tag_in(&handle) {
+            Ok(Some(tag)) => names.retain(|name| **name == *tag),
+            Ok(None) => {}
+            Err(error) => self.missed(&error),
+        }
+        if self.shared.has_rules || git.is_some() {
+            names.retain(|name| !self.is_left_out(&handle, &path, name, git.as_deref()));
+        }
+        job.git.get_or_init(|| git);
+        Ok(names)
+    }
+
+    fn is_left_out(&self, handle: &DirHandle, path: &[u8], name: &[u8], git: Option<&GitRules>) -> bool {
+        // What cannot be looked at stays in, so that it is reported.
+        let Ok(stat) = handle.stat(name) else { return false };
+        let is_dir = stat.kind == FileKind::Directory;
+        let mut full = path.to_vec();
+        if full.last() != Some(&b'/') {
+            full.push(b'/');
+        }
+        full.extend_from_slice(name);
+        let filter = &self.shared.filter;
+        filter.excludes(&full, name, is_dir)
+            || filter.is_too_large(&stat)
+            || git.is_some_and(|git| git.excludes(&full, is_dir))
+    }
+
+    /// Works on some names of a folder.
+    pub fn part(&mut self, job: &Arc<DirJob>, range: Range<usize>) -> Result<(), BackupError> {
+        let handle = match job.dir.open() {
+            Ok(handle) => handle,
+            Err(error) => {
+                self.missed(&error);
+                return self.fill(job, range.map(|slot| (slot, Slot::Gone)).collect());
+            }
+        };
+        self.shared.progress.set_current(job.dir.path());
+        let mut done = Vec::new();
+        let mut below = Vec::new();
+        for at in range {
+            if self.shared.pool.is_over() {
+                return Ok(());
+            }
+            let name = &job.names()[at];
+            let looked_at = self.shared.now();
+            match handle.stat(name) {
+                Ok(stat) if stat.kind != FileKind::Directory && job.goes_below(name) => {
+                    self.warn(job.path_of(name), "it is no folder, so nothing below it can be backed up");
+                    done.push((at, Slot::Gone));
+                }
+                Ok(stat) if stat.kind == FileKind::Directory => {
+                    below.push(Task::List(self.below(job, at, name, &stat, looked_at)?));
+                }
+                Ok(stat) => {
+                    if let Some(slot) = self.entry(job, at, &handle, &stat, looked_at)? {
+                        done.push((at, slot));
+                    }
+                }
+                Err(error) => {
+                    self.missed(&error);
+                    done.push((at, Slot::Gone));
+                }
+            }
+        }
+        self.shared.pool.push(below.into_iter());
+        self.fill(job, done)
+    }
+
+    /// A folder in a folder.
+    fn below(
+        &self,
+        job: &Arc<DirJob>,
+        at: usize,
+        name: &[u8],
+        stat: &Stat,
+        looked_at: Time,
+    ) -> Result<Arc<DirJob>, BackupError> {
+        let dir = job.dir.child(name);
+        let key = job.key.child(name);
+        let mut scope = match &job.scope {
+            Scope::All => Scope::All,
+            Scope::Only(only) => only.get(name).map_or(Scope::All, Scope::again),
+        };
+        let source = match (&job.source, &scope) {
+            (Some(source), _) => Some(source.clone()),
+            (None, Scope::All) => Some(Arc::new(*stat)),
+            (None, Scope::Only(_)) => None,
+        };
+        if source.as_ref().is_some_and(|source| self.shared.filter.stops_at(source, stat)) {
+            scope = Scope::Only(BTreeMap::new());
+        }
+        let (same_stat, tree) = match job.known(self.shared, at, name) {
+            Known::Stat(old) => (self.is_same(old, stat), None),
+            Known::Entry(entry) => (false, entry.tree()),
+            Known::Nothing => (false, None),
+        };
+        let old = self.shared.old_dir(&key, tree)?;
+        let above = Some((job.clone(), at));
+        Ok(DirJob::new(dir, key, above, *stat, looked_at, same_stat, scope, source, old))
+    }
+
+    fn is_same(&self, old: &CachedStat, stat: &Stat) -> bool {
+        let options = self.shared.options;
+        !options.ignore_ctime && old.same(&CachedStat::now(stat), options.ignore_inode, false)
+    }
+
+    /// The outcome of a name that is no folder; none if the file's outcome comes later.
+    fn entry(
+        &mut self,
+        job: &Arc<DirJob>,
+        at: usize,
+        handle: &DirHandle,
+        stat: &Stat,
+        looked_at: Time,
+    ) -> Result<Option<Slot>, BackupError> {
+        let name = &job.names()[at];
+        let is_file = stat.kind == FileKind::File;
+        let counts = self.shared.counts;
+        let known = job.known(self.shared, at, name);
+        let was_there = !matches!(known, Known::Nothing);
+        match known {
+            Known::Stat(old) if self.is_same(old, stat) => {
+                if is_file {
+                    self.count_unchanged(stat.size);
+                } else {
+                    Counts::add(&counts.others, 1);
+                }
+                return Ok(Some(Slot::Same(CachedStat::from_stat(stat, looked_at))));
+            }
+            Known::Entry(old) if is_file => {
+                if let Some(content) = old.content(stat.size, stat.mtime).filter(|_| !self.shared.options.force) {
+                    let content = content.clone();
+                    return Ok(Some(self.reused(job, at, handle, stat, looked_at, content)));
+                }
+            }
+            _ => {}
+        }
+        if is_file {
+            Counts::add(if was_there { &counts.files_changed } else { &counts.files_new }, 1);
+            return self.file(job, at, handle, looked_at);
+        }
+        Counts::add(&counts.others, 1);
+        Ok(Some(self.special(job, at, handle, stat, looked_at)))
+    }
+
+    fn count_unchanged(&self, len: u64) {
+        let (counts, progress) = (self.shared.counts, self.shared.progress);
+        Counts::add(&counts.files_unchanged, 1);
+        Counts::add(&counts.bytes, len);
+        Progress::add(&progress.files_done, 1);
+        Progress::add(&progress.bytes_done, len);
+    }
+
+    /// A file whose content need not be read while its metadata is taken anew.
+    fn reused(
+        &mut self,
+        job: &DirJob,
+        at: usize,
+        handle: &DirHandle,
+        stat: &Stat,
+        looked_at: Time,
+        content: Content,
+    ) -> Slot {
+        self.count_unchanged(stat.size);
+        let meta = self.metadata_of(job, at, handle, stat);
+        let entry = Entry { name: job.name(at), meta, what: What::File(content) };
+        Slot::New(Box::new(entry), CachedStat::from_stat(stat, looked_at))
+    }
+
+    fn metadata_of(&self, job: &DirJob, at: usize, handle: &DirHandle, stat: &Stat) -> Metadata {
+        let xattrs = handle.xattrs(&job.names()[at]);
+        self.metadata(stat, xattrs, || job.path_of(&job.names()[at]))
+    }
+
+    /// Metadata as it is stored; attributes that cannot be read or are too many are reported.
+    pub fn metadata(
+        &self,
+        stat: &Stat,
+        xattrs: source::Result<Vec<crate::branch::entry::Xattr>>,
+        path: impl FnOnce() -> Vec<u8>,
+    ) -> Metadata {
+        let xattrs = match xattrs {
+            Ok(xattrs) if crate::branch::xattrs_fit(&xattrs) => xattrs,
+            Ok(_) => {
+                self.warn(path(), "its extended attributes are larger than Twinkeep keeps; they are left out");
+                Vec::new()
+            }
+            Err(error) => {
+                self.missed(&error);
+                Vec::new()
+            }
+        };
+        source::metadata(stat, xattrs, &self.shared.owners, self.shared.options.with_atime)
+    }
+
+    fn special(&self, job: &DirJob, at: usize, handle: &DirHandle, stat: &Stat, looked_at: Time) -> Slot {
+        let what = match stat.kind {
+            FileKind::Symlink => match handle.read_link(&job.names()[at]) {
+                Ok(target) => What::Symlink(target),
+                Err(error) => {
+                    self.missed(&error);
+                    return Slot::Gone;
+                }
+            },
+            FileKind::CharDevice { major, minor } => What::CharDevice { major, minor },
+            FileKind::BlockDevice { major, minor } => What::BlockDevice { major, minor },
+            FileKind::Fifo => What::Fifo,
+            FileKind::Socket => What::Socket,
+            FileKind::File | FileKind::Directory => return Slot::Gone,
+        };
+        let entry = Entry { name: job.name(at), meta: self.metadata_of(job, at, handle, stat), what };
+        Slot::New(Box::new(entry), CachedStat::from_stat(stat, looked_at))
+    }
+
+    /// Sets outcomes; whoever sets the last one makes the branch.
+    pub fn fill(&mut self, job: &Arc<DirJob>, outcomes: Vec<(usize, Slot)>) -> Result<(), BackupError> {
+        let count = outcomes.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let mut slots = lock(&job.slots);
+        for (at, outcome) in outcomes {
+            slots[at] = outcome;
+        }
+        drop(slots);
+        match job.remaining.fetch_sub(count, Ordering::AcqRel) == count {
+            true => self.finish(job),
+            false => Ok(()),
+        }
+    }
+
+    fn fill_above(&mut self, job: &DirJob, outcome: Slot) -> Result<(), BackupError> {
+        match &job.above {
+            Some((above, at)) => self.fill(above, vec![(*at, outcome)]),
+            None => Ok(()),
+        }
+    }
+
+    /// Every name of a folder is done: it becomes a branch, and an entry of the folder above.
+    fn finish(&mut self, job: &Arc<DirJob>) -> Result<(), BackupError> {
+        let slots = std::mem::take(&mut *lock(&job.slots));
+        let counts = self.shared.counts;
+        let remembered = self.remembered(job, &slots);
+        let tree = match self.unchanged_tree(job, &slots) {
+            Some(tree) => tree,
+            None => match self.write_tree(job, slots)? {
+                Some(tree) => tree,
+                // The old listing cannot be read: everything in the folder is looked at anew.
+                None => return self.again(job),
+            },
+        };
+        if let (Some(cache), Some((names_hash, stats))) = (&self.shared.cache_out, remembered) {
+            cache.add(job.key, &CachedDir { tree, names_hash, stats });
+        }
+        let same_tree = job.old.as_ref().is_some_and(|old| old.tree == tree);
+        let counter = match (&job.old, same_tree) {
+            (None, _) => &counts.dirs_new,
+            (Some(_), true) => &counts.dirs_unchanged,
+            (Some(_), false) => &counts.dirs_changed,
+        };
+        Counts::add(counter, 1);
+        Progress::add(&self.shared.progress.dirs_done, 1);
+        let Some((above, at)) = &job.above else {
+            *lock(&self.shared.root) = Some(tree);
+            self.shared.pool.finish();
+            return Ok(());
+        };
+        let stat = CachedStat::from_stat(&job.stat, job.looked_at);
+        let slot = match same_tree && job.same_stat {
+            true => Slot::Same(stat),
+            false => {
+                let xattrs = job.dir.open().and_then(|handle| handle.xattrs_self());
+                let meta = self.metadata(&job.stat, xattrs, || job.dir.path());
+                Slot::New(Box::new(Entry { name: above.name(*at), meta, what: What::Directory(tree) }), stat)
+            }
+        };
+        self.fill(above, vec![(*at, slot)])
+    }
+
+    fn unchanged_tree(&self, job: &DirJob, slots: &[Slot]) -> Option<ChunkId> {
+        let same_names = job.listing.get().is_some_and(|listing| listing.same_names);
+        let same = same_names && slots.iter().all(|slot| matches!(slot, Slot::Same(_)));
+        job.old.as_ref().filter(|_| same).map(|old| old.tree)
+    }
+
+    /// Writes the list of entries; `None` if unchanged ones cannot be read from the old list.
+    fn write_tree(&mut self, job: &DirJob, slots: Vec<Slot>) -> Result<Option<ChunkId>, BackupError> {
+        let shared = self.shared;
+        let keys = shared.vault.keys();
+        let split = |bytes: &[u8]| keys.list_split(bytes);
+        let mut list = DirectoryWriter::new(&split);
+        let wants_old = slots.iter().any(|slot| matches!(slot, Slot::Same(_)));
+        let mut old = match job.old.as_ref().filter(|_| wants_old) {
+            None => None,
+            Some(old) => match DirectoryReader::new(&shared.reader, &old.tree) {
+                Ok(entries) => Some(entries),
+                Err(error) if error.is_damage() => return Ok(None),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let writer = &mut self.writer;
+        let mut put = |branch| writer.branch(&branch);
+        for (name, slot) in job.names().iter().zip(slots) {
+            match slot {
+                Slot::New(entry, _) => list.push(*entry, &mut put)?,
+                Slot::Gone | Slot::Pending => {}
+                Slot::Same(_) => {
+                    let Some(found) = old.as_mut().and_then(|old| old.find(|entry| is_at(entry, name))) else {
+                        return Ok(None);
+                    };
+                    match found {
+                        Ok(entry) if entry.name == *name => list.push(entry, &mut put)?,
+                        Ok(_) => return Ok(None),
+                        Err(error) if error.is_damage() => return Ok(None),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Ok(Some(list.finish(&mut put)?))
+    }
+
+    /// What the cache is to remember of the names: their hash and stats.
+    fn remembered(&self, job: &DirJob, slots: &[Slot]) -> Option<([u8; 16], Vec<CachedStat>)> {
+        self.shared.cache_out.as_ref()?;
+        let mut names = NamesHasher::new();
+        let mut stats = Vec::with_capacity(slots.len());
+        for (name, slot) in job.names().iter().zip(slots) {
+            if let Slot::Same(stat) | Slot::New(_, stat) = slot {
+                names.push(name);
+                stats.push(*stat);
+            }
+        }
+        Some((names.finish(), stats))
+    }
+
+    fn again(&mut self, job: &Arc<DirJob>) -> Result<(), BackupError> {
+        let fresh = DirJob::new(
+            job.dir.clone(),
+            job.key,
+            job.above.clone(),
+            job.stat,
+            job.looked_at,
+            false,
+            job.scope.again(),
+            job.source.clone(),
+            None,
+        );
+        self.shared.pool.push(std::iter::once(Task::List(fresh)));
+        Ok(())
+    }
+
+    /// Reports something that could not be read.
+    pub fn missed(&self, error: &SourceError) {
+        Counts::add(&self.shared.counts.errors, 1);
+        self.shared.progress.warn(error.path.clone(), format!("cannot {}: {}", error.action, error.source));
+    }
+
+    /// Reports something that is not quite as it should be.
+    pub fn warn(&self, path: Vec<u8>, message: &str) {
+        Counts::add(&self.shared.counts.errors, 1);
+        self.shared.progress.warn(path, message);
+    }
+}
+
+fn is_at(entry: &Result<Entry, crate::vault::ReadError>, name: &[u8]) -> bool {
+    entry.as_ref().map_or(true, |entry| *entry.name >= *name)
+}
+
+impl Scope {
+    /// The same again, for a folder's own job.
+    fn again(&self) -> Self {
+        match self {
+            Self::All => Self::All,
+            Self::Only(only) => Self::Only(only.iter().map(|(name, scope)| (name.clone(), scope.again())).collect()),
+        }
+    }
+
+    /// What these absolute paths ask for, seen from the root. A path below another adds nothing.
+    pub fn of(paths: &[Vec<u8>]) -> Self {
+        let mut root = Self::Only(BTreeMap::new());
+        for path in paths {
+            root.add(path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && **name != *b"."));
+        }
+        root
+    }
+
+    fn add<'p>(&mut self, mut names: impl Iterator<Item = &'p [u8]>) {
+        match (self, names.next()) {
+            (Self::All, _) => {}
+            (this @ Self::Only(_), None) => *this = Self::All,
+            (Self::Only(only), Some(name)) => {
+                only.entry(name.into()).or_insert_with(|| Self::Only(BTreeMap::new())).add(names);
+            }
+        }
+    }
+}
