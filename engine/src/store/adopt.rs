@@ -57,7 +57,7 @@ impl Inner {
     }
 
     /// Admits the rest of one pack whose session's lock is held.
-    fn adopt(&self, name: PackName) -> Result<Vec<ChunkId>> {
+    pub(super) fn adopt(&self, name: PackName) -> Result<Vec<ChunkId>> {
         let path = name.path();
         // A killed process leaves bytes that are readable and not yet on disk.
         if !crate::zoo::planted("adopt-without-sync") {

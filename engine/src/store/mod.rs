@@ -10,7 +10,9 @@ mod packs;
 mod rebuild;
 mod session;
 #[cfg(test)]
-mod tests;
+mod local_tests;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use local::{LocalStore, Opened};
 
