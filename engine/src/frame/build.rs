@@ -109,7 +109,7 @@ impl Sealer {
             vault: self.keys.vault,
             session: self.keys.session,
             salt,
-            wrapped: self.keys.wrapped.clone(),
+            wrapped: self.keys.wrapped,
             ids: std::mem::take(&mut builder.ids),
             ref_ends: std::mem::take(&mut builder.ref_ends),
             refs: std::mem::take(&mut builder.refs),

@@ -151,7 +151,7 @@ fn with_body(keys: &VaultKeys, suite: Suite, body: &[u8], ids: Vec<ChunkId>) -> 
         vault: keys.vault(),
         session: SESSION,
         salt: [9; SALT_LEN],
-        wrapped: seal_keys.wrapped.clone(),
+        wrapped: seal_keys.wrapped,
         ref_ends: vec![0; ids.len()],
         ids,
         refs: Vec::new(),

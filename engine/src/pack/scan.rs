@@ -107,6 +107,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next thing in the pack, `None` at its end. What the medium cannot read is bad like other damage.
+    #[expect(clippy::should_implement_trait, reason = "a read error is no item: the scan may go on after it")]
     pub fn next(&mut self) -> files::Result<Option<Scanned>> {
         self.frame_len = 0;
         if let Some((row, header)) = self.found.take() {

@@ -364,7 +364,7 @@ fn an_audit_finds_what_is_gone_or_short_and_the_next_backup_heals() {
         let faults = store.audit().unwrap();
         assert_eq!(faults.len(), 1);
         assert_eq!(faults[0].file, path);
-        assert_eq!(known(&store, ids[0]), false);
+        assert!(!known(&store, ids[0]));
         expect_truthful(&store, &ids);
         expect_closed(&store, &ids);
         assert!(known(&store, ids[9]) && !known(&store, ids[7]));
@@ -403,9 +403,13 @@ fn strangers_in_the_records_folder_do_not_break_the_chain() {
     for name in ["+000000000000009", "000000000000000A", "0000000000000000", "9", "0000000000000001.tmp", "x"] {
         memory.files.put(&format!("records/{name}"), b"?".to_vec());
     }
+    assert_eq!(store.records().unwrap().len(), 0);
     let publish = || session.publish(session.settle(root).unwrap(), &|_| b"record".to_vec());
     assert_eq!((publish().unwrap().count, publish().unwrap().count), (1, 2));
     assert_eq!(store.records().unwrap().len(), 2);
+    // What was published survives a crash, and the next record follows it.
+    let after = memory.crash().store().records().unwrap();
+    assert!(after.iter().map(|record| record.bytes.clone().unwrap()).eq([b"record".to_vec(), b"record".to_vec()]));
     memory.files.put("records/ffffffffffffffff", b"?".to_vec());
     assert!(publish().is_err());
 }
@@ -545,6 +549,7 @@ fn a_session_that_failed_stays_failed_and_harms_nobody() {
             _ => session.checkpoint().unwrap_err(),
         };
         assert!(failure.is_no_space(), "{what}: {failure}");
+        assert!(!known(&store, leaf("before")), "no row before its bytes are on disk");
         told.store(false, Ordering::Relaxed);
         assert!(matches!(session.put(writer.leaves(&["later"])), Err(StoreError::SessionFailed)));
         assert!(matches!(session.checkpoint(), Err(StoreError::SessionFailed)));

@@ -312,7 +312,8 @@ fn expelled_frames_take_what_is_above_with_them(home: &Home) {
     let place = store.places(&[leaf("a")]).unwrap()[0].unwrap();
     let mut lost = store.expel(&[place.number]).unwrap();
     let mut expected = vec![leaf("a"), leaf("b")];
-    (lost.sort(), expected.sort());
+    lost.sort();
+    expected.sort();
     assert_eq!(lost, expected);
     assert_eq!(store.known(&[leaf("a"), d, root, safe, leaf("s")]).unwrap(), [false, false, false, true, true]);
     assert_eq!(store.places(&[leaf("a")]).unwrap(), [None]);
