@@ -554,8 +554,9 @@ fn a_session_that_failed_stays_failed_and_harms_nobody() {
         assert!(matches!(session.put(writer.leaves(&["later"])), Err(StoreError::SessionFailed)));
         assert!(matches!(session.checkpoint(), Err(StoreError::SessionFailed)));
         assert!(matches!(session.settle(leaf("before")), Err(StoreError::SessionFailed)));
-        // Another session beside it gets the pack numbers that this one did not come to use.
-        let next = store.begin().unwrap();
+        // Another process gets the pack numbers that this one did not come to use.
+        let beside = memory.store();
+        let next = beside.begin().unwrap();
         let root = small_tree(&*next);
         assert!(is_readable(&store, root), "{what}");
         drop(session);
@@ -563,7 +564,7 @@ fn a_session_that_failed_stays_failed_and_harms_nobody() {
         expect_truthful(&store, &[root, leaf("before"), leaf("half"), leaf("later")]);
         assert!(is_readable(&store, leaf("before")));
         assert_eq!(store.audit().unwrap(), []);
-        drop((next, store, kv));
+        drop((next, beside, store, kv));
         assert!(is_readable(&memory.rebuilt().0, root));
     }
 }
