@@ -27,7 +27,7 @@ pub(super) fn run(
     // Folders from the top down to where the walk is.
     let mut dirs: Vec<(Vec<u8>, Arc<Dir>, bool)> = Vec::new();
     let mut bytes = vec![0; CHUNK_LEN_MAX];
-    query::walk(vault, root, &mut |found| {
+    let mut visit = |found: &query::WalkEntry<'_>| {
         if progress.is_cancelled() {
             return Step::Stop;
         }
@@ -53,7 +53,9 @@ pub(super) fn run(
             _ => {}
         }
         Step::Continue
-    })?;
+    };
+    // Folders that cannot be read were told when they could not be restored.
+    query::walk(vault, root, &mut visit, &mut |_| true)?;
     match progress.is_cancelled() {
         true => Err(RestoreError::Cancelled),
         false => Ok(()),
