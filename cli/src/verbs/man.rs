@@ -10,7 +10,7 @@ use crate::error::{Code, stdout_error};
 
 /// Where to.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: one page a verb into a folder, or all in one to read at once\n  \
+#[command(after_help = "Example: one page a verb into a folder, or the main page to read at once\n  \
     twinkeep man ~/.local/share/man/man1\n  twinkeep man | man -l -")]
 pub struct ManArgs {
     /// Folder for one page a verb; without it the main page goes to standard output
