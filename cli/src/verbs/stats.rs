@@ -43,7 +43,7 @@ pub fn run(run: &Run, args: &StatsArgs) -> anyhow::Result<Code> {
     let list = chosen(run, args, run.snapshots(&vault)?)?;
     let mode = match args.mode {
         Mode::RestoreSize => StatsMode::RestoreSize,
-        Mode::RawData => StatsMode::RawData,
+        Mode::RawData => StatsMode::Raw,
         Mode::Dedup => StatsMode::Dedup,
     };
     let stats = query::stats(&vault, &list, mode).context("cannot count")?;
