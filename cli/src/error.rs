@@ -27,6 +27,8 @@ pub enum Code {
     NotAllowed = 13,
     /// No space left.
     NoSpace = 15,
+    /// Done, and damage of older snapshots healed on the way.
+    Healed = 17,
     /// Damage found and not healed.
     Damaged = 18,
     /// Written by a newer version.
