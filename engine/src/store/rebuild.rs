@@ -6,7 +6,6 @@ use crate::files::{Files, FilesError, ReadAt};
 use crate::id::{Kind, VaultId};
 use crate::index::{FramePlace, NewFrame, PackNumber, PackRow, PackState, admit, init, put_pack};
 use crate::kv::{Kv, KvError, KvHome};
-use crate::limits::PENDING_ROWS_MAX;
 use crate::pack::{self, PackName, Scanned, Scanner};
 use std::sync::Arc;
 
@@ -93,7 +92,7 @@ impl Rebuild<'_> {
                     }
                 }
             }
-            if self.rows >= PENDING_ROWS_MAX {
+            if self.rows >= crate::zoo::units().pending_rows {
                 self.flush(names)?;
             }
         }

@@ -7,7 +7,6 @@ use crate::files::Lock;
 use crate::frame::SealedFrame;
 use crate::id::{ChunkId, Kind, SessionId};
 use crate::index;
-use crate::limits::PENDING_ROWS_MAX;
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -172,7 +171,7 @@ impl Session for LocalSession {
                 Kind::Branch => &self.branches,
             };
             let waiting = lock(writer).put(&*self.store.parts.files, &self.pack_numbers, frame)?;
-            if waiting >= PENDING_ROWS_MAX {
+            if waiting >= crate::zoo::units().pending_rows {
                 self.commit(false)?;
             }
             Ok(())

@@ -1,0 +1,19 @@
+//! What a power cut and failing calls may not do to a vault.
+
+use std::time::Instant;
+use twinkeep_tests::crash::{self, Budget};
+use twinkeep_tests::seeds::{grouped, scale, seeds};
+
+#[test]
+fn power_cuts_lose_nothing() {
+    let begun = Instant::now();
+    let (mut states, mut again) = (0, 0);
+    for seed in seeds(&[1, 2]) {
+        let budget = Budget { states: 8 * scale(), again_one_in: 40, entry_one_in: 1 };
+        let counts = crash::run(seed, budget).unwrap_or_else(|problem| panic!("{problem}"));
+        println!("seed {seed}: {counts:?}, {:?}", begun.elapsed());
+        states += counts.states + counts.again;
+        again += counts.again;
+    }
+    println!("{} crash states, 0 lost ({} of them second crashes)", grouped(states), grouped(again));
+}
