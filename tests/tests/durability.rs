@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 use twinkeep_tests::crash::{self, Budget};
+use twinkeep_tests::faults::{self, Job};
 use twinkeep_tests::seeds::{grouped, scale, seeds};
 
 #[test]
@@ -16,4 +17,18 @@ fn power_cuts_lose_nothing() {
         again += counts.again;
     }
     println!("{} crash states, 0 lost ({} of them second crashes)", grouped(states), grouped(again));
+}
+
+#[test]
+fn failing_calls_lose_nothing() {
+    let begun = Instant::now();
+    let mut points = 0;
+    for seed in seeds(&[11]) {
+        for job in Job::ALL {
+            let counts = faults::sweep(seed, job, 8 * scale()).unwrap_or_else(|problem| panic!("{problem}"));
+            println!("seed {seed}, {job:?}: {counts:?}, {:?}", begun.elapsed());
+            points += counts.points;
+        }
+    }
+    println!("{} failing calls, 0 false successes", grouped(points));
 }
