@@ -4,6 +4,7 @@
 //! always holds: a name that could not be read whole is reported and counted, never passed over in silence, and only a
 //! root that the store has settled becomes a snapshot.
 
+mod checkpoint;
 mod counts;
 mod dry;
 mod file;
