@@ -198,6 +198,9 @@ impl Base {
         };
         let done = matches!(end, End::Done(_));
         disk.faults.clear();
+        if point.job == Job::Rebuild && done && matches!(point.fault, Fault::Os(libc::EIO) | Fault::Late(libc::EIO)) {
+            self.rebuild_again(&disk, seed)?;
+        }
         for (place, when) in [(disk.after_power_cut(), "after a power cut"), (disk.place(), "later")] {
             self.go_on(point.job, place, taken, done, seed).map_err(|problem| format!("{when}: {problem}"))?;
         }
@@ -205,6 +208,18 @@ impl Base {
         let vault = lab::open(disk.after_power_cut(), lab::env(seed ^ 3)).map_err(|error| chain(&error))?;
         self.verify(&vault, taken).map_err(|problem| format!("later, after a power cut: {problem}"))?;
         Ok(done)
+    }
+
+    /// A rebuild that could not read some sectors says so and does without; once they can be read the next one has all.
+    fn rebuild_again(&self, disk: &Disk, seed: u64) -> Result<(), String> {
+        let open = || lab::open(disk.place(), lab::env(seed ^ 4)).map_err(|error| format!("open: {}", chain(&error)));
+        let vault = open()?;
+        for taken in &self.taken {
+            taken.verify_honest(&vault)?;
+        }
+        drop(vault);
+        disk.kv.remove();
+        open().map(|_| ())
     }
 
     /// Calls succeed again: the vault opens, or can be made; what was in it is there; the next backup is whole.
@@ -277,4 +292,29 @@ pub fn sweep(seed: u64, job: Job, most: usize) -> Result<Counts, String> {
         }
     }
     Ok(counts)
+}
+
+/// Lets one sync after the other fail for good: what it should have written is lost, and later syncs say nothing of
+/// it. Nothing of that may be believed by a later session.
+pub fn lost_syncs(seed: u64) -> Result<usize, String> {
+    let base = Base::new(seed, Job::Backup).map_err(|problem| format!("seed {seed}: {problem}"))?;
+    for nth in 1.. {
+        let disk = base.disk();
+        let lose = || disk.files.lose_sync(nth);
+        let told = |problem| format!("seed {seed}, what sync {nth} of a backup should have written is lost: {problem}");
+        if let End::Done(_) = base.run(&disk, Job::Backup, seed, &lose)? {
+            return Ok(nth as usize - 1);
+        }
+        base.go_on(Job::Backup, disk.place(), None, false, seed).map_err(told)?;
+        base.go_on(Job::Backup, disk.after_power_cut(), None, false, seed ^ 8).map_err(told)?;
+        let vault = lab::open(disk.after_power_cut(), lab::env(seed ^ 3)).map_err(|error| chain(&error))?;
+        for info in vault.snapshots().map_err(|error| chain(&error))?.list {
+            let reading = model::of_snapshot(&vault, &info.id, &base.tree.path());
+            if let Some((path, error)) = reading.errors.first() {
+                let path = String::from_utf8_lossy(path);
+                return Err(told(format!("after a power cut {path:?} cannot be read: {error}")));
+            }
+        }
+    }
+    Ok(0)
 }

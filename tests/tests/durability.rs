@@ -32,3 +32,12 @@ fn failing_calls_lose_nothing() {
     }
     println!("{} failing calls, 0 false successes", grouped(points));
 }
+
+#[test]
+fn what_a_failed_sync_lost_is_never_believed() {
+    for seed in seeds(&[21, 22]) {
+        let syncs = faults::lost_syncs(seed).unwrap_or_else(|problem| panic!("{problem}"));
+        println!("seed {seed}: {syncs} syncs lost, nothing missed");
+        assert!(syncs >= 5, "only {syncs}");
+    }
+}
