@@ -277,8 +277,8 @@ fn tell(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Result
         run.screen.tell(&line)?;
     }
     if summary.unwhole > 0 {
-        let branches = show::count(summary.unwhole, "folder or file list");
-        run.screen.warn(None, &format!("{branches} of older snapshots still miss data"));
+        let snapshots = show::count(summary.unwhole, "snapshot");
+        run.screen.warn(None, &format!("{snapshots} in the vault still miss data; see `twinkeep check`"));
     }
     Ok(())
 }

@@ -425,7 +425,7 @@ impl<'a> Run<'a> {
             chunks_known: Counts::get(&counts.chunks_known),
             errors: Counts::get(&counts.errors),
             healed: session.healed().len() as u64,
-            unwhole: self.vault.store().unwhole()?.len() as u64,
+            unwhole: self.vault.unwhole_snapshots()?,
             duration: std::time::Duration::ZERO,
         })
     }

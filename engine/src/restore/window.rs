@@ -6,7 +6,7 @@ use super::files::FileJob;
 use super::plan::Context;
 use crate::frame::Opener;
 use crate::id::ChunkId;
-use crate::limits::CHUNK_LEN_MAX;
+use crate::limits::{CHUNK_LEN_MAX, INLINE_LEN_MAX};
 use crate::store::Place;
 use crate::target::TargetError;
 use crate::vault::{ReadError, damaged};
@@ -185,6 +185,7 @@ fn write_inline(context: &Context<'_>, file: &Arc<FileJob>, bytes: &[u8]) {
     file.expect();
     match file.open(context) {
         Ok(_) if bytes.is_empty() => file.piece_done(context),
+        Ok(open) if holds(&open, bytes) => file.reuse(context, bytes.len() as u64),
         Ok(_) => file.write(context, 0, bytes),
         Err(error) => {
             file.fail(context, &error);
@@ -192,6 +193,13 @@ fn write_inline(context: &Context<'_>, file: &Arc<FileJob>, bytes: &[u8]) {
         }
     }
     file.piece_done(context);
+}
+
+/// Whether a file that was there begins with these few bytes; its length is set in any case.
+fn holds(file: &crate::target::TargetFile, bytes: &[u8]) -> bool {
+    let mut found = [0; INLINE_LEN_MAX];
+    let found = &mut found[..bytes.len()];
+    !file.is_new() && file.read_at(0, found).is_ok_and(|read| read == bytes.len()) && *found == *bytes
 }
 
 fn write_zeros(file: &crate::target::TargetFile, offset: u64, len: u64) -> Result<(), TargetError> {

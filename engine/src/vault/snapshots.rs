@@ -67,6 +67,13 @@ impl Vault {
         Ok(refs)
     }
 
+    /// How many snapshots lack something below them.
+    pub(crate) fn unwhole_snapshots(&self) -> Result<u64> {
+        let refs = self.refs(&mut Vec::new())?;
+        let roots: Vec<ChunkId> = refs.iter().map(|(_, reference)| reference.target).collect();
+        Ok(self.store().known(&roots)?.iter().filter(|known| !**known).count() as u64)
+    }
+
     fn parse_ref(&self, stored: &StoredRecord) -> std::result::Result<(Record, RefRecord), String> {
         let bytes = stored.bytes.as_ref().map_err(String::clone)?;
         let parse = || -> std::result::Result<(Record, RefRecord), RecordError> {
