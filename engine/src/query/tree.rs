@@ -90,6 +90,8 @@ pub struct WalkEntry<'a> {
 pub struct Damage<'a> {
     /// Absolute path of the folder in the snapshot.
     pub path: &'a [u8],
+    /// Depth that its entries have in this walk.
+    pub depth: usize,
     /// What is wrong.
     pub error: &'a ReadError,
 }
@@ -142,7 +144,7 @@ pub fn walk_with(
             Ok(found) => found,
             Err(error) if error.is_damage() => {
                 let at: &[u8] = if path.is_empty() { b"/" } else { &path };
-                if !on_damage(&Damage { path: at, error: &error }) {
+                if !on_damage(&Damage { path: at, depth: level, error: &error }) {
                     return Ok(());
                 }
                 None
@@ -190,7 +192,7 @@ enum Listing<'r> {
         after: Option<Box<[u8]>>,
     },
     Open {
-        entries: Entries<'r>,
+        entries: Box<Entries<'r>>,
         last: Option<Box<[u8]>>,
     },
 }
@@ -220,7 +222,7 @@ impl Levels<'_> {
         let Some(level) = self.stack.last_mut() else { return Ok(None) };
         if let Listing::Closed { after } = &mut level.listing {
             let last = after.take();
-            let mut entries = DirectoryReader::new(reader, &level.tree)?.peekable();
+            let mut entries = Box::new(DirectoryReader::new(reader, &level.tree)?.peekable());
             while let (Some(last), Some(Ok(entry))) = (&last, entries.peek()) {
                 if entry.name > *last {
                     break;
