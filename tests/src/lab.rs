@@ -3,8 +3,7 @@
 use crate::model::{self, Model};
 use crate::tree::SourceTree;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Once;
+use std::sync::{Arc, Mutex, Once};
 use twinkeep_engine::backup::{self, BackupError, BackupOptions, BackupSummary};
 use twinkeep_engine::chunk::CutParams;
 use twinkeep_engine::env::{Clock, Env, Executor, Inline, ManualClock, SeededEntropy, SystemClock, Time};
@@ -120,4 +119,30 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Lets somebody else act once, after the first walk of a backup and before it settles.
+pub struct After(Mutex<Option<Deed>>);
+
+type Deed = Box<dyn FnOnce() + Send>;
+
+impl After {
+    /// Does `deed` then.
+    pub fn new(deed: impl FnOnce() + Send + 'static) -> Self {
+        Self(Mutex::new(Some(Box::new(deed))))
+    }
+}
+
+impl Executor for After {
+    fn workers(&self) -> usize {
+        1
+    }
+
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        job(0);
+        let deed = self.0.lock().expect("nobody panics here").take();
+        if let Some(deed) = deed {
+            deed();
+        }
+    }
 }
