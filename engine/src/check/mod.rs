@@ -31,9 +31,9 @@ pub enum Subset {
     /// The `n`th of `of` parts, `n` from 1; all parts together are everything, whenever each is read.
     Part {
         /// Which.
-        n: u32,
+        n: u64,
         /// How many there are.
-        of: u32,
+        of: u64,
     },
     /// About so many in a hundred, other ones each time.
     Percent(f64),

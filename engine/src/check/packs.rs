@@ -39,7 +39,7 @@ impl Chosen {
     pub fn new(options: &CheckOptions, entropy: &dyn Entropy) -> Result<Self> {
         let choice = match options.subset {
             None => Choice::All,
-            Some(Subset::Part { n, of }) if n >= 1 && n <= of => Choice::Part { n: n.into(), of: of.into() },
+            Some(Subset::Part { n, of }) if n >= 1 && n <= of => Choice::Part { n, of },
             Some(Subset::Part { .. }) => return Err(CheckError::Subset("part n of t needs 1 <= n <= t")),
             Some(Subset::Percent(percent)) if percent > 0.0 && percent <= 100.0 => {
                 let mut salt = [0; 32];

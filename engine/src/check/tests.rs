@@ -178,7 +178,9 @@ fn damaged_files_are_named_and_the_next_backup_heals() {
     for kind in ["leaf", "branch"] {
         let (world, vault) = World::new(true, &mut dice);
         world.backup(&vault);
-        std::fs::write(world.path("c/more"), [1; 70_000]).unwrap();
+        if kind == "leaf" {
+            std::fs::write(world.path("c/more"), [1; 70_000]).unwrap();
+        }
         world.backup(&vault);
         let packs: Vec<String> = world.files.paths().into_iter().filter(|path| path.ends_with(kind)).collect();
         let pack = packs.iter().max_by_key(|pack| world.files.bytes(pack).unwrap().len()).unwrap();
@@ -198,9 +200,16 @@ fn damaged_files_are_named_and_the_next_backup_heals() {
         assert_eq!(again.damaged, report.damaged);
         let vault = world.open();
         let summary = world.backup(&vault);
-        assert!(summary.healed > 0 && summary.unwhole == 0, "{kind}: {summary:?}");
         let healed = run(&vault, ALL);
-        assert!(healed.is_clean() && healed.unwhole == 0, "{kind}: {healed:?}");
+        assert!(summary.healed > 0, "{kind}: {summary:?}");
+        if kind == "leaf" {
+            assert!(healed.is_clean() && healed.unwhole == 0 && summary.unwhole == 0, "{healed:?}");
+        } else {
+            // Nobody can make the root of an old snapshot again, nor folders above the source, which changed since.
+            let is_above = |file: &DamagedFile| prefix.starts_with(&file.path) && prefix != file.path;
+            assert!(healed.damaged.iter().all(is_above), "{healed:?}");
+            assert!(files_of(&healed).iter().all(|file| file.starts_with("records/")), "{healed:?}");
+        }
         assert_eq!(healed.notes.len(), 1, "the bad frame is still there and told: {:?}", healed.notes);
     }
 }
@@ -242,9 +251,8 @@ fn rows_that_contradict_each_other_are_told() {
         rows.remove(&first);
     });
     check_index(&world, "lacks", |version| {
-        let rows = version.rows_mut(Table::Chunks);
-        // Every leaf: whatever branches refer to is then gone.
-        rows.retain(|_, row| row[0] > 200);
-        assert!(rows.len() < 1000);
+        let frames = version.rows(Table::Frames).clone();
+        let is_leaf = |row: &[u8]| frames[&[row[4], row[3], row[2], row[1], row[0]][..]][48] == 1;
+        version.rows_mut(Table::Chunks).retain(|_, row| !is_leaf(row));
     });
 }

@@ -103,7 +103,10 @@ impl Trees<'_> {
         let mut batch = Vec::new();
         let mut at = 0;
         let pieces = match query::pieces_from(self.reader, content, 0) {
-            Err(error) if error.is_damage() => return Ok(vec![0..content.len()]),
+            Err(error) if error.is_damage() => {
+                add(&mut lost, 0..content.len());
+                return Ok(lost);
+            }
             pieces => pieces?,
         };
         for piece in pieces {
