@@ -7,7 +7,7 @@ use super::{
 use crate::files::{self, ReadAt};
 use crate::frame::{self, FIXED_LEN, FrameHeader, frame_id};
 use crate::id::VaultId;
-use crate::limits::PACK_LEN_MAX;
+use crate::limits::{FRAME_LEN_MAX, PACK_LEN_MAX};
 
 /// What stands at a place in a pack.
 #[derive(Debug)]
@@ -44,16 +44,42 @@ pub struct Scanner<'a> {
     rows: Vec<FrameRow>,
     bad: bool,
     bytes: Vec<u8>,
+    /// The directory at the end, if there is one; read once, when it is first asked for.
+    listed: Option<Option<Listed>>,
+    /// Bytes that may still be read in vain.
+    vain_left: u64,
 }
 
-/// How many bytes are searched for a magic at a time.
-const SEARCH_LEN: usize = 1 << 20;
+/// Where a directory begins, and its rows.
+type Listed = (u64, Vec<FrameRow>);
+
+/// How many bytes are searched for a magic at a time: few at first, as behind damage the next frame is often near …
+const SEARCH_LEN_FIRST: usize = 256;
+/// … then more and more, up to this.
+const SEARCH_LEN_MAX: usize = 1 << 20;
+
+/// How often the bytes of a pack may be read as frames that they then are not. Damage alone reads each once; a pack
+/// made to waste time nests frames in frames, and the rest of it counts as bad.
+const VAIN_FACTOR: u64 = 4;
+
+/// Where a frame's header names its vault.
+const VAULT_AT: std::ops::Range<usize> = 24..40;
 
 impl<'a> Scanner<'a> {
     /// Scans from `from`, a place where a frame begins ([`HEADER_LEN`] for the whole pack), to the end of the file.
     pub fn new(file: &'a dyn ReadAt, vault: VaultId, from: u64) -> files::Result<Self> {
         let len = file.len()?;
-        Ok(Self { file, vault, at: from.max(HEADER_LEN), len, rows: Vec::new(), bad: false, bytes: Vec::new() })
+        Ok(Self {
+            file,
+            vault,
+            at: from.max(HEADER_LEN),
+            len,
+            rows: Vec::new(),
+            bad: false,
+            bytes: Vec::new(),
+            listed: None,
+            vain_left: len.saturating_mul(VAIN_FACTOR).saturating_add(VAIN_FACTOR * FRAME_LEN_MAX as u64),
+        })
     }
 
     /// The bytes of the frame returned last.
@@ -80,7 +106,7 @@ impl<'a> Scanner<'a> {
             return Ok(Some(Scanned::Directory { offset: start, matches }));
         }
         self.bad = true;
-        self.at = self.next_start(start + 1)?;
+        self.at = self.bad_end(start)?;
         Ok(Some(Scanned::Bad { offset: start, len: self.at - start }))
     }
 
@@ -96,50 +122,66 @@ impl<'a> Scanner<'a> {
             return Ok(None);
         }
         let Ok(len) = FrameHeader::peek_len(&self.bytes) else { return Ok(None) };
-        if !self.read(at, len + FRAME_NAME_LEN as usize)? {
+        let whole = len as u64 + FRAME_NAME_LEN;
+        if whole > self.len - at || whole > self.vain_left || self.bytes[VAULT_AT] != self.vault.0 {
+            return Ok(None);
+        }
+        if !self.read(at, whole as usize)? {
             return Ok(None);
         }
         let (frame, name) = self.bytes.split_at(len);
         let id = frame_id(frame);
-        if id.0 != *name {
-            return Ok(None);
-        }
         match FrameHeader::parse(frame) {
-            Ok(header) if header.vault == self.vault => {
+            Ok(header) if id.0 == *name && header.vault == self.vault => {
                 Ok(Some((FrameRow { offset: at, len: len as u32, id }, header)))
             }
-            _ => Ok(None),
+            _ => {
+                self.vain_left -= whole;
+                Ok(None)
+            }
         }
+    }
+
+    fn listed(&mut self) -> files::Result<Option<&Listed>> {
+        if self.listed.is_none() {
+            self.listed = Some(read_directory(self.file, self.len)?);
+        }
+        Ok(self.listed.as_ref().and_then(Option::as_ref))
     }
 
     fn directory_at(&mut self, at: u64) -> files::Result<Option<bool>> {
-        let Some(listed) = read_directory(self.file, self.len)? else { return Ok(None) };
-        if listed.0 != at {
-            return Ok(None);
-        }
+        self.listed()?;
+        let Some((_, listed)) = self.listed.iter().flatten().find(|(offset, _)| *offset == at) else { return Ok(None) };
         // A scan that began in the middle knows only the later frames.
         let known_from = self.rows.first().map_or(at, |row| row.offset);
-        let later = listed.1.iter().filter(|row| row.offset >= known_from);
+        let later = listed.iter().filter(|row| row.offset >= known_from);
         Ok(Some(!self.bad && later.eq(self.rows.iter())))
     }
 
-    /// Where the next frame or the directory may begin, at `from` or later; the end of the file if nowhere.
-    fn next_start(&mut self, from: u64) -> files::Result<u64> {
-        let directory = read_directory(self.file, self.len)?.map(|(offset, _)| offset).filter(|&at| at >= from);
-        let mut at = from;
-        while at < self.len {
-            self.read(at, SEARCH_LEN)?;
-            let found = self.bytes.windows(frame::MAGIC.len()).position(|window| window == frame::MAGIC);
-            let found = found.map(|position| at + position as u64);
-            match (found, directory) {
-                (Some(frame), Some(end)) if end < frame => return Ok(end),
-                (Some(frame), _) => return Ok(frame),
-                (None, Some(end)) if end < at + self.bytes.len() as u64 => return Ok(end),
-                (None, _) if self.bytes.len() < SEARCH_LEN => break,
-                (None, _) => at += (SEARCH_LEN - frame::MAGIC.len() + 1) as u64,
-            }
+    /// Where the bytes end that begin at `start` and are no frame: one stretch, however many magics are in it.
+    fn bad_end(&mut self, start: u64) -> files::Result<u64> {
+        let end = self.listed()?.map(|(offset, _)| *offset).filter(|&offset| offset > start).unwrap_or(self.len);
+        let mut at = self.next_magic(start + 1, end)?;
+        while at < end && self.frame_at(at)?.is_none() {
+            at = self.next_magic(at + 1, end)?;
         }
-        Ok(self.len)
+        Ok(at)
+    }
+
+    /// Where the next frame may begin, at `from` or later; `end` if nowhere before it.
+    fn next_magic(&mut self, from: u64, end: u64) -> files::Result<u64> {
+        let (mut at, mut search_len) = (from, SEARCH_LEN_FIRST);
+        while at < end {
+            let is_whole = self.read(at, search_len)?;
+            let found = self.bytes.windows(frame::MAGIC.len()).position(|window| window == frame::MAGIC);
+            match found {
+                Some(position) => return Ok(end.min(at + position as u64)),
+                None if !is_whole => break,
+                None => at += (search_len - frame::MAGIC.len() + 1) as u64,
+            }
+            search_len = (2 * search_len).min(SEARCH_LEN_MAX);
+        }
+        Ok(end)
     }
 }
 
