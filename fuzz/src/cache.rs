@@ -42,8 +42,10 @@ pub fn body(data: &[u8]) {
     PLACE.with_borrow(|folder| {
         let path = folder.path().join("cache");
         std::fs::write(&path, &bytes).expect("room for a small file");
-        look(&StatCache::open(&path, VAULT), bytes.len());
-        assert!(StatCache::open(&path, VaultId([0; 16])).is_empty(), "another vault's cache is no cache");
+        let cache = StatCache::open(&path, VAULT);
+        look(&cache, bytes.len());
+        let of_other = StatCache::open(&path, VaultId([0; 16]));
+        assert!(cache.is_empty() || of_other.is_empty(), "a cache is of one vault");
     });
 }
 
