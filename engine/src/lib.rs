@@ -22,6 +22,6 @@ pub mod source;
 pub mod cache;
 pub mod target;
 pub mod backup;
+pub mod query;
 pub mod restore;
 pub mod check;
-pub mod query;

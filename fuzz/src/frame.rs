@@ -107,7 +107,7 @@ fn check_opened(opened: &OpenedFrame, suite: Suite) {
     let count = opened.chunk_count();
     assert_eq!(count, opened.header.ids.len());
     assert!(opened.plain_len() <= FRAME_PLAIN_LEN_MAX && opened.bytes(count).is_none());
-    let mut sum = 0;
+    let (mut sum, mut is_ours) = (0, true);
     let mut builder = FrameBuilder::new(opened.header.kind);
     for (position, id) in opened.header.ids.iter().enumerate() {
         let bytes = opened.bytes(position).expect("every chunk has bytes");
@@ -115,9 +115,16 @@ fn check_opened(opened: &OpenedFrame, suite: Suite) {
         sum += bytes.len();
         let name = keys.chunk_id(opened.header.kind, opened.header.refs(position), bytes);
         assert_eq!(opened.chunk(keys, position, id).is_ok(), name == *id);
-        builder.push(*id, opened.header.refs(position), bytes);
+        // A frame may hold a little more than a builder of ours would put into it.
+        is_ours &= builder.fits(opened.header.refs(position).len(), bytes.len());
+        if is_ours {
+            builder.push(*id, opened.header.refs(position), bytes);
+        }
     }
     assert_eq!(sum, opened.plain_len());
+    if !is_ours {
+        return;
+    }
     let mut again = keys::sealer(suite).seal(&mut builder);
     assert!(again.bytes.len() <= FRAME_LEN_MAX);
     assert_eq!(FrameHeader::parse(&again.bytes).ok(), Some(again.header));

@@ -321,6 +321,7 @@ impl<'s> Large<'s> {
             self.hand_out(worker, bytes, lens)?;
             self.take(worker)?;
             bytes = next;
+            worker.checkpoint()?;
             if last {
                 worker.shared.give_back(bytes);
                 return Ok(());

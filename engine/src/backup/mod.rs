@@ -4,6 +4,7 @@
 //! always holds: a name that could not be read whole is reported and counted, never passed over in silence, and only a
 //! root that the store has settled becomes a snapshot.
 
+mod checkpoint;
 mod counts;
 mod dry;
 mod file;
@@ -99,7 +100,7 @@ pub struct BackupSummary {
     pub errors: u64,
     /// Damaged branches of older snapshots that are whole again.
     pub healed: u64,
-    /// Branches in the vault that still lack something.
+    /// Snapshots in the vault that still lack something.
     pub unwhole: u64,
     /// How long it took.
     pub duration: Duration,

@@ -1,5 +1,6 @@
 //! A backup from end to end: what workers share, the walk, settling and publishing.
 
+use super::checkpoint::Checkpoints;
 use super::counts::Counts;
 use super::file::{Batch, Gathered, new_buffer};
 use super::old::OldDir;
@@ -22,7 +23,7 @@ use crate::source::{Dir, OwnerNames};
 use crate::store::{Session, StoreError};
 use crate::vault::{ChunkReader, SnapshotInfo, Vault};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What all workers of a run look at.
 pub(super) struct Shared<'a> {
@@ -40,6 +41,13 @@ pub(super) struct Shared<'a> {
     pub pool: Pool<Task, Batch, BackupError>,
     pub root: Mutex<Option<ChunkId>>,
     pub stream: Mutex<Option<StreamSource>>,
+    /// The top folder; none when a stream is read.
+    pub top: OnceLock<Arc<DirJob>>,
+    pub run: &'a Run<'a>,
+    pub session: &'a dyn Session,
+    pub parent: Option<&'a SnapshotInfo>,
+    pub workers: usize,
+    pub checkpoints: Checkpoints,
     /// Nothing known of the source is believed.
     pub distrust: bool,
     buffers: Mutex<Vec<Vec<u8>>>,
@@ -88,6 +96,7 @@ pub(super) struct Worker<'a> {
     pub shared: &'a Shared<'a>,
     pub writer: ChunkWriter<'a>,
     pub gathered: Gathered,
+    pub checkpoints_answered: u64,
 }
 
 impl Worker<'_> {
@@ -96,6 +105,7 @@ impl Worker<'_> {
             if self.shared.progress.is_cancelled() {
                 return Err(BackupError::Cancelled);
             }
+            self.checkpoint()?;
             match self.shared.pool.next() {
                 Next::Task(Task::List(job)) => self.list(&job)?,
                 Next::Task(Task::Part(job, range)) => self.part(&job, range)?,
@@ -104,7 +114,8 @@ impl Worker<'_> {
                 Next::Idle => {
                     // Others may wait for folders that only lack these files.
                     self.put_gathered()?;
-                    self.shared.pool.wait(|| false);
+                    let answered = self.checkpoints_answered;
+                    self.shared.pool.wait(|| self.shared.checkpoint_wanted(answered));
                 }
                 Next::Finished => return self.writer.flush(),
             }
@@ -274,14 +285,30 @@ impl<'a> Run<'a> {
             pool: Pool::new(Vec::new(), executor.workers()),
             root: Mutex::new(None),
             stream: Mutex::new(stream),
+            top: OnceLock::new(),
+            run: self,
+            session,
+            parent,
+            workers: executor.workers(),
+            checkpoints: Checkpoints::new(self.vault.env().clock.elapsed()),
             distrust,
             buffers: Mutex::default(),
         };
         let first = begin(&shared, parent.map(|info| info.snapshot.tree))?;
+        if let Task::List(top) = &first {
+            shared.top.get_or_init(|| top.clone());
+        }
         shared.pool.push(std::iter::once(first));
         executor.run(&|_| {
-            let work =
-                || Worker { shared: &shared, writer: self.writer(session, seal)?, gathered: Gathered::default() }.run();
+            let work = || {
+                Worker {
+                    shared: &shared,
+                    writer: self.writer(session, seal)?,
+                    gathered: Gathered::default(),
+                    checkpoints_answered: 0,
+                }
+                .run()
+            };
             if let Err(error) = work() {
                 shared.pool.fail(error);
             }
@@ -325,7 +352,7 @@ impl<'a> Run<'a> {
         parent: Option<&SnapshotInfo>,
         tree: ChunkId,
     ) -> Result<Option<ChunkId>, BackupError> {
-        let snapshot = self.snapshot(session, parent, tree);
+        let snapshot = self.snapshot(session, parent, tree, false);
         let mut writer = self.writer(session, seal)?;
         let root = writer.branch(&branch::encode_snapshot(&snapshot)?)?;
         writer.flush()?;
@@ -340,7 +367,13 @@ impl<'a> Run<'a> {
         Ok(Some(root))
     }
 
-    fn snapshot(&self, session: &dyn Session, parent: Option<&SnapshotInfo>, tree: ChunkId) -> Snapshot {
+    pub fn snapshot(
+        &self,
+        session: &dyn Session,
+        parent: Option<&SnapshotInfo>,
+        tree: ChunkId,
+        partial: bool,
+    ) -> Snapshot {
         let (options, counts) = (self.options, &self.counts);
         let sum =
             |counters: &[&std::sync::atomic::AtomicU64]| counters.iter().map(|counter| Counts::get(counter)).sum();
@@ -355,7 +388,7 @@ impl<'a> Run<'a> {
             parent: parent.map(|info| info.id),
             program: options.program.clone(),
             session: session.id(),
-            partial: false,
+            partial,
             totals: Totals {
                 files: sum(&[&counts.files_new, &counts.files_changed, &counts.files_unchanged]),
                 dirs: sum(&[&counts.dirs_new, &counts.dirs_changed, &counts.dirs_unchanged]),
@@ -392,7 +425,7 @@ impl<'a> Run<'a> {
             chunks_known: Counts::get(&counts.chunks_known),
             errors: Counts::get(&counts.errors),
             healed: session.healed().len() as u64,
-            unwhole: self.vault.store().unwhole()?.len() as u64,
+            unwhole: self.vault.unwhole_snapshots()?,
             duration: std::time::Duration::ZERO,
         })
     }

@@ -15,7 +15,7 @@ use crate::source::{self, Dir, DirHandle, Failure, FileKind, SourceError, Stat};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Names a worker takes on at a time: enough that files of a folder share frames, few enough to share a huge folder.
 const PART_LEN: usize = 512;
@@ -39,6 +39,7 @@ pub(super) enum Task {
 }
 
 /// One name's outcome.
+#[derive(Clone)]
 pub(super) enum Slot {
     /// Not there yet.
     Pending,
@@ -60,7 +61,7 @@ pub(super) struct DirJob {
     pub dir: Arc<Dir>,
     key: DirKey,
     above: Option<(Arc<DirJob>, usize)>,
-    stat: Stat,
+    pub stat: Stat,
     looked_at: Time,
     /// Its own entry need not be written anew as far as its stat goes.
     same_stat: bool,
@@ -72,6 +73,8 @@ pub(super) struct DirJob {
     listing: OnceLock<Listing>,
     slots: Mutex<Vec<Slot>>,
     remaining: AtomicUsize,
+    /// Folders in it that have been begun.
+    below: Mutex<Vec<(usize, Weak<DirJob>)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -111,11 +114,22 @@ impl DirJob {
             listing: OnceLock::new(),
             slots: Mutex::default(),
             remaining: AtomicUsize::new(0),
+            below: Mutex::default(),
         })
     }
 
     fn names(&self) -> &[Box<[u8]>] {
         self.listing.get().map_or(&[], |listing| &listing.names)
+    }
+
+    /// Outcomes as far as they are there; none for a folder that is not listed yet, or done.
+    pub fn slots_so_far(&self) -> Vec<Slot> {
+        lock(&self.slots).clone()
+    }
+
+    /// Folders in it that have been begun and are not done.
+    pub fn unfinished(&self) -> Vec<(usize, Arc<Self>)> {
+        lock(&self.below).iter().filter_map(|(at, below)| Some((*at, below.upgrade()?))).collect()
     }
 
     pub fn name(&self, slot: usize) -> Box<[u8]> {
@@ -291,7 +305,9 @@ impl<'a> Worker<'a> {
         };
         let old = self.shared.old_dir(&key, tree)?;
         let above = Some((job.clone(), at));
-        Ok(DirJob::new(dir, key, above, *stat, looked_at, same_stat, scope, source, old))
+        let below = DirJob::new(dir, key, above, *stat, looked_at, same_stat, scope, source, old);
+        lock(&job.below).push((at, Arc::downgrade(&below)));
+        Ok(below)
     }
 
     fn is_same(&self, old: &CachedStat, stat: &Stat) -> bool {
@@ -479,7 +495,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Writes the list of entries; `None` if unchanged ones cannot be read from the old list.
-    fn write_tree(&mut self, job: &DirJob, slots: Vec<Slot>) -> Result<Option<ChunkId>, BackupError> {
+    pub fn write_tree(&mut self, job: &DirJob, slots: Vec<Slot>) -> Result<Option<ChunkId>, BackupError> {
         let shared = self.shared;
         let keys = shared.vault.keys();
         let split = |bytes: &[u8]| keys.list_split(bytes);

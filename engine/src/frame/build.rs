@@ -3,7 +3,7 @@
 use super::{BODY_FIXED_LEN, FrameHeader, frame_id};
 use crate::crypto::{DataKey, SALT_LEN, Salts, Suite, WrappedKey};
 use crate::id::{ChunkId, FrameId, Kind, SessionId, VaultId};
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_LEN_TARGET, FRAME_REFS_MAX};
+use crate::limits::{BRANCH_REFS_MAX, CHUNK_LEN_MAX, FRAME_CHUNKS_MAX, FRAME_PLAIN_LEN_TARGET, FRAME_REFS_MAX};
 use std::sync::Arc;
 
 /// Gathers chunks of one kind until they fill a frame.
@@ -23,8 +23,13 @@ impl FrameBuilder {
     }
 
     /// Adds a chunk whose id was computed from exactly these references and bytes.
+    ///
+    /// # Panics
+    /// When it does not fit, is over a limit, or a leaf refers to something: the frame could never be read again.
     pub fn push(&mut self, id: ChunkId, refs: &[ChunkId], bytes: &[u8]) {
         assert!(self.kind == Kind::Branch || refs.is_empty(), "a leaf refers to nothing");
+        assert!(bytes.len() <= CHUNK_LEN_MAX && refs.len() <= BRANCH_REFS_MAX, "no chunk is that long");
+        assert!(self.fits(refs.len(), bytes.len()), "the frame is full");
         self.ids.push(id);
         self.lens.push(bytes.len() as u32);
         self.refs.extend_from_slice(refs);
@@ -104,7 +109,7 @@ impl Sealer {
             vault: self.keys.vault,
             session: self.keys.session,
             salt,
-            wrapped: self.keys.wrapped.clone(),
+            wrapped: self.keys.wrapped,
             ids: std::mem::take(&mut builder.ids),
             ref_ends: std::mem::take(&mut builder.ref_ends),
             refs: std::mem::take(&mut builder.refs),

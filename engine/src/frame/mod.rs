@@ -236,6 +236,30 @@ impl FrameHeader {
         &self.refs[start as usize..end as usize]
     }
 
+    /// A header of these chunks and references, the rest zeros.
+    #[cfg(test)]
+    pub(crate) fn for_tests(kind: Kind, chunks: &[(ChunkId, Vec<ChunkId>)]) -> Self {
+        let mut header = Self {
+            kind,
+            suite: Suite::Plain,
+            generation: 0,
+            frame_len: 0,
+            vault: VaultId([0; 16]),
+            session: SessionId([0; 16]),
+            salt: [0; SALT_LEN],
+            wrapped: WrappedKey([0; 80]),
+            ids: Vec::new(),
+            ref_ends: Vec::new(),
+            refs: Vec::new(),
+        };
+        for (id, refs) in chunks {
+            header.ids.push(*id);
+            header.refs.extend_from_slice(refs);
+            header.ref_ends.push(header.refs.len() as u32);
+        }
+        header
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[self.kind as u8, self.suite as u8]);

@@ -12,8 +12,11 @@ use std::sync::{Arc, Mutex};
 pub struct DataKeys {
     keys: Arc<VaultKeys>,
     is_encrypted: bool,
-    unwrapped: Mutex<HashMap<(u16, [u8; 80]), Arc<DataKey>>>,
+    unwrapped: Mutex<HashMap<WrappedName, Arc<DataKey>>>,
 }
+
+/// Generation of the key pair and the wrapped key.
+type WrappedName = (u16, [u8; 80]);
 
 /// Beyond this many remembered keys the table is dropped and begun anew.
 const DATA_KEYS_MAX: usize = 4096;

@@ -8,13 +8,13 @@
 //! chunks   chunk id (32)           frame number (u40, little-endian) · position (u16) · state (1): 0 admitted, 1 unwhole
 //! frames   number (u40 big-endian) frame id (32) · pack number (u32) · offset (u64) · length (u32) · kind (1) · state (1)
 //! packs    number (u32 big-endian) indexed length (u64) · state (1) · file name
-//! unwhole  chunk id (32)           empty: a branch that is stored while something below it is missing
+//! unwhole  chunk id (32)           a branch that is stored while something below it is missing: one id it lacks (32)
 //! meta     "version", "vault"      format version (u32), vault id (16)
 //! ```
 
 mod admit;
 
-pub use admit::{Admitted, AllBranches, NewFrame, ReadRefs, admit, expel, heal};
+pub use admit::{AllBranches, NewFrame, ReadHeader, absent_below, admit, expel};
 
 use crate::id::{ChunkId, FrameId, Kind, VaultId};
 use crate::kv::{self, KvError, Read, Table, Write};
@@ -244,7 +244,18 @@ pub fn frames_from(read: &dyn Read, from: FrameNumber, count: usize) -> kv::Resu
 
 /// Ids of all branches that are stored but not whole.
 pub fn unwhole(read: &dyn Read) -> kv::Result<Vec<ChunkId>> {
-    collect(read, Table::Unwhole, |key, _| ChunkId::from_slice(key).ok_or_else(|| damaged("an unwhole row")))
+    Ok(unwhole_rows(read)?.into_iter().map(|(id, _)| id).collect())
+}
+
+/// Every unwhole branch with one chunk that it lacks.
+fn unwhole_rows(read: &dyn Read) -> kv::Result<Vec<(ChunkId, ChunkId)>> {
+    collect(read, Table::Unwhole, |key, value| {
+        ChunkId::from_slice(key).zip(ChunkId::from_slice(value)).ok_or_else(|| damaged("an unwhole row"))
+    })
+}
+
+fn put_unwhole(write: &mut dyn Write, id: &ChunkId, lack: &ChunkId) -> kv::Result<()> {
+    write.put(Table::Unwhole, &id.0, &lack.0)
 }
 
 fn collect<T>(read: &dyn Read, table: Table, parse: impl Fn(&[u8], &[u8]) -> kv::Result<T>) -> kv::Result<Vec<T>> {
@@ -312,3 +323,6 @@ fn put_frame(write: &mut dyn Write, number: FrameNumber, place: &FramePlace) -> 
 fn put_chunk(write: &mut dyn Write, id: &ChunkId, row: ChunkRow) -> kv::Result<()> {
     write.put(Table::Chunks, &id.0, &row.encode())
 }
+
+#[cfg(test)]
+mod tests;

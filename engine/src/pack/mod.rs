@@ -14,6 +14,7 @@
 
 mod scan;
 
+pub(crate) use scan::is_media;
 pub use scan::{Scanned, Scanner, check_directory, check_header};
 
 use crate::id::{FrameId, Kind, SessionId, VaultId};

@@ -1,10 +1,13 @@
 //! Reading a pack from front to back without any index: after a crash, for a rebuild, to find rot.
+//!
+//! What always holds: the work is linear in the length of the file, whatever stands in it. A valid directory lists
+//! where frames are; without one, magics are searched for, and what may be hashed in vain is bounded.
 
 use super::{
     DIRECTORY_ROW_LEN, FRAME_NAME_LEN, FrameRow, HEADER_LEN, PackError, PackName, TRAILER_LEN, TRAILER_MAGIC,
     directory, header,
 };
-use crate::files::{self, ReadAt};
+use crate::files::{self, FilesError, ReadAt};
 use crate::frame::{self, FIXED_LEN, FrameHeader, frame_id};
 use crate::id::VaultId;
 use crate::limits::{FRAME_LEN_MAX, PACK_LEN_MAX};
@@ -41,148 +44,234 @@ pub struct Scanner<'a> {
     vault: VaultId,
     at: u64,
     len: u64,
-    rows: Vec<FrameRow>,
-    bad: bool,
+    /// Where the directory begins and what it lists, if the pack has a valid one.
+    listed: Option<(u64, Vec<FrameRow>)>,
+    /// The row of the directory that the next frame should be.
+    next_row: usize,
+    matches: bool,
+    /// A frame that was found behind damage and is returned after it.
+    found: Option<(FrameRow, FrameHeader)>,
     bytes: Vec<u8>,
-    /// The directory at the end, if there is one; read once, when it is first asked for.
-    listed: Option<Option<Listed>>,
-    /// Bytes that may still be read in vain.
-    vain_left: u64,
+    frame_len: usize,
+    window: Window,
+    /// Bytes hashed for candidates that were no frames.
+    wasted: u64,
+    /// End of the longest candidate that was no frame.
+    wasted_to: u64,
 }
 
-/// Where a directory begins, and its rows.
-type Listed = (u64, Vec<FrameRow>);
+/// Bytes of the file being searched for a magic.
+#[derive(Default)]
+struct Window {
+    at: u64,
+    bytes: Vec<u8>,
+}
 
-/// How many bytes are searched for a magic at a time: few at first, as behind damage the next frame is often near …
-const SEARCH_LEN_FIRST: usize = 256;
-/// … then more and more, up to this.
-const SEARCH_LEN_MAX: usize = 1 << 20;
+/// How many bytes are searched for a magic at a time.
+const SEARCH_LEN: usize = 1 << 20;
 
-/// How often the bytes of a pack may be read as frames that they then are not. Damage alone reads each once; a pack
-/// made to waste time nests frames in frames, and the rest of it counts as bad.
-const VAIN_FACTOR: u64 = 4;
+/// How many bytes are passed over where the medium cannot be read.
+const UNREADABLE_LEN: usize = 4096;
 
-/// Where a frame's header names its vault.
-const VAULT_AT: std::ops::Range<usize> = 24..40;
+/// Where the vault stands in a frame, and how many bytes a candidate needs to have it.
+const VAULT_AT: usize = 24;
+const CANDIDATE_LEN: usize = VAULT_AT + VaultId::LEN;
 
 impl<'a> Scanner<'a> {
     /// Scans from `from`, a place where a frame begins ([`HEADER_LEN`] for the whole pack), to the end of the file.
     pub fn new(file: &'a dyn ReadAt, vault: VaultId, from: u64) -> files::Result<Self> {
         let len = file.len()?;
+        let at = from.max(HEADER_LEN);
+        let listed = or_unreadable(read_directory(file, len))?.flatten();
+        let next_row = listed.as_ref().map_or(0, |(_, rows)| rows.partition_point(|row| row.offset < at));
         Ok(Self {
             file,
             vault,
-            at: from.max(HEADER_LEN),
+            at,
             len,
-            rows: Vec::new(),
-            bad: false,
+            listed,
+            next_row,
+            matches: true,
+            found: None,
             bytes: Vec::new(),
-            listed: None,
-            vain_left: len.saturating_mul(VAIN_FACTOR).saturating_add(VAIN_FACTOR * FRAME_LEN_MAX as u64),
+            frame_len: 0,
+            window: Window::default(),
+            wasted: 0,
+            wasted_to: 0,
         })
     }
 
-    /// The bytes of the frame returned last.
+    /// The bytes of the frame returned last; empty after anything else.
     pub fn frame_bytes(&self) -> &[u8] {
-        match self.rows.last() {
-            Some(row) => &self.bytes[..(row.len as usize).min(self.bytes.len())],
-            None => &[],
-        }
+        self.bytes.get(..self.frame_len).unwrap_or_default()
     }
 
-    /// The next thing in the pack, `None` at its end.
+    /// The next thing in the pack, `None` at its end. What the medium cannot read is bad like other damage.
+    #[expect(clippy::should_implement_trait, reason = "a read error is no item: the scan may go on after it")]
     pub fn next(&mut self) -> files::Result<Option<Scanned>> {
-        if self.at >= self.len {
-            return Ok(None);
+        self.frame_len = 0;
+        if let Some((row, header)) = self.found.take() {
+            return Ok(Some(self.accept(row, header)));
         }
         let start = self.at;
-        if let Some(frame) = self.frame_at(start)? {
-            self.at = start + u64::from(frame.0.len) + FRAME_NAME_LEN;
-            self.rows.push(frame.0);
-            return Ok(Some(Scanned::Frame { row: frame.0, header: Box::new(frame.1) }));
+        if start >= self.len {
+            return Ok(None);
         }
-        if let Some(matches) = self.directory_at(start)? {
+        if let Some((row, header)) = self.frame_at(start, self.listed_len(start))? {
+            return Ok(Some(self.accept(row, header)));
+        }
+        if let Some((offset, rows)) = &self.listed
+            && *offset == start
+        {
             self.at = self.len;
-            return Ok(Some(Scanned::Directory { offset: start, matches }));
+            return Ok(Some(Scanned::Directory {
+                offset: start,
+                matches: self.matches && self.next_row == rows.len(),
+            }));
         }
-        self.bad = true;
-        self.at = self.bad_end(start)?;
+        self.matches = false;
+        self.at = self.resynchronise(start + 1)?;
         Ok(Some(Scanned::Bad { offset: start, len: self.at - start }))
     }
 
-    fn read(&mut self, at: u64, len: usize) -> files::Result<bool> {
-        self.bytes.resize(len, 0);
-        let read = self.file.read_at(at, &mut self.bytes)?;
-        self.bytes.truncate(read);
-        Ok(read == len)
+    fn accept(&mut self, row: FrameRow, header: FrameHeader) -> Scanned {
+        self.at = row.offset + u64::from(row.len) + FRAME_NAME_LEN;
+        self.frame_len = row.len as usize;
+        if let Some((_, rows)) = &self.listed {
+            self.matches &= rows.get(self.next_row) == Some(&row);
+            self.next_row += 1;
+        }
+        Scanned::Frame { row, header: Box::new(header) }
     }
 
-    fn frame_at(&mut self, at: u64) -> files::Result<Option<(FrameRow, FrameHeader)>> {
-        if !self.read(at, FIXED_LEN)? {
+    /// Length of the frame that the directory lists at a place.
+    fn listed_len(&self, at: u64) -> Option<u32> {
+        let (_, rows) = self.listed.as_ref()?;
+        let row = rows.binary_search_by_key(&at, |row| row.offset).ok()?;
+        Some(rows[row].len)
+    }
+
+    /// The frame that begins at `at`, of length `expected` if somebody who should know says so.
+    fn frame_at(&mut self, at: u64, expected: Option<u32>) -> files::Result<Option<(FrameRow, FrameHeader)>> {
+        let may_waste = self.wasted < self.len.saturating_add(16 * FRAME_LEN_MAX as u64);
+        if expected.is_none() && !may_waste && at < self.wasted_to {
+            return Ok(None);
+        }
+        if !self.read(at, FIXED_LEN)? || self.bytes[VAULT_AT..CANDIDATE_LEN] != self.vault.0 {
             return Ok(None);
         }
         let Ok(len) = FrameHeader::peek_len(&self.bytes) else { return Ok(None) };
-        let whole = len as u64 + FRAME_NAME_LEN;
-        if whole > self.len - at || whole > self.vain_left || self.bytes[VAULT_AT] != self.vault.0 {
+        let end = at + len as u64 + FRAME_NAME_LEN;
+        if end > self.len || expected.is_some_and(|expected| expected as usize != len) {
             return Ok(None);
         }
-        if !self.read(at, whole as usize)? {
+        if !self.read(at, len + FRAME_NAME_LEN as usize)? {
             return Ok(None);
         }
         let (frame, name) = self.bytes.split_at(len);
         let id = frame_id(frame);
-        match FrameHeader::parse(frame) {
-            Ok(header) if id.0 == *name && header.vault == self.vault => {
-                Ok(Some((FrameRow { offset: at, len: len as u32, id }, header)))
+        if id.0 == *name
+            && let Ok(header) = FrameHeader::parse(frame)
+        {
+            return Ok(Some((FrameRow { offset: at, len: len as u32, id }, header)));
+        }
+        self.wasted += len as u64;
+        self.wasted_to = self.wasted_to.max(end);
+        Ok(None)
+    }
+
+    fn read(&mut self, at: u64, len: usize) -> files::Result<bool> {
+        self.bytes.resize(len, 0);
+        let read = or_unreadable(self.file.read_at(at, &mut self.bytes))?.unwrap_or(0);
+        self.bytes.truncate(read);
+        Ok(read == len)
+    }
+
+    /// Where the next frame, which is then in `found`, or the directory begins, at `from` or later; the end of the
+    /// file if nowhere.
+    fn resynchronise(&mut self, from: u64) -> files::Result<u64> {
+        if self.listed.is_some() {
+            return self.next_listed(from);
+        }
+        let mut at = from;
+        while let Some(candidate) = self.search(at)? {
+            if let Some(frame) = self.frame_at(candidate, None)? {
+                self.found = Some(frame);
+                return Ok(candidate);
             }
-            _ => {
-                self.vain_left -= whole;
-                Ok(None)
+            at = candidate + 1;
+        }
+        Ok(self.len)
+    }
+
+    fn next_listed(&mut self, from: u64) -> files::Result<u64> {
+        let Some((end, rows)) = self.listed.take() else { return Ok(self.len) };
+        let mut next = if end >= from { end } else { self.len };
+        for row in &rows[rows.partition_point(|row| row.offset < from)..] {
+            if let Some(frame) = self.frame_at(row.offset, Some(row.len))? {
+                self.found = Some(frame);
+                next = row.offset;
+                break;
             }
         }
+        self.listed = Some((end, rows));
+        Ok(next)
     }
 
-    fn listed(&mut self) -> files::Result<Option<&Listed>> {
-        if self.listed.is_none() {
-            self.listed = Some(read_directory(self.file, self.len)?);
-        }
-        Ok(self.listed.as_ref().and_then(Option::as_ref))
-    }
-
-    fn directory_at(&mut self, at: u64) -> files::Result<Option<bool>> {
-        self.listed()?;
-        let Some((_, listed)) = self.listed.iter().flatten().find(|(offset, _)| *offset == at) else { return Ok(None) };
-        // A scan that began in the middle knows only the later frames.
-        let known_from = self.rows.first().map_or(at, |row| row.offset);
-        let later = listed.iter().filter(|row| row.offset >= known_from);
-        Ok(Some(!self.bad && later.eq(self.rows.iter())))
-    }
-
-    /// Where the bytes end that begin at `start` and are no frame: one stretch, however many magics are in it.
-    fn bad_end(&mut self, start: u64) -> files::Result<u64> {
-        let end = self.listed()?.map(|(offset, _)| *offset).filter(|&offset| offset > start).unwrap_or(self.len);
-        let mut at = self.next_magic(start + 1, end)?;
-        while at < end && self.frame_at(at)?.is_none() {
-            at = self.next_magic(at + 1, end)?;
-        }
-        Ok(at)
-    }
-
-    /// Where the next frame may begin, at `from` or later; `end` if nowhere before it.
-    fn next_magic(&mut self, from: u64, end: u64) -> files::Result<u64> {
-        let (mut at, mut search_len) = (from, SEARCH_LEN_FIRST);
-        while at < end {
-            let is_whole = self.read(at, search_len)?;
-            let found = self.bytes.windows(frame::MAGIC.len()).position(|window| window == frame::MAGIC);
-            match found {
-                Some(position) => return Ok(end.min(at + position as u64)),
-                None if !is_whole => break,
-                None => at += (search_len - frame::MAGIC.len() + 1) as u64,
+    /// The next place at `from` or later where a frame of this vault seems to begin.
+    fn search(&mut self, from: u64) -> files::Result<Option<u64>> {
+        let mut at = from;
+        while at + FIXED_LEN as u64 <= self.len {
+            let Some(skip) = self.window.turn_to(self.file, self.len, at)? else {
+                at += UNREADABLE_LEN as u64;
+                continue;
+            };
+            let bytes = &self.window.bytes[skip..];
+            let is_candidate = |candidate: &[u8]| {
+                candidate[..frame::MAGIC.len()] == frame::MAGIC && candidate[VAULT_AT..] == self.vault.0
+            };
+            match bytes.windows(CANDIDATE_LEN).position(is_candidate) {
+                Some(position) => return Ok(Some(at + position as u64)),
+                None => at += bytes.len().saturating_sub(CANDIDATE_LEN - 1).max(1) as u64,
             }
-            search_len = (2 * search_len).min(SEARCH_LEN_MAX);
         }
-        Ok(end)
+        Ok(None)
     }
+}
+
+impl Window {
+    /// Reads so that the bytes at `at` are in the window; returns where, or `None` if the medium fails there.
+    fn turn_to(&mut self, file: &dyn ReadAt, file_len: u64, at: u64) -> files::Result<Option<usize>> {
+        let end = self.at + self.bytes.len() as u64;
+        if at >= self.at && (at + CANDIDATE_LEN as u64) <= end {
+            return Ok(Some((at - self.at) as usize));
+        }
+        for len in [SEARCH_LEN, UNREADABLE_LEN] {
+            let len = (file_len - at).min(len as u64) as usize;
+            self.bytes.resize(len, 0);
+            self.at = at;
+            if let Some(read) = or_unreadable(file.read_at(at, &mut self.bytes))? {
+                self.bytes.truncate(read);
+                return Ok(Some(0));
+            }
+        }
+        self.bytes.clear();
+        Ok(None)
+    }
+}
+
+/// `None` for an error that speaks of the medium, not of this process (no memory, no descriptors, no rights).
+fn or_unreadable<T>(result: files::Result<T>) -> files::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_media(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error says that the medium cannot be read here.
+pub(crate) fn is_media(error: &FilesError) -> bool {
+    error.source.raw_os_error() == Some(libc::EIO)
 }
 
 /// Offset and rows of the directory at the end of a file of `len` bytes; `None` if there is no valid one.
@@ -206,7 +295,17 @@ fn read_directory(file: &dyn ReadAt, len: u64) -> files::Result<Option<(u64, Vec
     let rows: Vec<_> = bytes.chunks_exact(DIRECTORY_ROW_LEN).filter_map(parse_row).collect();
     // Made again rather than compared field by field: then no byte of it can differ unnoticed.
     bytes.extend_from_slice(&trailer);
-    Ok((directory(offset, &rows) == bytes).then_some((offset, rows)))
+    Ok((directory(offset, &rows) == bytes && are_disjoint(&rows, offset)).then_some((offset, rows)))
+}
+
+/// Whether rows follow each other without overlap up to `end`, as every writer leaves them.
+fn are_disjoint(rows: &[FrameRow], end: u64) -> bool {
+    let mut free = HEADER_LEN;
+    rows.iter().all(|row| {
+        let starts = row.offset >= free && row.len as usize <= FRAME_LEN_MAX;
+        free = row.offset.saturating_add(u64::from(row.len) + FRAME_NAME_LEN);
+        starts && free <= end
+    })
 }
 
 fn parse_row(bytes: &[u8]) -> Option<FrameRow> {

@@ -6,7 +6,8 @@ use super::{Result, StoreError};
 use crate::files::Lock;
 use crate::id::{ChunkId, SessionId};
 use crate::index::{self, NewFrame, PackNumber, PackRow, PackState};
-use crate::pack::{self, HEADER_LEN, PackName, Scanned, Scanner};
+use crate::limits::PENDING_ROWS_MAX;
+use crate::pack::{self, FRAME_NAME_LEN, HEADER_LEN, PackName, Scanned, Scanner};
 use std::collections::HashMap;
 use std::io::ErrorKind;
 
@@ -31,32 +32,32 @@ impl Inner {
     /// Returns the branches that became whole by it.
     pub(super) fn adopt_abandoned(&self, own: SessionId) -> Result<Vec<ChunkId>> {
         let mut healed = Vec::new();
-        for (name, row) in self.unfinished(own)? {
+        for name in self.unfinished(own)? {
             let path = session_path(name.session);
             let Some(_lock) = self.parts.files.try_lock(&path, &self.parts.owner)? else { continue };
-            healed.extend(self.adopt(name, row)?);
+            healed.extend(self.adopt(name)?);
         }
         self.remove_ended_sessions(own)?;
         Ok(healed)
     }
 
-    /// Packs that are on disk and not wholly indexed, with their rows if they have any.
-    fn unfinished(&self, own: SessionId) -> Result<Vec<(PackName, Option<(PackNumber, PackRow)>)>> {
+    /// Packs that are on disk and not wholly indexed.
+    fn unfinished(&self, own: SessionId) -> Result<Vec<PackName>> {
         let rows: HashMap<_, _> =
-            index::packs(&*self.kv.read()?)?.into_iter().map(|(number, row)| (row.name, (number, row))).collect();
+            index::packs(&*self.kv.read()?)?.into_iter().map(|(_, row)| (row.name, row.state)).collect();
         let on_disk = self.parts.files.list(pack::DIR)?;
-        let names = on_disk.iter().filter_map(|file| PackName::from_file_name(&file.name));
+        let names = on_disk.iter().filter(|file| !file.is_dir).filter_map(|file| PackName::from_file_name(&file.name));
         let mut unfinished: Vec<_> = names
             .filter(|name| name.session != own)
-            .map(|name| (name, rows.get(&name).copied()))
-            .filter(|(_, row)| row.is_none_or(|(_, row)| row.state == PackState::Open))
+            .filter(|name| rows.get(name).is_none_or(|state| *state == PackState::Open))
             .collect();
         // Leaves before branches, so that most branches find what they need.
-        unfinished.sort_by_key(|(name, _)| (name.kind, *name));
+        unfinished.sort_by_key(|name| (name.kind, *name));
         Ok(unfinished)
     }
 
-    fn adopt(&self, name: PackName, row: Option<(PackNumber, PackRow)>) -> Result<Vec<ChunkId>> {
+    /// Admits the rest of one pack whose session's lock is held.
+    pub(super) fn adopt(&self, name: PackName) -> Result<Vec<ChunkId>> {
         let path = name.path();
         // A killed process leaves bytes that are readable and not yet on disk.
         if !crate::zoo::planted("adopt-without-sync") {
@@ -64,25 +65,45 @@ impl Inner {
             self.parts.files.sync_dir(pack::DIR)?;
         }
         let file = self.parts.files.open(&path)?;
-        let from = row.map_or(HEADER_LEN, |(_, row)| row.indexed_len);
-        let mut scanner = Scanner::new(&*file, self.parts.vault, from)?;
         let _lock = self.parts.lock("index")?;
-        let mut write = self.kv.write()?;
-        let number = match row {
-            Some((number, _)) => number,
-            None => index::next_pack(&*write)?,
+        // Looked up here: another adopter may have come first.
+        let row = index::packs(&*self.kv.read()?)?.into_iter().find(|(_, row)| row.name == name);
+        let (number, from) = match row {
+            Some((_, row)) if row.state != PackState::Open => return Ok(Vec::new()),
+            Some((number, row)) => (number, row.indexed_len),
+            None => (index::next_pack(&*self.kv.read()?)?, HEADER_LEN),
         };
+        let mut scanner = Scanner::new(&*file, self.parts.vault, from)?;
+        let mut row = PackRow { name, indexed_len: from.min(file.len()?), state: PackState::Open };
+        let mut healed = Vec::new();
         let mut frames = Vec::new();
+        let mut rows = 0;
         while let Some(scanned) = scanner.next()? {
-            if let Scanned::Frame { row, header } = scanned {
-                frames.push(NewFrame::scanned(number, &row, *header));
+            match scanned {
+                Scanned::Frame { row: found, header } if header.kind == name.kind => {
+                    row.indexed_len = found.offset + u64::from(found.len) + FRAME_NAME_LEN;
+                    let frame = NewFrame::scanned(number, &found, *header);
+                    rows += frame.row_count();
+                    frames.push(frame);
+                }
+                Scanned::Frame { .. } | Scanned::Bad { .. } | Scanned::Directory { .. } => {}
+            }
+            if rows >= PENDING_ROWS_MAX {
+                rows = 0;
+                healed.extend(self.enter(number, &row, &std::mem::take(&mut frames))?);
             }
         }
-        let end = frames.last().map_or(from, |frame| frame.place.offset + u64::from(frame.place.len) + 32);
-        index::put_pack(&mut *write, number, &PackRow { name, indexed_len: end, state: PackState::Closed })?;
-        let admitted = index::admit(&mut *write, &frames, &|place, position| self.refs_of(place, position))?;
+        row.state = PackState::Closed;
+        healed.extend(self.enter(number, &row, &frames)?);
+        Ok(healed)
+    }
+
+    fn enter(&self, number: PackNumber, row: &PackRow, frames: &[NewFrame]) -> Result<Vec<ChunkId>> {
+        let mut write = self.kv.write()?;
+        index::put_pack(&mut *write, number, row)?;
+        let healed = index::admit(&mut *write, frames, &|place| self.header_of(place))?;
         write.commit()?;
-        Ok(admitted.healed)
+        Ok(healed)
     }
 
     fn remove_ended_sessions(&self, own: SessionId) -> Result<()> {

@@ -10,13 +10,16 @@ use super::packs::Taken;
 use super::session::LocalSession;
 use super::{ChainLink, Fault, Place, Result, Session, Store, StoreError, StoredRecord};
 use crate::env::Env;
-use crate::files::{Files, Lock, ReadAt};
+use crate::files::{Files, FilesError, Lock, ReadAt};
+use crate::frame::{FrameHeader, frame_id};
 use crate::id::{ChunkId, Kind, SessionId, VaultId};
 use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow};
 use crate::kv::{self, Kv, KvError, KvHome};
-use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
+use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, PENDING_ROWS_MAX, RECORD_LEN_MAX};
 use crate::pack::{self, PackName};
 use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -43,6 +46,8 @@ pub struct LocalStore(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub parts: Parts,
     pub kv: Arc<dyn Kv>,
+    /// Chunks and references that may wait for rows before a session commits on its own.
+    pub pending_rows_max: AtomicUsize,
     names: RwLock<HashMap<PackNumber, PackName>>,
     open_packs: Mutex<HashMap<PackNumber, Arc<dyn ReadAt>>>,
 }
@@ -58,9 +63,7 @@ pub struct Opened {
 impl LocalStore {
     /// Makes the folders and the empty index of a new vault.
     pub fn create(files: &dyn Files, kv_home: &dyn KvHome, vault: VaultId) -> Result<()> {
-        for dir in [pack::DIR, RECORDS, SESSIONS, LOCKS] {
-            files.create_dir(dir)?;
-        }
+        make_folders(files)?;
         kv_home.replace(&mut |kv| {
             let mut write = kv.write()?;
             index::init(&mut *write, vault)?;
@@ -82,8 +85,14 @@ impl LocalStore {
         let parts = Parts { files, kv_home, env, vault, owner };
         match open_index(&parts)? {
             Some(kv) => Ok(Opened { store: Self::with(parts, kv), rebuilt: None }),
-            None => Self::rebuild(parts),
+            None => Self::rebuild_unless_done(parts),
         }
+    }
+
+    /// How many chunks and references wait for rows before a session commits by itself, at least 1: tests choose
+    /// few. Sessions that have begun obey at their next put.
+    pub fn set_pending_rows_max(&self, rows: usize) {
+        self.0.pending_rows_max.store(rows.max(1), Ordering::Relaxed);
     }
 
     /// Builds the index anew from the packs, whatever state it is in.
@@ -97,31 +106,50 @@ impl LocalStore {
         vault: VaultId,
         owner: String,
     ) -> Result<Opened> {
-        Self::rebuild(Parts { files, kv_home, env, vault, owner })
+        let parts = Parts { files, kv_home, env, vault, owner };
+        make_folders(&*parts.files)?;
+        let lock = parts.lock("index")?;
+        Self::rebuild(parts, &*lock)
     }
 
-    fn rebuild(parts: Parts) -> Result<Opened> {
-        for dir in [pack::DIR, RECORDS, SESSIONS, LOCKS] {
-            parts.files.create_dir(dir)?;
-        }
-        let _index = parts.lock("index")?;
+    fn rebuild_unless_done(parts: Parts) -> Result<Opened> {
+        make_folders(&*parts.files)?;
+        let lock = parts.lock("index")?;
         // Another process may have built it while we waited.
-        if let Some(kv) = open_index(&parts)? {
-            return Ok(Opened { store: Self::with(parts, kv), rebuilt: None });
+        match open_index(&parts)? {
+            Some(kv) => Ok(Opened { store: Self::with(parts, kv), rebuilt: None }),
+            None => Self::rebuild(parts, &*lock),
         }
+    }
+
+    /// Sessions begin under the index lock, so none begins while this one holds it.
+    fn rebuild(parts: Parts, _index: &dyn Lock) -> Result<Opened> {
         let _sessions = super::adopt::lock_all_sessions(&parts)?;
         let (kv, faults) = super::rebuild::rebuild(&*parts.files, &*parts.kv_home, parts.vault)?;
         Ok(Opened { store: Self::with(parts, kv), rebuilt: Some(faults) })
     }
 
     fn with(parts: Parts, kv: Arc<dyn Kv>) -> Self {
-        Self(Arc::new(Inner { parts, kv, names: RwLock::default(), open_packs: Mutex::default() }))
+        Self(Arc::new(Inner {
+            parts,
+            kv,
+            pending_rows_max: AtomicUsize::new(PENDING_ROWS_MAX),
+            names: RwLock::default(),
+            open_packs: Mutex::default(),
+        }))
     }
 
     /// The files below, for tools that look at the vault from outside.
     pub fn files(&self) -> &Arc<dyn Files> {
         &self.0.parts.files
     }
+}
+
+fn make_folders(files: &dyn Files) -> Result<()> {
+    for dir in [pack::DIR, RECORDS, SESSIONS, LOCKS] {
+        files.create_dir(dir)?;
+    }
+    Ok(())
 }
 
 fn open_index(parts: &Parts) -> Result<Option<Arc<dyn Kv>>> {
@@ -162,15 +190,15 @@ impl Parts {
 }
 
 impl Inner {
-    /// Makes frames durable and enters them; returns the ids that their branches lack and those that were healed.
-    pub fn commit(&self, taken: Taken) -> Result<index::Admitted> {
+    /// Makes frames durable and enters them; returns the branches from before that were healed by them.
+    pub fn commit(&self, taken: Taken) -> Result<Vec<ChunkId>> {
         let rows_first = crate::zoo::planted("rows-before-sync");
         let sync = || taken.unsynced.iter().try_for_each(|file| file.sync());
         if !rows_first && !crate::zoo::planted("skip-pack-sync") {
             sync()?;
         }
         if taken.frames.is_empty() && taken.packs.is_empty() {
-            return Ok(index::Admitted::default());
+            return Ok(Vec::new());
         }
         let _lock = self.parts.lock("index")?;
         let mut write = self.kv.write()?;
@@ -182,12 +210,14 @@ impl Inner {
             })?;
             frames.push(NewFrame { place: super::packs::place(&put, number), ids: put.ids, refs: put.refs });
         }
-        let admitted = index::admit(&mut *write, &frames, &|place, position| self.refs_of(place, position))?;
+        let healed = index::admit(&mut *write, &frames, &|place| self.header_of(place))?;
         write.commit()?;
+        // Not before: a number that was not committed may become another pack's.
+        self.names.write().unwrap_or_else(PoisonError::into_inner).extend(numbers.iter().map(|(name, n)| (*n, *name)));
         if rows_first {
             taken.unsynced.iter().try_for_each(|file| file.sync())?;
         }
-        Ok(admitted)
+        Ok(healed)
     }
 
     /// Enters the progress of packs; returns the number of each.
@@ -202,7 +232,6 @@ impl Inner {
             index::put_pack(write, number, &PackRow { name: progress.name, indexed_len: progress.frames_end, state })?;
             numbers.insert(progress.name, number);
         }
-        self.names.write().unwrap_or_else(PoisonError::into_inner).extend(numbers.iter().map(|(name, n)| (*n, *name)));
         Ok(numbers)
     }
 
@@ -220,15 +249,24 @@ impl Inner {
         Ok(all.into_iter().filter(|(_, row)| wanted.contains(&row.name)).map(|(n, row)| (row.name, n)).collect())
     }
 
-    /// References of a stored branch, read from its frame's clear header; `None` if that cannot be read.
-    pub fn refs_of(&self, place: &FramePlace, position: u16) -> Option<Vec<ChunkId>> {
+    /// The clear header of a stored frame; `None` if that cannot be read or is not what was stored.
+    pub fn header_of(&self, place: &FramePlace) -> Option<FrameHeader> {
+        self.stored_header(place).ok().flatten()
+    }
+
+    /// Like [`Self::header_of`], but errors that say nothing about the frame stay errors.
+    pub fn stored_header(&self, place: &FramePlace) -> Result<Option<FrameHeader>> {
         let mut bytes = Vec::new();
-        self.read_at(place.pack, place.offset, place.len, &mut bytes).ok()?;
-        if crate::frame::frame_id(&bytes) != place.id {
-            return None;
+        match self.read_at(place.pack, place.offset, place.len, &mut bytes) {
+            Err(StoreError::Files(error)) if error.kind() == ErrorKind::NotFound || pack::is_media(&error) => {
+                return Ok(None);
+            }
+            result => result?,
         }
-        let header = crate::frame::FrameHeader::parse(&bytes).ok()?;
-        Some(header.refs(position.into()).to_vec())
+        match frame_id(&bytes) == place.id {
+            true => Ok(FrameHeader::parse(&bytes).ok()),
+            false => Ok(None),
+        }
     }
 
     /// The file name of a pack.
@@ -273,14 +311,25 @@ impl Inner {
         let link = match last {
             None => ChainLink { count: 1, previous: [0; 32] },
             Some((count, name)) => {
-                let bytes = self.parts.files.read_all(&format!("{RECORDS}/{name}"), RECORD_LEN_MAX)?;
-                ChainLink { count: count + 1, previous: *blake3::hash(&bytes).as_bytes() }
+                let path = format!("{RECORDS}/{name}");
+                let bytes = self.parts.files.read_all(&path, RECORD_LEN_MAX)?;
+                let next = count.checked_add(1).ok_or_else(|| refused(&path, ErrorKind::InvalidData))?;
+                ChainLink { count: next, previous: *blake3::hash(&bytes).as_bytes() }
             }
         };
         let path = format!("{RECORDS}/{:016x}", link.count);
-        write_record(&*self.parts.files, &path, &make(link))?;
+        let bytes = make(link);
+        // Longer, it could not be read again, and the chain would end here.
+        if bytes.len() > RECORD_LEN_MAX {
+            return Err(refused(&path, ErrorKind::FileTooLarge).into());
+        }
+        write_record(&*self.parts.files, &path, &bytes)?;
         Ok(link)
     }
+}
+
+fn refused(path: &str, kind: ErrorKind) -> FilesError {
+    FilesError { action: "append record", path: path.to_owned(), source: kind.into() }
 }
 
 fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
@@ -295,9 +344,9 @@ fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
 
 /// Count and name of every record file, in order. Files with other names are left alone.
 fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
-    let listed = files.list(RECORDS)?;
-    let named = listed.into_iter().filter(|file| file.name.len() == 16 && !file.is_dir);
-    Ok(named.filter_map(|file| Some((u64::from_str_radix(&file.name, 16).ok()?, file.name))).collect())
+    let named = files.list(RECORDS)?.into_iter().filter(|file| !file.is_dir);
+    let counted = named.filter_map(|file| Some((u64::from_str_radix(&file.name, 16).ok()?, file.name)));
+    Ok(counted.filter(|(count, name)| *count > 0 && format!("{count:016x}") == *name).collect())
 }
 
 impl Store for LocalStore {

@@ -10,7 +10,9 @@ mod packs;
 mod rebuild;
 mod session;
 #[cfg(test)]
-mod tests;
+mod local_tests;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use local::{LocalStore, Opened};
 
@@ -203,7 +205,8 @@ pub trait Session: Send + Sync {
     /// Makes everything put durable and known, and proves that `root` is whole.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] names what has to be put again; the session goes on.
+    /// [`StoreError::Missing`] names all that has to be put again below `root`; nobody's claim on it holds any
+    /// more, and the session goes on. What `root` does not need does not matter.
     fn settle(&self, root: ChunkId) -> Result<Settled>;
 
     /// Publishes a settled root: appends the record that `make` builds for its place in the chain.

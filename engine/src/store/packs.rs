@@ -1,6 +1,6 @@
 //! The packs a session is writing: one open pack a kind, closed when it is full.
 
-use super::Result;
+use super::{Result, StoreError};
 use crate::files::{Append, Files};
 use crate::frame::SealedFrame;
 use crate::id::{ChunkId, FrameId, Kind, SessionId, VaultId};
@@ -52,6 +52,8 @@ pub(super) struct PackWriter {
     unsynced: Vec<Arc<dyn Append>>,
     ready: Vec<PutFrame>,
     ready_rows: usize,
+    /// A step began and did not end: where the file ends is unknown.
+    torn: bool,
 }
 
 /// The system is told to begin writing after this many bytes, so that the sync at the end waits for little.
@@ -71,11 +73,27 @@ impl PackWriter {
             unsynced: Vec::new(),
             ready: Vec::new(),
             ready_rows: 0,
+            torn: false,
         }
     }
 
-    /// Appends a frame; returns how many chunks wait for rows.
+    /// Runs a step after whose failure, or panic, nothing is written or handed over any more: the next frame would
+    /// stand elsewhere than its row says.
+    fn whole<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if std::mem::replace(&mut self.torn, true) {
+            return Err(StoreError::SessionFailed);
+        }
+        let done = step(self)?;
+        self.torn = false;
+        Ok(done)
+    }
+
+    /// Appends a frame; returns how many chunks and references wait for rows.
     pub fn put(&mut self, files: &dyn Files, numbers: &AtomicU32, frame: SealedFrame) -> Result<usize> {
+        self.whole(|writer| writer.append(files, numbers, frame))
+    }
+
+    fn append(&mut self, files: &dyn Files, numbers: &AtomicU32, frame: SealedFrame) -> Result<usize> {
         let open = match &mut self.open {
             Some(open) => open,
             none => none.insert(create(files, self.vault, self.session, self.kind, numbers)?),
@@ -99,10 +117,10 @@ impl PackWriter {
             Kind::Leaf => Vec::new(),
             Kind::Branch => (0..header.ids.len()).map(|position| header.refs(position).to_vec()).collect(),
         };
-        self.ready_rows += header.ids.len();
+        self.ready_rows += header.ids.len() + refs.iter().map(Vec::len).sum::<usize>();
         self.ready.push(PutFrame { pack: name, row, kind: self.kind, ids: header.ids, refs });
         if full {
-            self.close()?;
+            self.end_pack()?;
             if self.unsynced.len() > UNSYNCED_MAX {
                 self.unsynced[0].sync()?;
                 self.unsynced.remove(0);
@@ -113,6 +131,10 @@ impl PackWriter {
 
     /// Ends the open pack with its directory.
     pub fn close(&mut self) -> Result<()> {
+        self.whole(Self::end_pack)
+    }
+
+    fn end_pack(&mut self) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         // Directory last: a torn write then leaves no pack that claims to be complete.
         open.file.append(&pack::directory(open.offset, &open.rows))?;
@@ -122,7 +144,10 @@ impl PackWriter {
     }
 
     /// Hands over everything that has no rows yet, and the files to sync before it gets some.
-    pub fn take(&mut self) -> Taken {
+    pub fn take(&mut self) -> Result<Taken> {
+        if self.torn {
+            return Err(StoreError::SessionFailed);
+        }
         let mut packs = std::mem::take(&mut self.closed);
         let mut unsynced = std::mem::take(&mut self.unsynced);
         if let Some(open) = &self.open {
@@ -130,7 +155,7 @@ impl PackWriter {
             unsynced.push(open.file.clone());
         }
         self.ready_rows = 0;
-        Taken { frames: std::mem::take(&mut self.ready), packs, unsynced }
+        Ok(Taken { frames: std::mem::take(&mut self.ready), packs, unsynced })
     }
 }
 

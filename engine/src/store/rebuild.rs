@@ -2,22 +2,26 @@
 //! below it has returned.
 
 use super::{Fault, StoreError};
-use crate::files::{Files, FilesError, ReadAt};
+use crate::files::{Files, ReadAt};
+use crate::frame::{FrameHeader, frame_id};
 use crate::id::{Kind, VaultId};
 use crate::index::{FramePlace, NewFrame, PackNumber, PackRow, PackState, admit, init, put_pack};
 use crate::kv::{Kv, KvError, KvHome};
-use crate::limits::PENDING_ROWS_MAX;
-use crate::pack::{self, PackName, Scanned, Scanner};
+use crate::limits::{FRAME_LEN_MAX, PENDING_ROWS_MAX};
+use crate::pack::{self, PackError, PackName, Scanned, Scanner};
 use std::sync::Arc;
 
 /// Builds a new index beside the old one and puts it in place; returns it with what is bad in the packs.
 ///
 /// Nobody may be writing to the vault. Reads every pack once; holds rows of at most `PENDING_ROWS_MAX` chunks.
 pub fn rebuild(files: &dyn Files, home: &dyn KvHome, vault: VaultId) -> Result<(Arc<dyn Kv>, Vec<Fault>), StoreError> {
-    let mut names: Vec<PackName> =
-        files.list(pack::DIR)?.iter().filter_map(|file| PackName::from_file_name(&file.name)).collect();
+    let listed = files.list(pack::DIR)?;
+    let packs = listed.iter().filter(|file| !file.is_dir);
+    let mut names: Vec<PackName> = packs.filter_map(|file| PackName::from_file_name(&file.name)).collect();
     // Leaves first: then nearly every branch finds what it needs at once.
     names.sort_by_key(|name| (name.kind, *name));
+    // A killed process leaves bytes and names that are readable and not yet on disk.
+    files.sync_dir(pack::DIR)?;
     let mut faults = Vec::new();
     let mut failure = None;
     let kv = home.replace(&mut |kv| {
@@ -64,32 +68,55 @@ impl Rebuild<'_> {
     }
 
     fn pack(&mut self, number: PackNumber, name: &PackName, names: &[PackName]) -> Result<(), StoreError> {
+        let mut found = PackFaults::default();
+        let state = PackState::Closed;
+        let row = match self.scan(number, name, names, &mut found) {
+            Ok(end) => PackRow { name: *name, indexed_len: end, state },
+            Err(StoreError::Files(error) | StoreError::Pack(PackError::Files(error))) if pack::is_media(&error) => {
+                found.add(format!("it cannot be read: {}", error.source));
+                PackRow { name: *name, indexed_len: 0, state }
+            }
+            Err(error) => return Err(error),
+        };
+        self.faults.extend(found.told(name));
+        let mut write = self.kv.write()?;
+        put_pack(&mut *write, number, &row)?;
+        Ok(write.commit()?)
+    }
+
+    /// Takes in all frames of a pack; returns where the last one ends.
+    fn scan(
+        &mut self,
+        number: PackNumber,
+        name: &PackName,
+        names: &[PackName],
+        found: &mut PackFaults,
+    ) -> Result<u64, StoreError> {
+        self.files.sync_file(&name.path())?;
         let file = self.files.open(&name.path())?;
-        if pack::check_header(&*file, self.vault, name).is_err() {
-            self.fault(name, "its header is damaged".to_owned());
+        match pack::check_header(&*file, self.vault, name) {
+            Err(PackError::Header { .. }) => found.add("its header is damaged".to_owned()),
+            result => result?,
         }
         let mut scanner = Scanner::new(&*file, self.vault, pack::HEADER_LEN)?;
         let mut complete = false;
-        let mut end = pack::HEADER_LEN;
-        loop {
-            match self.next(&mut scanner, name)? {
-                None => break,
-                Some(Scanned::Frame { row, header }) => {
+        let mut end = pack::HEADER_LEN.min(file.len()?);
+        while let Some(scanned) = scanner.next()? {
+            match scanned {
+                Scanned::Frame { row, header } if header.kind != name.kind => {
+                    found.add(format!("the frame at {} is of the other kind", row.offset));
+                }
+                Scanned::Frame { row, header } => {
                     end = row.offset + u64::from(row.len) + pack::FRAME_NAME_LEN;
-                    if header.kind != name.kind {
-                        self.fault(name, format!("the frame at {} is of the other kind", row.offset));
-                        continue;
-                    }
-                    self.rows += header.ids.len();
-                    self.waiting.push(NewFrame::scanned(number, &row, *header));
+                    let frame = NewFrame::scanned(number, &row, *header);
+                    self.rows += frame.row_count();
+                    self.waiting.push(frame);
                 }
-                Some(Scanned::Bad { offset, len }) => {
-                    self.fault(name, format!("{len} bytes at {offset} are no whole frame"));
-                }
-                Some(Scanned::Directory { matches, .. }) => {
+                Scanned::Bad { offset, len } => found.add(format!("{len} bytes at {offset} are no whole frame")),
+                Scanned::Directory { matches, .. } => {
                     complete = true;
                     if !matches {
-                        self.fault(name, "frames that its directory lists are missing".to_owned());
+                        found.add("frames that its directory lists are missing".to_owned());
                     }
                 }
             }
@@ -98,54 +125,55 @@ impl Rebuild<'_> {
             }
         }
         if !complete {
-            self.fault(name, "it has no directory at its end".to_owned());
+            found.add("it has no directory at its end".to_owned());
         }
-        let mut write = self.kv.write()?;
-        put_pack(&mut *write, number, &PackRow { name: *name, indexed_len: end, state: PackState::Closed })?;
-        Ok(write.commit()?)
-    }
-
-    /// The next thing in a pack; a read error is a fault of that pack and ends it.
-    fn next(&mut self, scanner: &mut Scanner<'_>, name: &PackName) -> Result<Option<Scanned>, StoreError> {
-        match scanner.next() {
-            Ok(scanned) => Ok(scanned),
-            Err(FilesError { source, .. }) if is_media(&source) => {
-                self.fault(name, format!("it cannot be read: {source}"));
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn fault(&mut self, name: &PackName, problem: String) {
-        self.faults.push(Fault { file: name.path(), problem });
+        Ok(end)
     }
 
     fn flush(&mut self, names: &[PackName]) -> Result<(), StoreError> {
         let frames = std::mem::take(&mut self.waiting);
         self.rows = 0;
-        let read_refs = |place: &FramePlace, position: u16| {
+        let read_header = |place: &FramePlace| {
             let name = names.get(place.pack.0 as usize)?;
             let file = self.files.open(&name.path()).ok()?;
-            read_refs(&*file, place, position)
+            read_header(&*file, place)
         };
         let mut write = self.kv.write()?;
-        admit(&mut *write, &frames, &read_refs)?;
+        admit(&mut *write, &frames, &read_header)?;
         Ok(write.commit()?)
     }
 }
 
-fn read_refs(file: &dyn ReadAt, place: &FramePlace, position: u16) -> Option<Vec<crate::id::ChunkId>> {
-    if place.kind != Kind::Branch || place.len as usize > crate::limits::FRAME_LEN_MAX {
+fn read_header(file: &dyn ReadAt, place: &FramePlace) -> Option<FrameHeader> {
+    if place.kind != Kind::Branch || place.len as usize > FRAME_LEN_MAX {
         return None;
     }
     let mut bytes = vec![0; place.len as usize];
-    file.read_at(place.offset, &mut bytes).ok()?;
-    let header = crate::frame::FrameHeader::parse(&bytes).ok()?;
-    Some(header.refs(position.into()).to_vec())
+    let read = file.read_at(place.offset, &mut bytes).ok()?;
+    (read == bytes.len() && frame_id(&bytes) == place.id).then(|| FrameHeader::parse(&bytes).ok())?
 }
 
-/// Whether an error speaks of the medium, not of this process (no memory, no descriptors, no rights).
-fn is_media(error: &std::io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EIO)
+/// What is wrong with one pack: the first problems in words, the rest counted, whatever the pack holds.
+#[derive(Default)]
+struct PackFaults {
+    problems: Vec<String>,
+    more: u64,
+}
+
+/// Problems of one pack that are told one by one.
+const PACK_FAULTS_MAX: usize = 100;
+
+impl PackFaults {
+    fn add(&mut self, problem: String) {
+        match self.problems.len() < PACK_FAULTS_MAX {
+            true => self.problems.push(problem),
+            false => self.more += 1,
+        }
+    }
+
+    fn told(self, name: &PackName) -> impl Iterator<Item = Fault> {
+        let more = (self.more > 0).then(|| format!("{} more problems like these", self.more));
+        let file = name.path();
+        self.problems.into_iter().chain(more).map(move |problem| Fault { file: file.clone(), problem })
+    }
 }

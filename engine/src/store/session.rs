@@ -7,7 +7,6 @@ use crate::files::Lock;
 use crate::frame::SealedFrame;
 use crate::id::{ChunkId, Kind, SessionId};
 use crate::index;
-use crate::limits::PENDING_ROWS_MAX;
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -56,7 +55,6 @@ pub(super) struct LocalSession {
     branches: Mutex<PackWriter>,
     pack_numbers: AtomicU32,
     committing: Mutex<()>,
-    missing: Mutex<HashSet<ChunkId>>,
     healed: Mutex<Vec<ChunkId>>,
     written: AtomicU64,
     failed: AtomicBool,
@@ -65,9 +63,7 @@ pub(super) struct LocalSession {
 impl LocalSession {
     /// Takes the session's lock and adopts what sessions that ended early left behind.
     pub fn begin(store: Arc<Inner>, id: SessionId) -> Result<Self> {
-        let path = session_path(id);
-        let lock = store.parts.files.try_lock(&path, &store.parts.owner)?;
-        let lock = lock.ok_or_else(|| StoreError::Busy { what: "session", owner: store.parts.owner_of(&path) })?;
+        let lock = take_lock(&store, id)?;
         let healed = store.adopt_abandoned(id)?;
         let vault = store.parts.vault;
         Ok(Self {
@@ -78,7 +74,6 @@ impl LocalSession {
             branches: Mutex::new(PackWriter::new(Kind::Branch, vault, id)),
             pack_numbers: AtomicU32::new(0),
             committing: Mutex::new(()),
-            missing: Mutex::default(),
             healed: Mutex::new(healed),
             written: AtomicU64::new(0),
             failed: AtomicBool::new(false),
@@ -100,6 +95,18 @@ impl LocalSession {
 
     fn commit(&self, last: bool) -> Result<()> {
         let _one = lock(&self.committing);
+        // Whoever waited here while another's commit failed must not go on with what was put since.
+        if self.failed.load(Ordering::Acquire) {
+            return Err(StoreError::SessionFailed);
+        }
+        let result = self.commit_alone(last);
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn commit_alone(&self, last: bool) -> Result<()> {
         // Branches first: whatever they refer to was put before them and is then among the leaves taken after.
         let mut taken = take(&self.branches, last)?;
         let leaves = take(&self.leaves, last)?;
@@ -107,37 +114,49 @@ impl LocalSession {
         taken.packs.extend(leaves.packs);
         taken.unsynced.extend(leaves.unsynced);
         let ids: Vec<ChunkId> = taken.frames.iter().flat_map(|frame| frame.ids.iter().copied()).collect();
-        let admitted = self.store.commit(taken)?;
-        // A chunk that is stored unwhole stays claimed: putting it again would not make it whole.
+        let healed = self.store.commit(taken)?;
+        // The index answers for them from now on. For a branch that is not whole yet it says no: whoever puts it
+        // again wastes a little room, while a claim kept for ever could never be put again once its frame is bad.
         for id in &ids {
             self.in_flight.shard(id).remove(&id.0);
         }
-        lock(&self.missing).extend(admitted.missing);
-        lock(&self.healed).extend(admitted.healed);
+        lock(&self.healed).extend(healed);
         Ok(())
     }
 
-    /// Of the ids found missing at some commit, those that still are.
-    fn still_missing(&self) -> Result<Vec<ChunkId>> {
-        let mut missing = lock(&self.missing);
+    /// What below `root` is not there; empty when it is admitted.
+    fn missing_below(&self, root: ChunkId) -> Result<Vec<ChunkId>> {
         let read = self.store.kv.read()?;
-        let mut still = Vec::new();
-        for id in missing.drain() {
-            if !index::is_admitted(&*read, &id)? {
-                still.push(id);
-            }
+        if index::is_admitted(&*read, &root)? {
+            return Ok(Vec::new());
         }
-        still.sort_unstable();
-        Ok(still)
+        let missing = index::absent_below(&*read, root, &|place| self.store.header_of(place))?;
+        Ok(if missing.is_empty() { vec![root] } else { missing })
     }
 }
+
+/// Takes a session's lock. Under the index lock, so that nobody rebuilds the index meanwhile; and somebody who looks
+/// for ended sessions may hold the new file for a moment.
+fn take_lock(store: &Inner, id: SessionId) -> Result<Box<dyn Lock>> {
+    let path = session_path(id);
+    for _ in 0..LOCK_TRIES {
+        let _index = store.parts.lock("index")?;
+        if let Some(lock) = store.parts.files.try_lock(&path, &store.parts.owner)? {
+            return Ok(lock);
+        }
+    }
+    Err(StoreError::Busy { what: "session", owner: store.parts.owner_of(&path) })
+}
+
+/// How often a new session tries to take its own lock.
+const LOCK_TRIES: usize = 100;
 
 fn take(writer: &Mutex<PackWriter>, last: bool) -> Result<super::packs::Taken> {
     let mut writer = lock(writer);
     if last {
         writer.close()?;
     }
-    Ok(writer.take())
+    writer.take()
 }
 
 pub(super) fn session_path(id: SessionId) -> String {
@@ -172,7 +191,7 @@ impl Session for LocalSession {
                 Kind::Branch => &self.branches,
             };
             let waiting = lock(writer).put(&*self.store.parts.files, &self.pack_numbers, frame)?;
-            if waiting >= PENDING_ROWS_MAX {
+            if waiting >= self.store.pending_rows_max.load(Ordering::Relaxed) {
                 self.commit(false)?;
             }
             Ok(())
@@ -184,12 +203,16 @@ impl Session for LocalSession {
     }
 
     fn settle(&self, root: ChunkId) -> Result<Settled> {
-        self.step(|| self.commit(true))?;
-        let mut missing = self.still_missing()?;
-        if missing.is_empty() && !index::is_admitted(&*self.store.kv.read()?, &root)? {
-            missing.push(root);
+        if crate::zoo::planted("record-before-rows") {
+            return Ok(Settled { root });
         }
-        match missing.is_empty() || crate::zoo::planted("record-before-rows") {
+        self.step(|| self.commit(true))?;
+        let missing = self.missing_below(root)?;
+        // Whoever claimed these did not put them, or lost them since: they are anybody's again.
+        for id in &missing {
+            self.in_flight.shard(id).remove(&id.0);
+        }
+        match missing.is_empty() {
             true => Ok(Settled { root }),
             false => Err(StoreError::Missing(missing)),
         }
@@ -197,7 +220,11 @@ impl Session for LocalSession {
 
     fn publish(&self, settled: Settled, make: &dyn Fn(ChainLink) -> Vec<u8>) -> Result<ChainLink> {
         let _ = settled;
-        self.step(|| self.store.append_record(make))
+        let link = self.step(|| self.store.append_record(make))?;
+        if crate::zoo::planted("record-before-rows") {
+            self.step(|| self.commit(true))?;
+        }
+        Ok(link)
     }
 
     fn written_len(&self) -> u64 {
@@ -211,10 +238,11 @@ impl Session for LocalSession {
 
 impl Drop for LocalSession {
     fn drop(&mut self) {
-        self.lock = None;
-        // Only a tidy folder is lost if this fails: a free lock file says the session is over.
+        // Removed while it is held: then nobody else's lock is taken away. Only a tidy folder is lost if this fails,
+        // because a free lock file says the session is over.
         if !self.failed.load(Ordering::Acquire) {
             let _ = self.store.parts.files.remove(&session_path(self.id));
         }
+        self.lock = None;
     }
 }

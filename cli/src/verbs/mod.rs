@@ -1,0 +1,14 @@
+//! One file a verb: its arguments, what it asks of the engine, what it prints.
+
+pub mod backup;
+pub mod completions;
+pub mod dump;
+
+pub mod find;
+pub mod init;
+pub mod ls;
+pub mod man;
+pub mod restore;
+pub mod snapshots;
+pub mod version;
+pub mod walk;
