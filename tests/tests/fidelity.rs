@@ -1,5 +1,12 @@
 //! What was backed up comes back as it was, judged by rsync and diff.
 
+#[path = "fidelity/changing.rs"]
+mod changing;
+#[path = "fidelity/limits.rs"]
+mod limits;
+#[path = "fidelity/restoring.rs"]
+mod restoring;
+
 use std::path::Path;
 
 use twinkeep_engine::branch::entry::What;
@@ -79,4 +86,27 @@ fn sockets(lab: &Lab, source: &Path) -> usize {
     };
     query::walk(&lab.vault, &lab.root(source), &mut visit, &mut |_| false).unwrap();
     count
+}
+
+#[test]
+fn the_machines_own_files_come_back_as_they_are() {
+    if !judge::is_there() {
+        return;
+    }
+    let wanted = if fidelity::scale() >= 2 { &["/usr"][..] } else { &["/usr/share/doc", "/usr/lib/python3"] };
+    for source in wanted.iter().map(Path::new) {
+        if !source.is_dir() {
+            skipped(&source.to_string_lossy(), "it is not there");
+            continue;
+        }
+        let lab = Lab::new();
+        let began = std::time::Instant::now();
+        let done = lab.backup(&lab.cached(source));
+        let target = lab.top.join("target");
+        let restored = lab.restore(&lab.root(source), &RestoreOptions::to(target.clone()));
+        println!("{}: {done:?}\n{restored:?}", source.display());
+        let found = judge::differences(source, &target, Look { not_the_top: true, no_checksums: false });
+        assert!(found.is_empty(), "{}: {} differences:\n{}", source.display(), found.len(), found.join("\n"));
+        println!("{}: no difference, {:.1?}", source.display(), began.elapsed());
+    }
 }
