@@ -3,12 +3,13 @@
 
 use crate::lab::{self, Taken, chain};
 use crate::model::{self, Model};
-use crate::tree::{Shape, SourceTree};
+use crate::tree::{Shape, SourceTree, copy_folder};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use twinkeep_engine::check::{CheckOptions, check};
 use twinkeep_engine::env::{Dice, Env, Executor};
 use twinkeep_engine::files::crash::{CrashState, Replay};
 use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyFiles, FaultyKvHome};
@@ -16,6 +17,7 @@ use twinkeep_engine::files::memory::MemoryFiles;
 use twinkeep_engine::files::record::{Log, RecordingFiles, RecordingKvHome, record};
 use twinkeep_engine::id::ChunkId;
 use twinkeep_engine::kv::memory::MemoryKvHome;
+use twinkeep_engine::progress::Progress;
 use twinkeep_engine::vault::{Place, Vault, VaultError};
 
 /// What is acknowledged once a vault is made.
@@ -374,6 +376,9 @@ impl Trial<'_> {
         let tree = &self.history.tree;
         let next = lab::take(vault, tree, cache.as_deref()).map_err(|error| format!("next: {}", chain(&error)))?;
         next.verify(vault).map_err(|problem| format!("next: {problem}"))?;
+        if self.dice.one_in(4) {
+            check_clean(vault)?;
+        }
         Ok(next)
     }
 
@@ -411,7 +416,11 @@ impl Trial<'_> {
     /// None, or whatever the cache was at some time: it is promised nothing, and may be older or newer than the vault.
     fn a_cache(&mut self) -> Option<PathBuf> {
         let caches = &self.history.caches;
-        let kept = caches.get(self.dice.below(2 * caches.len()))?;
+        let kept = match self.dice.below(4) {
+            0 => return None,
+            1 => &caches[self.dice.below(caches.len())],
+            _ => caches.last()?,
+        };
         let cache = self.scratch.join("cache");
         let _ = fs::remove_dir_all(&cache);
         copy_folder(kept, &cache);
@@ -419,16 +428,12 @@ impl Trial<'_> {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("create a folder");
-    let Ok(entries) = fs::read_dir(from) else { return };
-    for entry in entries {
-        let entry = entry.expect("list");
-        let target = to.join(entry.file_name());
-        match entry.file_type().expect("type").is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).expect("copy")),
-        }
+fn check_clean(vault: &Vault) -> Result<(), String> {
+    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let report = check(vault, &options, &Progress::silent()).map_err(|error| format!("check: {}", chain(&error)))?;
+    match report.is_clean() {
+        true => Ok(()),
+        false => Err(format!("check: {:?} {:?}", report.faults, report.damaged)),
     }
 }
 

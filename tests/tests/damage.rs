@@ -37,3 +37,12 @@ fn an_unchanged_source_heals_too() {
         damage::unchanged_heals(seed).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
     }
 }
+
+#[test]
+fn rot_on_a_disk_is_never_read_as_data() {
+    for seed in seeds(&[51]) {
+        let base = Base::new(seed).unwrap_or_else(|problem| panic!("{problem}"));
+        let counts = base.run_on_disk(150 * scale()).unwrap_or_else(|problem| panic!("{problem}"));
+        println!("seed {seed}: {counts:?}");
+    }
+}
