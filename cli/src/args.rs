@@ -86,6 +86,12 @@ pub enum Verb {
     Find(verbs::find::FindArgs),
     /// Write a file, or a folder as an archive, to standard output
     Dump(verbs::dump::DumpArgs),
+    /// Show what differs between two snapshots
+    Diff(verbs::diff::DiffArgs),
+    /// Verify the vault
+    Check(verbs::check::CheckArgs),
+    /// Count what snapshots hold and what they take
+    Stats(verbs::stats::StatsArgs),
     /// Print the version
     Version(verbs::version::VersionArgs),
     /// Print completions for a shell

@@ -27,6 +27,8 @@ pub enum Code {
     NotAllowed = 13,
     /// No space left.
     NoSpace = 15,
+    /// Done, and damage of older snapshots healed on the way.
+    Healed = 17,
     /// Damage found and not healed.
     Damaged = 18,
     /// Written by a newer version.
@@ -87,10 +89,11 @@ pub fn judge(error: &anyhow::Error) -> (Code, Option<String>) {
 /// What the engine says of its own errors.
 fn class(error: &anyhow::Error) -> Option<ErrorClass> {
     use twinkeep_engine::vault::VaultError;
-    use twinkeep_engine::{backup::BackupError, query::QueryError, restore::RestoreError};
+    use twinkeep_engine::{backup::BackupError, check::CheckError, query::QueryError, restore::RestoreError};
     None.or_else(|| error.downcast_ref::<VaultError>().map(VaultError::class))
         .or_else(|| error.downcast_ref::<BackupError>().map(BackupError::class))
         .or_else(|| error.downcast_ref::<RestoreError>().map(RestoreError::class))
+        .or_else(|| error.downcast_ref::<CheckError>().map(CheckError::class))
         .or_else(|| error.downcast_ref::<QueryError>().map(QueryError::class))
 }
 
@@ -104,7 +107,7 @@ fn of_class(class: ErrorClass) -> (Code, Option<String>) {
         ),
         ErrorClass::NotAllowed => (Code::NotAllowed, None),
         ErrorClass::NoSpace => (Code::NoSpace, Some("free some space and run it again; what was stored stays stored")),
-        ErrorClass::Damaged => (Code::Damaged, Some("a new backup of the same files heals what can be read again")),
+        ErrorClass::Damaged => (Code::Damaged, Some("`twinkeep check --read-data` lists everything that is damaged")),
         ErrorClass::TooNew => (Code::TooNew, Some("install a newer version of twinkeep")),
         ErrorClass::Cancelled => (Code::Interrupted, None),
         ErrorClass::Usage => (Code::Usage, None),

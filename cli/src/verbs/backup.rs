@@ -164,6 +164,7 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     Ok(match &summary {
         summary if summary.unwhole > 0 => Code::Damaged,
         summary if summary.errors > 0 => Code::Incomplete,
+        summary if summary.healed > 0 => Code::Healed,
         _ => Code::Done,
     })
 }

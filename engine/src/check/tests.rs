@@ -256,3 +256,23 @@ fn rows_that_contradict_each_other_are_told() {
         version.rows_mut(Table::Chunks).retain(|_, row| !is_leaf(row));
     });
 }
+
+#[test]
+fn speed_is_printed() {
+    let mut dice = dice();
+    let (world, vault) = World::new(true, &mut dice);
+    let mut bytes = vec![0; 64 << 20];
+    dice.fill(&mut bytes);
+    std::fs::write(world.path("more"), bytes).unwrap();
+    world.backup(&vault);
+    let one = Vault::open(
+        Place { files: Arc::new(world.files.clone()), kv_home: Arc::new(world.kv.clone()) },
+        Env::system(1),
+        Unlock::Secret(&world.secret),
+        "test",
+    )
+    .unwrap();
+    let report = run(&one, ALL);
+    println!("{} MB/s on one core", report.bytes_read / report.duration.as_micros().max(1) as u64);
+    assert!(report.is_clean());
+}
