@@ -11,6 +11,7 @@ mod file;
 mod old;
 mod pool;
 mod run;
+mod scope;
 mod stream;
 mod tree;
 mod writer;
