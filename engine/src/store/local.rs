@@ -339,6 +339,13 @@ fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
         files.rename(&aside, path)?;
         return Ok(files.sync_dir(RECORDS)?);
     }
+    if crate::zoo::planted("record-name-not-synced") {
+        let aside = format!("{path}.tmp");
+        let file = files.create(&aside)?;
+        file.append(bytes)?;
+        file.sync()?;
+        return Ok(files.rename(&aside, path)?);
+    }
     Ok(files.write_atomic(path, bytes)?)
 }
 
