@@ -14,9 +14,9 @@ const RUNS: &[(&str, Run)] = &[
     ("expelled meanwhile", || damage::expelled_meanwhile(3)),
     ("unchanged heals", || damage::unchanged_heals(3)),
     ("lost syncs", || faults::lost_syncs(3).map(|_| ())),
-    ("rot", || Base::new(3)?.run(250).map(|_| ())),
-    ("power cuts", power_cuts),
+    ("rot", || Base::new(3)?.run(300).map(|_| ())),
     ("failing calls", || faults::sweep(3, Job::Backup, 8).map(|_| ())),
+    ("power cuts", power_cuts),
 ];
 
 fn power_cuts() -> Result<(), String> {
