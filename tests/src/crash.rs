@@ -26,6 +26,8 @@ const VAULT: &str = "vault";
 /// Everything that happened, and what has to come out of it.
 pub struct History {
     log: Log,
+    /// The first entry to be tried.
+    from: usize,
     /// Acknowledged and listed snapshots by id.
     taken: BTreeMap<ChunkId, Taken>,
     /// What was in a source at some backup, acknowledged or not.
@@ -72,6 +74,28 @@ struct Recorder {
 }
 
 impl Recorder {
+    fn new(seed: u64) -> (Self, tempfile::TempDir) {
+        let (files, kv, log) = record(MemoryFiles::new(), MemoryKvHome::new());
+        let scratch = tempfile::Builder::new().prefix("twinkeep-crash-").tempdir().expect("a scratch folder");
+        let recorder = Self {
+            files,
+            kv,
+            log,
+            seed,
+            vaults: 0,
+            taken: BTreeMap::new(),
+            seen: Vec::new(),
+            caches: Vec::new(),
+            scratch: scratch.path().to_path_buf(),
+        };
+        (recorder, scratch)
+    }
+
+    fn end(self, from: usize, tree: SourceTree, scratch: tempfile::TempDir) -> History {
+        let Self { log, taken, seen, caches, .. } = self;
+        History { log, from, taken, seen, tree, caches, _scratch: scratch }
+    }
+
     fn env(&mut self) -> Env {
         self.vaults += 1;
         lab::env(self.seed.wrapping_mul(1000).wrapping_add(self.vaults))
@@ -168,19 +192,7 @@ impl Executor for Between {
 impl History {
     /// Makes a vault and backs up changing sources: alone, beside another process, cut short, and again.
     pub fn record(seed: u64) -> Result<Self, String> {
-        let (files, kv, log) = record(MemoryFiles::new(), MemoryKvHome::new());
-        let scratch = tempfile::Builder::new().prefix("twinkeep-crash-").tempdir().expect("a scratch folder");
-        let mut recorder = Recorder {
-            files,
-            kv,
-            log,
-            seed,
-            vaults: 0,
-            taken: BTreeMap::new(),
-            seen: Vec::new(),
-            caches: Vec::new(),
-            scratch: scratch.path().to_path_buf(),
-        };
+        let (mut recorder, scratch) = Recorder::new(seed);
         let mut tree = SourceTree::new(seed, Shape::SMALL);
         let other = SourceTree::new(seed ^ 0xff, Shape { files: 8, wide: 0, len_max: 4 << 10 });
         let (place, env) = (recorder.place(), recorder.env());
@@ -205,8 +217,24 @@ impl History {
         recorder.take(&vault, &tree)?;
         recorder.cut_short(&tree, Call::Sync, 1, Fault::Os(libc::EIO))?;
         drop(vault);
-        let Recorder { log, taken, seen, caches, .. } = recorder;
-        Ok(Self { log, taken, seen, tree, caches, _scratch: scratch })
+        Ok(recorder.end(0, tree, scratch))
+    }
+
+    /// A record put in place by a process that ended before it was durable, and the next one behind it. Only the end
+    /// is to be tried.
+    pub fn record_loose_record(seed: u64) -> Result<Self, String> {
+        let (mut recorder, scratch) = Recorder::new(seed);
+        let mut tree = SourceTree::new(seed, Shape { files: 4, wide: 0, len_max: 2048 });
+        let (place, env) = (recorder.place(), recorder.env());
+        let vault = lab::create(place, env).map_err(|error| format!("create: {}", chain(&error)))?;
+        recorder.log.ack(VAULT);
+        recorder.take(&vault, &tree)?;
+        tree.change();
+        recorder.cut_short(&tree, Call::Rename, 1, Fault::Late(libc::EIO))?;
+        recorder.take(&vault, &tree)?;
+        drop(vault);
+        let from = recorder.log.len() - 8;
+        Ok(recorder.end(from, tree, scratch))
     }
 
     /// Tries crash states over the whole log, on two threads.
@@ -239,7 +267,7 @@ impl History {
         let mut replay = Replay::new(&self.log);
         for at in 0..=replay.len() {
             let mut dice = Dice(seed ^ (at as u64) << 20);
-            if !dice.one_in(budget.entry_one_in) || at % 2 != share {
+            if at < self.from || !dice.one_in(budget.entry_one_in) || at % 2 != share {
                 continue;
             }
             replay.advance_to(at);
@@ -440,4 +468,10 @@ fn check_clean(vault: &Vault) -> Result<(), String> {
 /// Records a history from a seed and tries it.
 pub fn run(seed: u64, budget: Budget) -> Result<Counts, String> {
     History::record(seed)?.try_all(seed, budget)
+}
+
+/// Tries the end of a history in which a record may stand behind one that is not durable.
+pub fn run_loose_record(seed: u64, states: usize) -> Result<Counts, String> {
+    let budget = Budget { states, again_one_in: 1000, entry_one_in: 1 };
+    History::record_loose_record(seed)?.try_all(seed, budget)
 }

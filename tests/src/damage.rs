@@ -328,6 +328,33 @@ pub fn a_leaf_is_no_branch(seed: u64) -> Result<(), String> {
     lab::take(&vault, &tree, None).map_err(|error| chain(&error))?.verify(&vault)
 }
 
+/// The index says of two leaves of one length that each is where the other is: neither may be read as the other.
+pub fn rows_that_lie(seed: u64) -> Result<(), String> {
+    let (files, kv) = (MemoryFiles::new(), MemoryKvHome::new());
+    let mut tree = SourceTree::new(seed, Shape { files: 4, wide: 0, len_max: 2048 });
+    let contents = [[b'a'; 300], [b'b'; 300]];
+    for (name, content) in ["one", "two"].iter().zip(&contents) {
+        tree.write(name, content);
+    }
+    let vault = lab::create(lab::place(files.clone(), kv.clone()), lab::env(seed)).map_err(|error| chain(&error))?;
+    let taken = lab::take(&vault, &tree, None).map_err(|error| chain(&error))?;
+    let [one, two] = contents.map(|content| vault.keys().leaf_id(&content).0.to_vec());
+    drop(vault);
+    let mut version = kv.version().ok_or("no index")?;
+    let rows = version.rows_mut(Table::Chunks);
+    let (Some(first), Some(second)) = (rows.get(&one).cloned(), rows.get(&two).cloned()) else {
+        return Err("the two files are not one leaf each".to_owned());
+    };
+    rows.insert(one, second);
+    rows.insert(two, first);
+    let place = lab::place(files, MemoryKvHome::from_version(Some(version)));
+    let vault = lab::open(place, lab::env(seed ^ 1)).map_err(|error| chain(&error))?;
+    match taken.verify_honest(&vault)? {
+        true => Err("two rows were exchanged and nobody noticed".to_owned()),
+        false => Ok(()),
+    }
+}
+
 /// Frames lose their standing while a backup that relies on them runs: it must not be published as it is.
 pub fn expelled_meanwhile(seed: u64) -> Result<(), String> {
     use std::sync::Arc;

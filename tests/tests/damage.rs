@@ -46,3 +46,10 @@ fn rot_on_a_disk_is_never_read_as_data() {
         println!("seed {seed}: {counts:?}");
     }
 }
+
+#[test]
+fn an_index_that_lies_is_not_believed() {
+    for seed in seeds(&[46]) {
+        damage::rows_that_lie(seed).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
+    }
+}

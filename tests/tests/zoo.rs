@@ -11,11 +11,13 @@ type Run = fn() -> Result<(), String>;
 
 const RUNS: &[(&str, Run)] = &[
     ("a leaf is no branch", || damage::a_leaf_is_no_branch(3)),
+    ("rows that lie", || damage::rows_that_lie(3)),
     ("expelled meanwhile", || damage::expelled_meanwhile(3)),
     ("unchanged heals", || damage::unchanged_heals(3)),
     ("lost syncs", || faults::lost_syncs(3).map(|_| ())),
     ("rot", || Base::new(3)?.run(300).map(|_| ())),
     ("failing calls", || faults::sweep(3, Job::Backup, 8).map(|_| ())),
+    ("a loose record", || crash::run_loose_record(3, 60).map(|_| ())),
     ("power cuts", power_cuts),
 ];
 
