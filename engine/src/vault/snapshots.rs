@@ -55,10 +55,16 @@ impl Vault {
         Ok(found)
     }
 
-    /// All refs whose record is whole and ours; the others go to `damaged`.
+    /// All refs whose record is whole and ours; the others, and gaps between records, go to `damaged`.
     pub(crate) fn refs(&self, damaged: &mut Vec<Fault>) -> Result<Vec<(Record, RefRecord)>> {
         let mut refs = Vec::new();
+        let mut next = 1;
         for stored in self.store().records()? {
+            if stored.count != next {
+                let problem = format!("records {next} to {} are gone", stored.count.saturating_sub(1));
+                damaged.push(Fault { file: stored.name.clone(), problem });
+            }
+            next = stored.count.saturating_add(1);
             match self.parse_ref(&stored) {
                 Ok(parsed) => refs.push(parsed),
                 Err(problem) => damaged.push(Fault { file: stored.name, problem }),
@@ -114,15 +120,11 @@ impl Vault {
         })?)
     }
 
-    /// Faults of the chain of records as a whole: gaps, and records that do not follow from the one before.
+    /// Records that do not follow from the one before.
     pub(crate) fn chain_faults(&self) -> Result<Vec<Fault>> {
         let mut faults = Vec::new();
         let mut previous = (0, [0; 32]);
         for stored in self.store().records()? {
-            if stored.count != previous.0 + 1 {
-                let problem = format!("records {} to {} are gone", previous.0 + 1, stored.count.saturating_sub(1));
-                faults.push(Fault { file: stored.name.clone(), problem });
-            }
             let Ok(bytes) = &stored.bytes else {
                 previous = (stored.count, [0; 32]);
                 continue;
