@@ -1,5 +1,25 @@
-//! Planted bugs. In a build without the `zoo` feature every question here is answered *no* at compile time;
-//! the tests turn one bug on at a time and must then see a named test fail.
+//! Planted bugs, and units small enough for crash tests. In a build without the `zoo` feature every question here is
+//! answered *no*, or with the real limits, at compile time; the tests turn one bug on at a time and must then see a
+//! named test fail.
+
+use crate::limits::{FRAME_PLAIN_LEN_TARGET, PACK_LEN_TARGET, PENDING_ROWS_MAX};
+
+/// When frames, packs and commits are full: a small source then makes many of each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Units {
+    /// Plaintext bytes of a frame, `FRAME_PLAIN_LEN_TARGET` in life.
+    pub frame_plain_len: usize,
+    /// Bytes of a pack, `PACK_LEN_TARGET` in life.
+    pub pack_len: u64,
+    /// Rows that wait for a commit, `PENDING_ROWS_MAX` in life.
+    pub pending_rows: usize,
+}
+
+impl Units {
+    /// Those of life.
+    pub const LIFE: Self =
+        Self { frame_plain_len: FRAME_PLAIN_LEN_TARGET, pack_len: PACK_LEN_TARGET, pending_rows: PENDING_ROWS_MAX };
+}
 
 /// Every bug that can be planted, with what it leaves out or swaps.
 pub const BUGS: &[(&str, &str)] = &[
@@ -18,9 +38,21 @@ pub const BUGS: &[(&str, &str)] = &[
 
 #[cfg(feature = "zoo")]
 mod planted {
-    use std::sync::RwLock;
+    use super::Units;
+    use std::sync::{OnceLock, RwLock};
 
     static BUG: RwLock<Option<&'static str>> = RwLock::new(None);
+    static UNITS: OnceLock<Units> = OnceLock::new();
+
+    /// Sets the units of this process; the first call counts.
+    pub fn set_units(units: Units) {
+        let _ = UNITS.set(units);
+    }
+
+    /// When frames, packs and commits are full.
+    pub fn units() -> Units {
+        UNITS.get().copied().unwrap_or(Units::LIFE)
+    }
 
     /// Plants one bug in this process, or none.
     pub fn plant(bug: Option<&'static str>) {
@@ -36,11 +68,18 @@ mod planted {
 }
 
 #[cfg(feature = "zoo")]
-pub use planted::{plant, planted};
+pub use planted::{plant, planted, set_units, units};
 
 /// Whether this bug is planted now: never in this build.
 #[cfg(not(feature = "zoo"))]
 #[inline(always)]
 pub fn planted(_bug: &str) -> bool {
     false
+}
+
+/// When frames, packs and commits are full: as the limits say, in this build.
+#[cfg(not(feature = "zoo"))]
+#[inline(always)]
+pub const fn units() -> Units {
+    Units::LIFE
 }

@@ -3,11 +3,14 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use twinkeep_engine::backup::{BackupOptions, BackupSummary, backup};
-use twinkeep_engine::env::{Dice, Env};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use twinkeep_engine::backup::{BackupError, BackupOptions, BackupSummary, backup};
+use twinkeep_engine::branch::entry::What;
+use twinkeep_engine::env::{Clock, Dice, Env, SystemClock, Time};
 use twinkeep_engine::progress::Progress;
-use twinkeep_engine::query::{RootWhat, TreeRoot};
+use twinkeep_engine::query::{RootWhat, Step, TreeRoot, WalkEntry, resolve_path, walk};
 use twinkeep_engine::restore::{RestoreOptions, restore};
 use twinkeep_engine::vault::{CreateOptions, Place, Unlock, Vault};
 
@@ -64,13 +67,14 @@ fn what_goes_in_comes_out() {
     let second = run(&vault, &options);
     assert_eq!(second.files_new + second.files_changed + second.files_unchanged, 1507, "{second:?}");
     let third = run(&vault, &options);
-    assert_eq!((third.files_unchanged, third.chunks_new), (1507, 1), "only the snapshot itself is new: {third:?}");
+    assert_eq!(third.files_unchanged, 1507, "{third:?}");
+    // The snapshot itself, and the listing of a temporary folder that others change too.
+    assert!(third.chunks_new <= 3 && third.bytes_added < 4000, "{third:?}");
     drop(vault);
 
     let vault = Vault::open(place(), Env::system(2), Unlock::Secret(&secret), "test").unwrap();
     let snapshots = vault.snapshots().unwrap();
     assert_eq!((snapshots.list.len(), snapshots.damaged.len()), (3, 0));
-    assert_eq!(snapshots.list[0].snapshot.tree, snapshots.list[2].snapshot.tree);
     let newest = snapshots.list.last().unwrap();
     let root = TreeRoot { snapshot: newest.id, path: b"/".to_vec(), what: RootWhat::Directory(newest.snapshot.tree) };
     let progress = Progress::new(|warning| panic!("{}: {}", String::from_utf8_lossy(&warning.path), warning.message));
@@ -87,4 +91,73 @@ fn what_goes_in_comes_out() {
     let again = restore(&vault, &root, &RestoreOptions::to(target), &Progress::silent()).unwrap();
     let wanted = (3, 30_011);
     assert_eq!((again.files_restored, again.bytes_written), wanted, "a file with two names is made anew: {again:?}");
+}
+
+/// A clock that runs ahead by ten minutes each time somebody looks, and asks the run to stop after so many files.
+struct Hurry {
+    looks: AtomicU64,
+    files_max: u64,
+    progress: Arc<Progress>,
+}
+
+impl Clock for Hurry {
+    fn now(&self) -> Time {
+        SystemClock::default().now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        if self.progress.files_done.load(Ordering::Relaxed) > self.files_max {
+            self.progress.cancel();
+        }
+        Duration::from_secs(600 * looks)
+    }
+}
+
+#[test]
+fn an_interrupted_backup_goes_on_from_its_checkpoint() {
+    for (workers, files_max) in [(1, 300), (2, 300), (3, 900)] {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source");
+        make_source(&source);
+        for dir in 0..40 {
+            fs::create_dir(source.join(format!("dir{dir}"))).unwrap();
+            for file in 0..20 {
+                fs::write(source.join(format!("dir{dir}/{file}")), format!("{dir} {file} ").repeat(200)).unwrap();
+            }
+        }
+        let place = || Place::folder(&folder.path().join("vault"));
+        let (vault, secret) = Vault::create(place(), Env::system(1), &CreateOptions::default(), &[]).unwrap();
+        drop(vault);
+        let options = BackupOptions { paths: vec![source.as_os_str().as_bytes().to_vec()], ..BackupOptions::default() };
+
+        let progress = Progress::silent();
+        let hurry = Hurry { looks: AtomicU64::new(0), files_max, progress: progress.clone() };
+        let env = Env { clock: Arc::new(hurry), ..Env::system(workers) };
+        let vault = Vault::open(place(), env, Unlock::Secret(&secret), "test").unwrap();
+        assert!(matches!(backup(&vault, &options, &progress), Err(BackupError::Cancelled)));
+        drop(vault);
+
+        let vault = Vault::open(place(), Env::system(2), Unlock::Secret(&secret), "test").unwrap();
+        let before = vault.snapshots().unwrap();
+        let partial = before.list.iter().filter(|info| info.snapshot.partial).count();
+        assert_eq!((partial, before.damaged.len()), (before.list.len(), 0), "{workers} {files_max}");
+        if before.list.is_empty() && workers > 1 {
+            // Another worker had not yet put what it held when the end came.
+            continue;
+        }
+        let mut done = 0;
+        let partial = &before.list[0];
+        let root = resolve_path(&vault, partial, b"/").unwrap();
+        let mut count = |found: &WalkEntry<'_>| {
+            done += u64::from(matches!(found.entry.what, What::File(_)));
+            Step::Continue
+        };
+        walk(&vault, &root, &mut count, &mut |_| panic!("a partial snapshot is whole as far as it goes")).unwrap();
+        assert!(done > 0 || workers > 1);
+        let summary = run(&vault, &options);
+        assert_eq!(summary.files_unchanged, done, "what was done is not read again: {summary:?}");
+        let after = vault.snapshots().unwrap();
+        assert!(after.list.len() == 1 && !after.list[0].snapshot.partial, "superseded by the whole one");
+    }
 }

@@ -1,2 +1,14 @@
-//! tests
+//! The harness of the tests that cross crates: small source trees, models of them, a vault in memory, and runs that
+//! crash it, make its calls fail and damage its files.
+//!
+//! A run returns what went wrong as text instead of panicking, so that the same run proves the engine right and,
+//! with a bug planted, proves itself able to see that bug.
+
+pub mod seeds;
+pub mod tree;
+pub mod model;
+pub mod lab;
+pub mod crash;
+pub mod faults;
+pub mod damage;
 pub mod fidelity;

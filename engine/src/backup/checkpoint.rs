@@ -84,6 +84,7 @@ impl Worker<'_> {
 
     fn begin_checkpoint(&mut self) -> Result<(), BackupError> {
         let Some(top) = self.shared.top.get().cloned() else { return Ok(()) };
+        self.put_gathered()?;
         let tree = self.partial_tree(&top, 0)?;
         let checkpoints = &self.shared.checkpoints;
         *checkpoints.tree.lock().unwrap_or_else(PoisonError::into_inner) = tree;

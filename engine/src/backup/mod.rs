@@ -11,6 +11,7 @@ mod file;
 mod old;
 mod pool;
 mod run;
+mod scope;
 mod stream;
 mod tree;
 mod writer;
@@ -100,7 +101,7 @@ pub struct BackupSummary {
     pub errors: u64,
     /// Damaged branches of older snapshots that are whole again.
     pub healed: u64,
-    /// Branches in the vault that still lack something.
+    /// Snapshots in the vault that still lack something.
     pub unwhole: u64,
     /// How long it took.
     pub duration: Duration,

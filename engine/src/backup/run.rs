@@ -5,8 +5,9 @@ use super::counts::Counts;
 use super::file::{Batch, Gathered, new_buffer};
 use super::old::OldDir;
 use super::pool::{Next, Pool};
+use super::scope::Scope;
 use super::stream::StreamSource;
-use super::tree::{DirJob, Scope, Task};
+use super::tree::{DirJob, Task};
 use super::writer::ChunkWriter;
 use super::{BackupError, BackupOptions, BackupSummary};
 use crate::branch::{self, Snapshot, Totals};
@@ -425,7 +426,7 @@ impl<'a> Run<'a> {
             chunks_known: Counts::get(&counts.chunks_known),
             errors: Counts::get(&counts.errors),
             healed: session.healed().len() as u64,
-            unwhole: self.vault.store().unwhole()?.len() as u64,
+            unwhole: self.vault.unwhole_snapshots()?,
             duration: std::time::Duration::ZERO,
         })
     }

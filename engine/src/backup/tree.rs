@@ -4,6 +4,7 @@ use super::BackupError;
 use super::counts::Counts;
 use super::old::{Known, OldDir};
 use super::run::{Shared, Worker};
+use super::scope::Scope;
 use crate::branch::entry::{Content, Entry, Metadata, What};
 use crate::branch::{DirectoryReader, DirectoryWriter};
 use crate::cache::{CachedDir, CachedStat, DirKey, NamesHasher};
@@ -19,14 +20,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Names a worker takes on at a time: enough that files of a folder share frames, few enough to share a huge folder.
 const PART_LEN: usize = 512;
-
-/// What is asked for below a folder.
-pub(super) enum Scope {
-    /// Everything.
-    All,
-    /// Only these names.
-    Only(BTreeMap<Box<[u8]>, Scope>),
-}
 
 /// What is to do for a folder.
 pub(super) enum Task {
@@ -594,33 +587,4 @@ impl<'a> Worker<'a> {
 
 fn is_at(entry: &Result<Entry, crate::vault::ReadError>, name: &[u8]) -> bool {
     entry.as_ref().map_or(true, |entry| *entry.name >= *name)
-}
-
-impl Scope {
-    /// The same again, for a folder's own job.
-    fn again(&self) -> Self {
-        match self {
-            Self::All => Self::All,
-            Self::Only(only) => Self::Only(only.iter().map(|(name, scope)| (name.clone(), scope.again())).collect()),
-        }
-    }
-
-    /// What these absolute paths ask for, seen from the root. A path below another adds nothing.
-    pub fn of(paths: &[Vec<u8>]) -> Self {
-        let mut root = Self::Only(BTreeMap::new());
-        for path in paths {
-            root.add(path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && **name != *b"."));
-        }
-        root
-    }
-
-    fn add<'p>(&mut self, mut names: impl Iterator<Item = &'p [u8]>) {
-        match (self, names.next()) {
-            (Self::All, _) => {}
-            (this @ Self::Only(_), None) => *this = Self::All,
-            (Self::Only(only), Some(name)) => {
-                only.entry(name.into()).or_insert_with(|| Self::Only(BTreeMap::new())).add(names);
-            }
-        }
-    }
 }

@@ -112,7 +112,8 @@ impl VaultKeys {
     /// Name of a branch: keyed BLAKE3 of the number of references (u32), the references, the payload.
     pub fn branch_id(&self, refs: &[ChunkId], payload: &[u8]) -> ChunkId {
         let count = u32::try_from(refs.len()).expect("a branch has at most BRANCH_REFS_MAX references");
-        let mut hasher = blake3::Hasher::new_keyed(&self.branch);
+        let key = if crate::zoo::planted("kind-not-in-id") { &self.leaf } else { &self.branch };
+        let mut hasher = blake3::Hasher::new_keyed(key);
         hasher.update(&count.to_le_bytes());
         let mut batch = [0; REFS_BATCH * ChunkId::LEN];
         for refs in refs.chunks(REFS_BATCH) {

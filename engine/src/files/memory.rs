@@ -7,12 +7,16 @@ use super::{Append, Files, FilesError, Listed, Lock, ReadAt, Result, check_path,
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A file tree in memory; clones share it.
 #[derive(Clone, Default)]
 pub struct MemoryFiles {
     state: Arc<Mutex<State>>,
+    /// Syncs until one loses what it should have written; 0 for none.
+    losing: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -34,6 +38,8 @@ struct Data {
     bytes: Vec<u8>,
     /// Length of the durable beginning.
     synced: usize,
+    /// Stretches below `synced` that a failed sync lost: in memory they can still be read, the disk has zeros.
+    lost: Vec<Range<usize>>,
     locked: bool,
 }
 
@@ -52,11 +58,11 @@ impl MemoryFiles {
         for (path, bytes) in files {
             state.add_folder(parent(&path));
             let synced = bytes.len();
-            let node = Arc::new(Node { data: Mutex::new(Data { bytes, synced, locked: false }) });
+            let node = Arc::new(Node { data: Mutex::new(Data { bytes, synced, ..Data::default() }) });
             state.visible.insert(path.clone(), node.clone());
             state.durable.insert(path, node);
         }
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), losing: Arc::default() }
     }
 
     /// What a power cut surely leaves: synced bytes under synced names, nobody's locks.
@@ -71,6 +77,12 @@ impl MemoryFiles {
         let state = self.state();
         let files = state.visible.iter().map(|(path, node)| (path.clone(), node.data().bytes.clone())).collect();
         Self::from_parts(state.folders.iter().cloned(), files)
+    }
+
+    /// The `nth` sync of a file's bytes from now on, counted from 1, fails and loses what it should have written:
+    /// it can still be read from memory, later syncs succeed, and the disk has zeros there.
+    pub fn lose_sync(&self, nth: u64) {
+        self.losing.store(nth, Ordering::Release);
     }
 
     /// Paths of all files, sorted.
@@ -97,6 +109,7 @@ impl MemoryFiles {
         let was_synced = data.synced == data.bytes.len();
         edit(&mut data.bytes);
         data.synced = if was_synced { data.bytes.len() } else { data.synced.min(data.bytes.len()) };
+        data.lost.clear();
         true
     }
 
@@ -105,7 +118,7 @@ impl MemoryFiles {
         let mut state = self.state();
         state.add_folder(parent(path));
         let synced = bytes.len();
-        let node = Arc::new(Node { data: Mutex::new(Data { bytes, synced, locked: false }) });
+        let node = Arc::new(Node { data: Mutex::new(Data { bytes, synced, ..Data::default() }) });
         state.visible.insert(path.to_owned(), node.clone());
         state.durable.insert(path.to_owned(), node);
     }
@@ -118,7 +131,7 @@ impl MemoryFiles {
 impl Files for MemoryFiles {
     fn create(&self, path: &str) -> Result<Arc<dyn Append>> {
         let node = self.state().create("create", path)?;
-        Ok(Arc::new(MemoryAppend { node }))
+        Ok(Arc::new(MemoryAppend { node, path: path.to_owned(), losing: self.losing.clone() }))
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>> {
@@ -197,8 +210,11 @@ impl Files for MemoryFiles {
         check_path("sync", path)?;
         let node = self.state().visible.get(path).cloned();
         let node = node.ok_or_else(|| failed("sync", path, io::ErrorKind::NotFound))?;
+        node.sync(path, &self.losing)?;
+        // Reads after it see what the disk holds.
         let mut data = node.data();
-        data.synced = data.bytes.len();
+        data.bytes = data.on_disk();
+        data.lost.clear();
         Ok(())
     }
 
@@ -213,7 +229,7 @@ impl Files for MemoryFiles {
         if data.locked {
             return Ok(None);
         }
-        *data = Data { bytes: owner.as_bytes().to_vec(), synced: 0, locked: true };
+        *data = Data { bytes: owner.as_bytes().to_vec(), locked: true, ..Data::default() };
         drop(data);
         Ok(Some(Box::new(MemoryLock { node })))
     }
@@ -258,13 +274,39 @@ impl Node {
     }
 
     fn durable_bytes(&self) -> Vec<u8> {
-        let data = self.data();
-        data.bytes[..data.synced].to_vec()
+        self.data().on_disk()
+    }
+
+    /// As a kernel does it: after a failed sync its pages count as written all the same.
+    fn sync(&self, path: &str, losing: &AtomicU64) -> Result<()> {
+        let count = losing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+        let mut data = self.data();
+        let unsynced = data.synced..data.bytes.len();
+        data.synced = unsynced.end;
+        if count == Ok(1) {
+            data.lost.push(unsynced);
+            return Err(FilesError {
+                action: "sync",
+                path: path.to_owned(),
+                source: io::Error::from_raw_os_error(libc::EIO),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Data {
+    fn on_disk(&self) -> Vec<u8> {
+        let mut bytes = self.bytes[..self.synced].to_vec();
+        self.lost.iter().for_each(|lost| bytes[lost.clone()].fill(0));
+        bytes
     }
 }
 
 struct MemoryAppend {
     node: Arc<Node>,
+    path: String,
+    losing: Arc<AtomicU64>,
 }
 
 impl Append for MemoryAppend {
@@ -274,9 +316,7 @@ impl Append for MemoryAppend {
     }
 
     fn sync(&self) -> Result<()> {
-        let mut data = self.node.data();
-        data.synced = data.bytes.len();
-        Ok(())
+        self.node.sync(&self.path, &self.losing)
     }
 }
 
@@ -371,6 +411,24 @@ mod tests {
         // Whole-file writes are all or nothing.
         files.write_atomic("a/whole", b"one").unwrap();
         assert_eq!(files.crash().bytes("a/whole").unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_failed_sync_loses_what_later_syncs_seem_to_write() {
+        let files = MemoryFiles::new();
+        let file = files.create("a").unwrap();
+        files.sync_dir("").unwrap();
+        file.append(b"safe").unwrap();
+        file.sync().unwrap();
+        file.append(b"lost").unwrap();
+        files.lose_sync(1);
+        assert!(file.sync().is_err());
+        file.append(b"safe").unwrap();
+        file.sync().unwrap();
+        assert_eq!(files.bytes("a").unwrap(), b"safelostsafe");
+        assert_eq!(files.crash().bytes("a").unwrap(), b"safe\0\0\0\0safe");
+        files.sync_file("a").unwrap();
+        assert_eq!(files.bytes("a").unwrap(), b"safe\0\0\0\0safe");
     }
 
     #[test]

@@ -89,7 +89,8 @@ pub trait Files: Send + Sync {
     fn create_dir(&self, path: &str) -> Result<()>;
     /// Makes creations, renames and removals in a folder durable.
     fn sync_dir(&self, dir: &str) -> Result<()>;
-    /// Makes the bytes of an existing file durable, whoever wrote them.
+    /// Makes the bytes of an existing file durable, whoever wrote them. What is read after it is what the disk holds:
+    /// a sync of its writer that failed may have left in memory what was never written.
     fn sync_file(&self, path: &str) -> Result<()>;
     /// Takes an exclusive lock on a file, created if missing, and writes `owner` (e.g. `pid 123`) into it.
     ///

@@ -115,7 +115,10 @@ impl Files for OsFiles {
 
     fn sync_file(&self, path: &str) -> Result<()> {
         let place = self.place("sync", path)?;
-        OpenOptions::new().append(true).open(place).and_then(|file| file.sync_all()).map_err(failed("sync", path))
+        let file = OpenOptions::new().append(true).open(place).map_err(failed("sync", path))?;
+        file.sync_all().map_err(failed("sync", path))?;
+        forget_cached(&file);
+        Ok(())
     }
 
     fn try_lock(&self, path: &str, owner: &str) -> Result<Option<Box<dyn Lock>>> {
@@ -289,6 +292,14 @@ fn read_once(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
 #[cfg(windows)]
 fn read_once(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, bytes, offset)
+}
+
+/// Drops the clean pages of a file from memory, so that it is read from the disk. Best effort.
+fn forget_cached(file: &File) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }
 
 #[cfg(unix)]

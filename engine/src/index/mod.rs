@@ -224,6 +224,14 @@ pub fn frame(read: &dyn Read, number: FrameNumber) -> kv::Result<FramePlace> {
     }
 }
 
+/// Visits chunk rows in id order from `from` on; `visit` answers whether to go on.
+pub fn chunks_from(read: &dyn Read, from: &[u8], visit: &mut dyn FnMut(ChunkId, ChunkRow) -> bool) -> kv::Result<()> {
+    scan(read, Table::Chunks, from, |key, value| {
+        let id = ChunkId::from_slice(key).ok_or_else(|| damaged("a chunk id"))?;
+        Ok(visit(id, ChunkRow::decode(value)?))
+    })
+}
+
 /// All packs by number.
 pub fn packs(read: &dyn Read) -> kv::Result<Vec<(PackNumber, PackRow)>> {
     collect(read, Table::Packs, |key, value| {

@@ -3,12 +3,16 @@
 //! What always holds: nothing that cannot be read is passed over in silence; an error names the path, or the bytes of
 //! the file, that it is about. Memory is bounded by one node a level of the tree, whatever is in it.
 
+mod diff;
 mod read;
+mod stats;
 mod tree;
 #[cfg(test)]
 mod tests;
 
-pub use read::{copy_range, pieces_from, read_file, read_range};
+pub use diff::{Change, ChangeKind, DiffStats, diff};
+pub use read::{Pieces, copy_range, pieces_from, read_file, read_range};
+pub use stats::{Stats, StatsMode, stats};
 pub use tree::{Damage, RootWhat, Step, TreeRoot, WalkEntry, resolve_path, walk, walk_with};
 
 use crate::store::StoreError;

@@ -82,12 +82,15 @@ fn leaf(reader: &ChunkReader, chunk: &crate::id::ChunkId, len: u64) -> std::resu
     }
 }
 
-/// Pieces of a file with their offsets, from the one that holds the byte at `offset`. None for content in its entry.
+/// Pieces of a file with their offsets, in order; nothing comes after an error.
+pub type Pieces<'r> = Box<dyn Iterator<Item = std::result::Result<(u64, Piece), ReadError>> + 'r>;
+
+/// Pieces of a file from the one that holds the byte at `offset`. None for content in its entry.
 pub fn pieces_from<'r>(
     reader: &'r ChunkReader,
     content: &Content,
     offset: u64,
-) -> std::result::Result<Box<dyn Iterator<Item = std::result::Result<(u64, Piece), ReadError>> + 'r>, ReadError> {
+) -> std::result::Result<Pieces<'r>, ReadError> {
     let listed = |pieces: Vec<Piece>| {
         let mut at = 0;
         let placed = pieces.into_iter().map(move |piece| {

@@ -74,6 +74,14 @@ pub(super) fn directory(path: &[u8], source: ReadError) -> QueryError {
     QueryError::Directory { path, source: Box::new(source) }
 }
 
+/// Why a folder of a snapshot cannot be listed to its end; `None` if it can.
+pub(super) fn listing(reader: &ChunkReader, tree: &ChunkId) -> Option<ReadError> {
+    match DirectoryReader::new(reader, tree) {
+        Ok(mut entries) => entries.find_map(std::result::Result::err),
+        Err(error) => Some(error),
+    }
+}
+
 /// One name met by a walk.
 #[derive(Clone, Copy, Debug)]
 pub struct WalkEntry<'a> {
@@ -90,6 +98,8 @@ pub struct WalkEntry<'a> {
 pub struct Damage<'a> {
     /// Absolute path of the folder in the snapshot.
     pub path: &'a [u8],
+    /// Depth that its entries have in this walk.
+    pub depth: usize,
     /// What is wrong.
     pub error: &'a ReadError,
 }
@@ -135,14 +145,14 @@ pub fn walk_with(
         }
     };
     let mut path = if root.path == b"/" { Vec::new() } else { root.path.clone() };
-    let mut levels = Levels { reader, stack: Vec::new() };
+    let mut levels = Levels::new(reader);
     levels.enter(tree, path.len());
     while let Some(level) = levels.stack.len().checked_sub(1) {
         let found = match levels.next() {
             Ok(found) => found,
             Err(error) if error.is_damage() => {
                 let at: &[u8] = if path.is_empty() { b"/" } else { &path };
-                if !on_damage(&Damage { path: at, error: &error }) {
+                if !on_damage(&Damage { path: at, depth: level, error: &error }) {
                     return Ok(());
                 }
                 None
@@ -172,7 +182,7 @@ pub fn walk_with(
 }
 
 /// The folders from the root of a walk to where it is.
-struct Levels<'r> {
+pub(super) struct Levels<'r> {
     reader: &'r ChunkReader,
     stack: Vec<Level<'r>>,
 }
@@ -190,16 +200,21 @@ enum Listing<'r> {
         after: Option<Box<[u8]>>,
     },
     Open {
-        entries: Entries<'r>,
+        entries: Box<Entries<'r>>,
         last: Option<Box<[u8]>>,
     },
 }
 
 /// Entries of a folder, the next one known.
-pub(super) type Entries<'r> = Peekable<DirectoryReader<'r, ChunkReader>>;
+type Entries<'r> = Peekable<DirectoryReader<'r, ChunkReader>>;
 
-impl Levels<'_> {
-    fn enter(&mut self, tree: ChunkId, above_len: usize) {
+impl<'r> Levels<'r> {
+    pub fn new(reader: &'r ChunkReader) -> Self {
+        Self { reader, stack: Vec::new() }
+    }
+
+    /// Goes into a folder; `above_len` is the length of the path of the one that holds it.
+    pub fn enter(&mut self, tree: ChunkId, above_len: usize) {
         self.stack.push(Level { tree, above_len, listing: Listing::Closed { after: None } });
         let Some(far) = self.stack.len().checked_sub(LISTINGS_OPEN_MAX) else { return };
         let listing = &mut self.stack[far].listing;
@@ -208,19 +223,20 @@ impl Levels<'_> {
         }
     }
 
-    fn leave(&mut self, path: &mut Vec<u8>) {
+    /// Comes out of the deepest folder.
+    pub fn leave(&mut self, path: &mut Vec<u8>) {
         if let Some(level) = self.stack.pop() {
             path.truncate(level.above_len);
         }
     }
 
     /// The next entry of the deepest folder.
-    fn next(&mut self) -> std::result::Result<Option<Entry>, ReadError> {
+    pub fn next(&mut self) -> std::result::Result<Option<Entry>, ReadError> {
         let reader = self.reader;
         let Some(level) = self.stack.last_mut() else { return Ok(None) };
         if let Listing::Closed { after } = &mut level.listing {
             let last = after.take();
-            let mut entries = DirectoryReader::new(reader, &level.tree)?.peekable();
+            let mut entries = Box::new(DirectoryReader::new(reader, &level.tree)?.peekable());
             while let (Some(last), Some(Ok(entry))) = (&last, entries.peek()) {
                 if entry.name > *last {
                     break;

@@ -6,7 +6,7 @@ use super::files::FileJob;
 use super::plan::Context;
 use crate::frame::Opener;
 use crate::id::ChunkId;
-use crate::limits::CHUNK_LEN_MAX;
+use crate::limits::{CHUNK_LEN_MAX, INLINE_LEN_MAX};
 use crate::store::Place;
 use crate::target::TargetError;
 use crate::vault::{ReadError, damaged};
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Pieces that gather before they are written.
 const PIECES_MAX: usize = 32 << 10;
-/// Files that gather before they are written.
+/// Inline files that gather before they are written.
 const FILES_MAX: usize = 32 << 10;
 /// Bytes of inline files that gather.
 const INLINE_MAX: usize = 4 << 20;
@@ -37,18 +37,15 @@ pub(super) struct Window<'c> {
     pieces: Vec<PieceJob>,
     inline: Vec<(Arc<FileJob>, Box<[u8]>)>,
     inline_len: usize,
-    counted: Vec<Arc<FileJob>>,
 }
 
 impl<'c> Window<'c> {
     pub fn new(context: &'c Context<'c>) -> Result<Self, RestoreError> {
-        Ok(Self { context, pieces: Vec::new(), inline: Vec::new(), inline_len: 0, counted: Vec::new() })
+        Ok(Self { context, pieces: Vec::new(), inline: Vec::new(), inline_len: 0 })
     }
 
     pub fn is_full(&self) -> bool {
-        self.pieces.len() >= PIECES_MAX
-            || self.inline.len() + self.counted.len() >= FILES_MAX
-            || self.inline_len >= INLINE_MAX
+        self.pieces.len() >= PIECES_MAX || self.inline.len() >= FILES_MAX || self.inline_len >= INLINE_MAX
     }
 
     /// A file that is its content.
@@ -68,9 +65,9 @@ impl<'c> Window<'c> {
         }
     }
 
-    /// All pieces of a file have been given.
+    /// All pieces of a file have been given: whoever writes the last one finishes it.
     pub fn counted(&mut self, file: Arc<FileJob>) {
-        self.counted.push(file);
+        file.piece_done(self.context);
     }
 
     fn hole(&self, file: &Arc<FileJob>, offset: u64, len: u64) {
@@ -94,9 +91,6 @@ impl<'c> Window<'c> {
         let pieces = std::mem::take(&mut self.pieces);
         let pieces = self.reuse(pieces)?;
         self.run_frames(pieces)?;
-        for file in self.counted.drain(..) {
-            file.piece_done(self.context);
-        }
         self.context.check_running()
     }
 
@@ -189,6 +183,7 @@ fn write_inline(context: &Context<'_>, file: &Arc<FileJob>, bytes: &[u8]) {
     file.expect();
     match file.open(context) {
         Ok(_) if bytes.is_empty() => file.piece_done(context),
+        Ok(open) if holds(&open, bytes) => file.reuse(context, bytes.len() as u64),
         Ok(_) => file.write(context, 0, bytes),
         Err(error) => {
             file.fail(context, &error);
@@ -196,6 +191,13 @@ fn write_inline(context: &Context<'_>, file: &Arc<FileJob>, bytes: &[u8]) {
         }
     }
     file.piece_done(context);
+}
+
+/// Whether a file that was there begins with these few bytes; its length is set in any case.
+fn holds(file: &crate::target::TargetFile, bytes: &[u8]) -> bool {
+    let mut found = [0; INLINE_LEN_MAX];
+    let found = &mut found[..bytes.len()];
+    !file.is_new() && file.read_at(0, found).is_ok_and(|read| read == bytes.len()) && *found == *bytes
 }
 
 fn write_zeros(file: &crate::target::TargetFile, offset: u64, len: u64) -> Result<(), TargetError> {

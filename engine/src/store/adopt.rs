@@ -6,7 +6,6 @@ use super::{Result, StoreError};
 use crate::files::Lock;
 use crate::id::{ChunkId, SessionId};
 use crate::index::{self, NewFrame, PackNumber, PackRow, PackState};
-use crate::limits::PENDING_ROWS_MAX;
 use crate::pack::{self, FRAME_NAME_LEN, HEADER_LEN, PackName, Scanned, Scanner};
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -88,7 +87,7 @@ impl Inner {
                 }
                 Scanned::Frame { .. } | Scanned::Bad { .. } | Scanned::Directory { .. } => {}
             }
-            if rows >= PENDING_ROWS_MAX {
+            if rows >= crate::zoo::units().pending_rows {
                 rows = 0;
                 healed.extend(self.enter(number, &row, &std::mem::take(&mut frames))?);
             }

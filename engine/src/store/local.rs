@@ -15,7 +15,7 @@ use crate::frame::{FrameHeader, frame_id};
 use crate::id::{ChunkId, Kind, SessionId, VaultId};
 use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow};
 use crate::kv::{self, Kv, KvError, KvHome};
-use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, PENDING_ROWS_MAX, RECORD_LEN_MAX};
+use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
 use crate::pack::{self, PackName};
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -133,7 +133,7 @@ impl LocalStore {
         Self(Arc::new(Inner {
             parts,
             kv,
-            pending_rows_max: AtomicUsize::new(PENDING_ROWS_MAX),
+            pending_rows_max: AtomicUsize::new(crate::zoo::units().pending_rows),
             names: RwLock::default(),
             open_packs: Mutex::default(),
         }))

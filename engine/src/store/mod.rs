@@ -5,6 +5,7 @@
 
 mod adopt;
 mod damage;
+mod inspect;
 pub mod local;
 mod packs;
 mod rebuild;

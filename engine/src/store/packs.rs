@@ -4,7 +4,6 @@ use super::{Result, StoreError};
 use crate::files::{Append, Files};
 use crate::frame::SealedFrame;
 use crate::id::{ChunkId, FrameId, Kind, SessionId, VaultId};
-use crate::limits::PACK_LEN_TARGET;
 use crate::pack::{self, FRAME_NAME_LEN, FrameRow, HEADER_LEN, PackName};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -111,7 +110,7 @@ impl PackWriter {
             open.file.hint_flush();
             open.hinted = open.offset;
         }
-        let (name, full) = (open.name, open.offset >= PACK_LEN_TARGET);
+        let (name, full) = (open.name, open.offset >= crate::zoo::units().pack_len);
         let header = frame.header;
         let refs = match header.kind {
             Kind::Leaf => Vec::new(),

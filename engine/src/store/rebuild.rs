@@ -7,7 +7,7 @@ use crate::frame::{FrameHeader, frame_id};
 use crate::id::{Kind, VaultId};
 use crate::index::{FramePlace, NewFrame, PackNumber, PackRow, PackState, admit, init, put_pack};
 use crate::kv::{Kv, KvError, KvHome};
-use crate::limits::{FRAME_LEN_MAX, PENDING_ROWS_MAX};
+use crate::limits::FRAME_LEN_MAX;
 use crate::pack::{self, PackError, PackName, Scanned, Scanner};
 use std::sync::Arc;
 
@@ -120,7 +120,7 @@ impl Rebuild<'_> {
                     }
                 }
             }
-            if self.rows >= PENDING_ROWS_MAX {
+            if self.rows >= crate::zoo::units().pending_rows {
                 self.flush(names)?;
             }
         }

@@ -5,6 +5,7 @@ use super::reader::ReadError;
 use super::twin::TwinError;
 use crate::files::FilesError;
 use crate::kv::KvError;
+use crate::pack::PackError;
 use crate::record::RecordError;
 use crate::store::StoreError;
 
@@ -47,7 +48,7 @@ impl ErrorClass {
     /// Class of an error of a store.
     pub fn of_store(error: &StoreError) -> Self {
         match error {
-            StoreError::Files(error) => Self::of_files(error),
+            StoreError::Files(error) | StoreError::Pack(PackError::Files(error)) => Self::of_files(error),
             StoreError::Index(KvError::NoSpace) => Self::NoSpace,
             StoreError::Index(KvError::Damaged(_)) => Self::Damaged,
             StoreError::Index(KvError::Io(_)) => Self::Other,

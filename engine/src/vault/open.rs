@@ -170,16 +170,19 @@ impl Vault {
     pub fn open(place: Place, env: Env, unlock: Unlock<'_>, owner: &str) -> Result<Self> {
         let loaded = load_config(&place)?;
         let mut notes = loaded.damaged;
-        let (keys, keyring_notes) = unlock_keys(&place, &loaded.value, &unlock)?;
-        notes.extend(keyring_notes);
-        let heal = !notes.is_empty();
-        let count = loaded.count;
+        let config_count = (!notes.is_empty()).then_some(loaded.count + 1);
+        let unlocked = unlock_keys(&place, &loaded.value, &unlock)?;
+        let keys = unlocked.keys;
         let config = loaded.value.verify(&keys)?;
-        if heal {
-            // One copy of two was bad; writing both again is all it takes. A read-only vault stays as it is.
-            let now = env.clock.now();
-            let _ = twin::store(&*place.files, CONFIG_PATH, &config.encode(count + 1, now, &keys));
+        // Of what is kept twice one copy was bad: both are written again. A read-only vault stays as it is.
+        let now = env.clock.now();
+        if let Some(count) = config_count {
+            let _ = twin::store(&*place.files, CONFIG_PATH, &config.encode(count, now, &keys));
         }
+        if let Some((keyring, count)) = unlocked.heal {
+            let _ = twin::store(&*place.files, KEYRING_PATH, &keyring.encode(count, now, &keys));
+        }
+        notes.extend(unlocked.notes);
         Self::assemble(place, env, config, keys, owner, notes)
     }
 
@@ -232,32 +235,38 @@ fn load_keyring(place: &Place) -> Result<Loaded<LockedKeyring>> {
     twin::load(&*place.files, KEYRING_PATH, LockedKeyring::parse).map_err(VaultError::KeyringFile)
 }
 
-/// All keys, and what was noticed about the keyring. The secret alone opens a vault whose keyring is lost, as far as
-/// its key pairs were never rotated.
-fn unlock_keys(place: &Place, config: &ConfigFile, unlock: &Unlock<'_>) -> Result<(VaultKeys, Vec<String>)> {
+/// All keys, and what the keyring needs.
+struct UnlockedKeys {
+    keys: VaultKeys,
+    notes: Vec<String>,
+    /// The keyring, to be written this how-manieth time because a copy of it was bad.
+    heal: Option<(Keyring, u64)>,
+}
+
+/// Opens the keyring. The secret alone opens a vault whose keyring is lost, as far as its key pairs were never rotated.
+fn unlock_keys(place: &Place, config: &ConfigFile, unlock: &Unlock<'_>) -> Result<UnlockedKeys> {
     let vault = config.unverified().vault;
-    let keyring = load_keyring(place);
-    if let (Unlock::Secret(secret), Err(error)) = (unlock, &keyring) {
-        let note = format!("{error}: opened with the recovery words");
-        return Ok((VaultKeys::derive(secret, vault), vec![note]));
+    let loaded = load_keyring(place);
+    if let (Unlock::Secret(secret), Err(error)) = (unlock, &loaded) {
+        let notes = vec![format!("{error}: opened with the recovery words")];
+        return Ok(UnlockedKeys { keys: VaultKeys::derive(secret, vault), notes, heal: None });
     }
-    let keyring = keyring?;
-    if keyring.value.vault() != vault {
+    let Loaded { value: keyring, count, damaged: notes } = loaded?;
+    if keyring.vault() != vault {
         return Err(VaultError::Unlock("the keyring belongs to another vault"));
     }
     let encrypted = config.unverified().is_encrypted();
-    let keys = match (unlock, encrypted) {
-        (Unlock::Nothing, false) => keyring.value.open_unencrypted()?,
+    let Unlocked { keyring, keys, .. } = match (unlock, encrypted) {
+        (Unlock::Nothing, false) => {
+            return Ok(UnlockedKeys { keys: keyring.open_unencrypted()?, notes, heal: None });
+        }
         // Somebody may have put an unencrypted vault in the place of ours: what would be backed up lies open then.
         (_, false) => return Err(VaultError::Unlock("a key was given, but this vault is not encrypted")),
         (Unlock::Nothing, true) => return Err(VaultError::Unlock("the vault is encrypted and no key was given")),
-        (Unlock::Password(password), true) => keys_of(keyring.value.unlock_with_password(password)?),
-        (Unlock::MachineKey(key), true) => keys_of(keyring.value.unlock_with_machine_key(key)?),
-        (Unlock::Secret(secret), true) => keys_of(keyring.value.unlock_with_secret((*secret).clone())?),
+        (Unlock::Password(password), true) => keyring.unlock_with_password(password)?,
+        (Unlock::MachineKey(key), true) => keyring.unlock_with_machine_key(key)?,
+        (Unlock::Secret(secret), true) => keyring.unlock_with_secret((*secret).clone())?,
     };
-    Ok((keys, keyring.damaged))
-}
-
-fn keys_of(unlocked: Unlocked) -> VaultKeys {
-    unlocked.keys
+    let heal = (!notes.is_empty()).then_some((keyring, count + 1));
+    Ok(UnlockedKeys { keys, notes, heal })
 }

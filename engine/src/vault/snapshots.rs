@@ -3,7 +3,7 @@
 use super::{Result, Vault};
 use crate::branch::{self, Snapshot};
 use crate::env::Time;
-use crate::id::{ChunkId, SessionId};
+use crate::id::ChunkId;
 use crate::record::{self, Level, Record, RecordError, RecordKind, RefKind, RefRecord};
 use crate::store::{ChainLink, Fault, Session, Settled, StoredRecord};
 use std::collections::HashSet;
@@ -31,28 +31,12 @@ pub struct Snapshots {
 }
 
 impl Vault {
-    /// Lists the snapshots. A checkpoint whose backup ended well is left out.
+    /// Lists the snapshots. A checkpoint that a later backup of the same sources went beyond is left out.
     pub fn snapshots(&self) -> Result<Snapshots> {
         let mut found = Snapshots::default();
         let refs = self.refs(&mut found.damaged)?;
-        let finished: HashSet<SessionId> = refs
-            .iter()
-            .filter(|(_, reference)| reference.kind == RefKind::Snapshot)
-            .map(|(_, reference)| reference.session)
-            .collect();
-        let newest_partial: std::collections::HashMap<SessionId, u64> = refs
-            .iter()
-            .filter(|(_, reference)| reference.kind == RefKind::PartialSnapshot)
-            .map(|(record, reference)| (reference.session, record.count))
-            .collect();
         let reader = self.reader()?;
         for (record, reference) in refs {
-            let partial = reference.kind == RefKind::PartialSnapshot;
-            let superseded = finished.contains(&reference.session)
-                || newest_partial.get(&reference.session).is_some_and(|&count| count > record.count);
-            if partial && superseded {
-                continue;
-            }
             match branch::snapshot(&reader, &reference.target) {
                 Ok(snapshot) => found.list.push(SnapshotInfo {
                     id: reference.target,
@@ -67,6 +51,7 @@ impl Vault {
                 Err(error) => return Err(error.into()),
             }
         }
+        drop_superseded(&mut found.list);
         Ok(found)
     }
 
@@ -80,6 +65,13 @@ impl Vault {
             }
         }
         Ok(refs)
+    }
+
+    /// How many snapshots lack something below them.
+    pub(crate) fn unwhole_snapshots(&self) -> Result<u64> {
+        let refs = self.refs(&mut Vec::new())?;
+        let roots: Vec<ChunkId> = refs.iter().map(|(_, reference)| reference.target).collect();
+        Ok(self.store().known(&roots)?.iter().filter(|known| !**known).count() as u64)
     }
 
     fn parse_ref(&self, stored: &StoredRecord) -> std::result::Result<(Record, RefRecord), String> {
@@ -147,6 +139,20 @@ impl Vault {
         }
         Ok(faults)
     }
+}
+
+/// Drops partial snapshots after which the same host's same paths were backed up again, wholly or further.
+fn drop_superseded(list: &mut Vec<SnapshotInfo>) {
+    let mut seen: HashSet<(String, Vec<Vec<u8>>)> = HashSet::new();
+    let mut kept: Vec<SnapshotInfo> = Vec::with_capacity(list.len());
+    for info in list.drain(..).rev() {
+        let is_newest = seen.insert((info.snapshot.host.clone(), info.snapshot.paths.clone()));
+        if is_newest || !info.snapshot.partial {
+            kept.push(info);
+        }
+    }
+    kept.reverse();
+    *list = kept;
 }
 
 fn record_path(count: u64) -> String {

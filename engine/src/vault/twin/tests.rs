@@ -74,6 +74,9 @@ impl Files for Shelf {
     fn sync_dir(&self, _: &str) -> FilesResult<()> {
         Ok(())
     }
+    fn sync_file(&self, _: &str) -> FilesResult<()> {
+        Ok(())
+    }
     fn try_lock(&self, _: &str, _: &str) -> FilesResult<Option<Box<dyn Lock>>> {
         Ok(None)
     }

@@ -1,0 +1,117 @@
+//! The command line as clap sees it: global flags here, each verb's own in its file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::verbs;
+
+/// Backups that are kept twice, checked, and found again.
+#[derive(Parser, Debug)]
+#[command(
+    name = "twinkeep",
+    version,
+    max_term_width = 100,
+    args_override_self = true,
+    after_help = "Example: back up a folder, look at it, bring it back\n  \
+        twinkeep backup ~/documents\n  \
+        twinkeep snapshots\n  \
+        twinkeep restore latest --target /tmp/restored\n\n\
+        Every flag can also stand in the config file (global ones at its top, a verb's own in a table\n\
+        with the verb's name) and in the environment (TWINKEEP_FLAG, TWINKEEP_VERB_FLAG).\n\
+        A flag beats the environment, which beats the file."
+)]
+pub struct Cli {
+    /// What holds for every verb.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags that may stand before or after the verb.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// The vault: a folder. Default: twinkeep/vault in the user's data folder
+    #[arg(short = 'r', long, value_name = "FOLDER", global = true)]
+    pub vault: Option<String>,
+    /// Read the password from the first line of this file
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "password_command")]
+    pub password_file: Option<PathBuf>,
+    /// Take the password from the first line this shell command prints
+    #[arg(long, value_name = "COMMAND", global = true)]
+    pub password_command: Option<String>,
+    /// Open the vault with the recovery words in this file
+    #[arg(long, value_name = "FILE", global = true)]
+    pub recovery_words_file: Option<PathBuf>,
+    /// Print one JSON object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print only warnings, errors and what was asked for
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Print more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Draw no progress bar and send no status messages
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// Keep disposable caches in this folder
+    #[arg(long, value_name = "FOLDER", global = true)]
+    pub cache_dir: Option<PathBuf>,
+    /// Read this config file. Default: twinkeep/config.toml in the user's config folder
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Answer yes to every question
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+}
+
+/// What can be done.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Make a new vault
+    Init(verbs::init::InitArgs),
+    /// Back up files and folders as a new snapshot
+    Backup(Box<verbs::backup::BackupArgs>),
+    /// Bring files back from a snapshot
+    Restore(verbs::restore::RestoreArgs),
+    /// List the snapshots
+    Snapshots(verbs::snapshots::SnapshotsArgs),
+    /// List what is in a folder of a snapshot
+    Ls(verbs::ls::LsArgs),
+    /// Find files in snapshots
+    Find(verbs::find::FindArgs),
+    /// Write a file, or a folder as an archive, to standard output
+    Dump(verbs::dump::DumpArgs),
+    /// Show what differs between two snapshots
+    Diff(verbs::diff::DiffArgs),
+    /// Verify the vault
+    Check(verbs::check::CheckArgs),
+    /// Count what snapshots hold and what they take
+    Stats(verbs::stats::StatsArgs),
+    /// Print the version
+    Version(verbs::version::VersionArgs),
+    /// Print completions for a shell
+    Completions(verbs::completions::CompletionsArgs),
+    /// Write the manual pages
+    Man(verbs::man::ManArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound_and_every_verb_has_an_example() {
+        let mut command = super::Cli::command();
+        command.clone().debug_assert();
+        command.build();
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let help = verb.get_after_help().map(|text| text.to_string()).unwrap_or_default();
+            assert!(help.contains("Example") && help.contains("twinkeep "), "{} has no example", verb.get_name());
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What every verb starts from: the global flags, the screen, and the vault they name, opened or made.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use jiff::tz::TimeZone;
+use serde_json::json;
+use twinkeep_engine::crypto::VaultSecret;
+use twinkeep_engine::env::{Env, SystemEntropy};
+use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Unlock, Vault};
+
+use crate::args::Globals;
+use crate::dirs;
+use crate::error::{Code, hinted, usage};
+use crate::keyfile::{self, Pending};
+use crate::password::{self, Password};
+use crate::screen::Screen;
+
+/// One run of the command.
+pub struct Run {
+    /// The global flags.
+    pub globals: Globals,
+    /// Where words go.
+    pub screen: Arc<Screen>,
+    /// The zone people's times are meant in.
+    pub zone: TimeZone,
+}
+
+/// How a new vault's key is kept.
+pub enum NewKey {
+    /// With this password.
+    Password(Password),
+    /// In a file on this machine.
+    Machine,
+    /// There is none: the vault is not encrypted.
+    None,
+}
+
+impl Run {
+    /// A run with these flags.
+    pub fn new(globals: Globals) -> Self {
+        let screen = Arc::new(Screen::new(&globals));
+        Self { globals, screen, zone: TimeZone::system() }
+    }
+
+    /// The folder of the vault.
+    ///
+    /// # Errors
+    /// Usage: the location is of a kind this version does not reach.
+    pub fn location(&self) -> anyhow::Result<PathBuf> {
+        let Some(text) = &self.globals.vault else { return dirs::default_vault(&dirs::process_var) };
+        if text.is_empty() {
+            return Err(usage("the vault's location is empty"));
+        }
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+        if let Some(scheme) = scheme.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+            return Err(hinted(
+                Code::Usage,
+                format!("this version cannot reach {scheme}:// vaults"),
+                "give a folder: --vault /path/to/vault",
+            ));
+        }
+        Ok(std::path::absolute(text)?)
+    }
+
+    /// The current folder, for paths that are relative.
+    pub fn cwd(&self) -> Vec<u8> {
+        std::env::current_dir().map(|dir| dir.as_os_str().as_bytes().to_vec()).unwrap_or_else(|_| b"/".to_vec())
+    }
+
+    /// The folder of disposable caches.
+    pub fn cache_dir(&self) -> anyhow::Result<PathBuf> {
+        match &self.globals.cache_dir {
+            Some(dir) => Ok(std::path::absolute(dir)?),
+            None => dirs::cache_dir(&dirs::process_var),
+        }
+    }
+
+    /// The system's clocks and randomness, with this many threads or one a core.
+    pub fn env(&self, threads: Option<usize>) -> Env {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Env::system(threads.unwrap_or_else(cores))
+    }
+
+    /// Opens the vault.
+    ///
+    /// # Errors
+    /// Exit 10 where there is none, 12 without the right key.
+    pub fn open(&self) -> anyhow::Result<Vault> {
+        let location = self.location()?;
+        if !is_vault(&location)? {
+            return Err(hinted(
+                Code::NoVault,
+                format!("there is no vault in {}", location.display()),
+                "`twinkeep backup` makes one there, --vault names another",
+            ));
+        }
+        self.open_at(&location, None)
+    }
+
+    /// Opens the vault or, where none is, makes one.
+    ///
+    /// # Errors
+    /// Like [`Self::open`]; something else stands there.
+    pub fn open_or_create(&self, threads: Option<usize>) -> anyhow::Result<Vault> {
+        let location = self.location()?;
+        if is_vault(&location)? {
+            return self.open_at(&location, threads);
+        }
+        let key = match password::given(&self.globals, &dirs::process_var)? {
+            Some(password) => NewKey::Password(password),
+            None => NewKey::Machine,
+        };
+        self.create(key, &CreateOptions::default(), threads)
+    }
+
+    fn open_at(&self, location: &Path, threads: Option<usize>) -> anyhow::Result<Vault> {
+        let place = Place::folder(location);
+        let opening = || format!("cannot open the vault {}", location.display());
+        let head = Vault::head(&place).with_context(opening)?;
+        let open = |unlock: Unlock<'_>| Vault::open(place.clone(), self.env(threads), unlock, &owner());
+        let vault = if !head.encrypted {
+            open(Unlock::Nothing)
+        } else if let Some(path) = &self.globals.recovery_words_file {
+            open(Unlock::Secret(&password::recovery_secret(path)?))
+        } else if let Some(password) = password::given(&self.globals, &dirs::process_var)? {
+            open(Unlock::Password(&password))
+        } else if let Some(key) = self.machine_key(head.vault)? {
+            open(Unlock::MachineKey(&key))
+        } else if head.has_password && password::can_ask() {
+            open(Unlock::Password(&password::ask(&format!("password of {}", location.display()))?))
+        } else {
+            return Err(no_key(location, head.has_password));
+        }
+        .with_context(opening)?;
+        self.screen.detail(&format!("vault {} in {}", head.vault, location.display()));
+        for note in vault.notes() {
+            self.screen.warn(None, note);
+        }
+        Ok(vault)
+    }
+
+    fn machine_key(&self, vault: twinkeep_engine::id::VaultId) -> anyhow::Result<Option<keyfile::MachineKey>> {
+        match dirs::config_dir(&dirs::process_var) {
+            Ok(dir) => keyfile::read(&keyfile::folder(&dir), vault),
+            // Without a home there is no key file; other keys may be.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Makes a vault at the location and shows its recovery words.
+    ///
+    /// # Errors
+    /// Something stands there already; the key cannot be kept.
+    pub fn create(&self, key: NewKey, options: &CreateOptions, threads: Option<usize>) -> anyhow::Result<Vault> {
+        let location = self.location()?;
+        refuse_occupied(&location)?;
+        let making = || format!("cannot make a vault in {}", location.display());
+        let pending = match &key {
+            NewKey::Machine => {
+                let folder = keyfile::folder(&dirs::config_dir(&dirs::process_var)?);
+                Some(Pending::write(folder, &SystemEntropy)?)
+            }
+            NewKey::Password(_) | NewKey::None => None,
+        };
+        let host = host_name();
+        let slots: Vec<NewSlot<'_>> = match (&key, &pending) {
+            (NewKey::Password(password), _) => vec![NewSlot::Password { password, label: "password" }],
+            (_, Some(pending)) => vec![NewSlot::MachineKey { key: pending.key(), label: &host }],
+            (_, None) => Vec::new(),
+        };
+        std::fs::create_dir_all(&location).with_context(making)?;
+        let made = Vault::create(Place::folder(&location), self.env(threads), options, &slots);
+        drop(slots);
+        let (vault, secret) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                pending.into_iter().for_each(Pending::discard);
+                return Err(error).with_context(making);
+            }
+        };
+        // The words first: with them the vault opens, whatever happens to the key file.
+        let has_words = !matches!(key, NewKey::None);
+        if has_words {
+            self.show_words(&location, &vault, &secret)?;
+        }
+        let key_file = pending.map(|pending| pending.keep(vault.id())).transpose()?;
+        self.tell_created(&location, &vault, key_file.as_deref(), has_words)?;
+        Ok(vault)
+    }
+
+    fn show_words(&self, location: &Path, vault: &Vault, secret: &VaultSecret) -> anyhow::Result<()> {
+        let words = secret.words();
+        if self.screen.json {
+            let fields = json!({ "vault": vault.id().to_hex(), "location": location.to_string_lossy(), "words": words.as_str() });
+            return self.screen.message("recovery_words", &fields);
+        }
+        self.screen.notice(&framed(&words, location));
+        Ok(())
+    }
+
+    fn tell_created(
+        &self,
+        location: &Path,
+        vault: &Vault,
+        key_file: Option<&Path>,
+        encrypted: bool,
+    ) -> anyhow::Result<()> {
+        if self.screen.json {
+            let fields = json!({
+                "vault": vault.id().to_hex(),
+                "location": location.to_string_lossy(),
+                "encrypted": encrypted,
+                "key_file": key_file.map(Path::to_string_lossy),
+            });
+            return self.screen.message("initialized", &fields);
+        }
+        let kind = if encrypted { "encrypted" } else { "unencrypted" };
+        self.screen.tell(&format!("made the {kind} vault {} in {}", &vault.id().to_hex()[..8], location.display()))?;
+        if let Some(path) = key_file {
+            self.screen.tell(&format!("this machine's key to it is {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// All snapshots, oldest first; each that cannot be read is a warning.
+    pub fn snapshots(&self, vault: &Vault) -> anyhow::Result<Vec<SnapshotInfo>> {
+        let all = vault.snapshots().context("cannot list the snapshots")?;
+        for fault in &all.damaged {
+            self.screen.warn(Some(fault.file.as_bytes()), &fault.problem);
+        }
+        Ok(all.list)
+    }
+}
+
+/// The name of this machine.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// What a lock says of its holder.
+fn owner() -> String {
+    format!("twinkeep, pid {} on {}", std::process::id(), host_name())
+}
+
+fn is_vault(location: &Path) -> anyhow::Result<bool> {
+    match std::fs::metadata(location) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot look at {}", location.display())),
+        Ok(found) if !found.is_dir() => Err(usage(format!("{} is not a folder", location.display()))),
+        Ok(_) => {
+            Vault::exists(&Place::folder(location)).with_context(|| format!("cannot look at {}", location.display()))
+        }
+    }
+}
+
+fn refuse_occupied(location: &Path) -> anyhow::Result<()> {
+    if is_vault(location)? {
+        return Err(told_occupied(
+            location,
+            "there is a vault in",
+            "back up into it, or name another folder with --vault",
+        ));
+    }
+    match std::fs::read_dir(location) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot list {}", location.display())),
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => {
+                let hint = "name an empty or a new folder with --vault";
+                Err(told_occupied(location, "no vault, but something else is in", hint))
+            }
+        },
+    }
+}
+
+fn told_occupied(location: &Path, what: &str, hint: &str) -> anyhow::Error {
+    hinted(Code::Failed, format!("{what} {} already", location.display()), hint)
+}
+
+fn no_key(location: &Path, has_password: bool) -> anyhow::Error {
+    let message = format!("no key to the vault {}", location.display());
+    let hint = match has_password {
+        true => "give the password with --password-file, --password-command or TWINKEEP_PASSWORD",
+        false => "its key is on the machine that made it; elsewhere it opens with --recovery-words-file FILE",
+    };
+    hinted(Code::WrongKey, message, hint)
+}
+
+/// The words in a frame, four in a row, numbered.
+fn framed(words: &str, location: &Path) -> String {
+    let list: Vec<&str> = words.split(' ').collect();
+    let mut text = format!("Recovery words of the vault {}\n", location.display());
+    let rule = format!("+{}+\n", "-".repeat(68));
+    text.push_str(&rule);
+    for (row, words) in list.chunks(4).enumerate() {
+        let cells: Vec<String> =
+            words.iter().enumerate().map(|(at, word)| format!("{:2}. {word:<12}", row * 4 + at + 1)).collect();
+        text.push_str(&format!("|  {:<66}|\n", cells.join("")));
+    }
+    text.push_str(&rule);
+    text.push_str(
+        "Write them down and keep them away from this machine. Whoever has them can read everything\n\
+         in the vault; without them nobody can, once the key on this machine or the password is lost.\n\
+         They are shown only now.",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_framed_and_numbered() {
+        let words = vec!["abandon"; 24].join(" ");
+        let text = framed(&words, Path::new("/v"));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1..=8].iter().all(|line| line.len() == 70), "{text}");
+        assert!(lines[7].contains("24. abandon"), "{text}");
+    }
+}

@@ -1,0 +1,333 @@
+//! `backup`: files and folders, or a stream, as a new snapshot.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+use twinkeep_engine::backup::{self, BackupOptions, BackupSummary};
+use twinkeep_engine::env::Time;
+use twinkeep_engine::id::ChunkId;
+use twinkeep_engine::source::filter::FilterOptions;
+use twinkeep_engine::vault::Vault;
+
+use super::version;
+use crate::error::{Code, told, usage};
+use crate::names::{self, SnapshotFilter, Spec};
+use crate::session::{Run, host_name};
+use crate::{parse, show, sources, stream, watch};
+
+/// What is backed up, and how.
+#[derive(Args, Debug)]
+#[command(after_help = "The first backup makes the vault and shows its recovery words.\n\n\
+    Examples:\n  \
+    twinkeep backup ~/documents /etc --exclude '*.tmp' --tag daily\n  \
+    twinkeep backup --stdin-from-command --stdin-filename all.sql -- pg_dumpall")]
+pub struct BackupArgs {
+    /// Files and folders
+    #[arg(value_name = "PATH")]
+    paths: Vec<OsString>,
+    /// Only tell what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Leave out what matches this pattern (may be repeated)
+    #[arg(short, long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Like --exclude, without regard to case
+    #[arg(long, value_name = "PATTERN")]
+    iexclude: Vec<String>,
+    /// Leave out what matches the patterns in this file, one a line; lines that begin with # are comments
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// Leave out what is in folders that a CACHEDIR.TAG marks as caches
+    #[arg(long)]
+    exclude_caches: bool,
+    /// Leave out what is in folders with a file of this name (and this beginning)
+    #[arg(long, value_name = "NAME[:BEGINNING]")]
+    exclude_if_present: Vec<String>,
+    /// Leave out files larger than this: 500K, 10M, 1.5G
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    exclude_larger_than: Option<u64>,
+    /// Obey .gitignore files
+    #[arg(long)]
+    git_ignore: bool,
+    /// Also back up the paths in this file, one a line; - is standard input
+    #[arg(long, value_name = "FILE")]
+    files_from: Vec<PathBuf>,
+    /// Also back up the paths in this file, each ended by a NUL byte; - is standard input
+    #[arg(long, value_name = "FILE")]
+    files_from_raw: Vec<PathBuf>,
+    /// Read every file, unchanged or not
+    #[arg(short, long)]
+    force: bool,
+    /// Compare with this snapshot. Default: the newest of the same machine and paths
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "force")]
+    parent: Option<OsString>,
+    /// Do not enter other file systems
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+    /// Give the snapshot these tags, separated by commas (may be repeated)
+    #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
+    tag: Vec<String>,
+    /// Give the snapshot this machine name
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// Give the snapshot this time, for information: 2026-11-01 12:30
+    #[arg(long, value_name = "TIME")]
+    time: Option<String>,
+    /// Back up what comes from standard input as one file
+    #[arg(long, conflicts_with = "paths")]
+    stdin: bool,
+    /// The name of that file
+    #[arg(long, value_name = "NAME", default_value = "stdin")]
+    stdin_filename: OsString,
+    /// Run the command after -- and back up what it prints; if it fails, nothing is kept
+    #[arg(long, conflicts_with = "stdin")]
+    stdin_from_command: bool,
+    /// Make no snapshot when nothing has changed
+    #[arg(long)]
+    skip_if_unchanged: bool,
+    /// Take files for unchanged though their inode numbers differ
+    #[arg(long)]
+    ignore_inode: bool,
+    /// Take files for unchanged though their change times differ
+    #[arg(long)]
+    ignore_ctime: bool,
+    /// Keep the times of last reading
+    #[arg(long)]
+    with_atime: bool,
+    /// Work with so many threads. Default: one a core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    read_concurrency: Option<u16>,
+}
+
+/// What is read.
+enum Wanted {
+    Paths(Vec<Vec<u8>>),
+    Stdin,
+    Command(Vec<OsString>),
+}
+
+/// Backs up.
+pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
+    let wanted = wanted(run, args)?;
+    let filter = filter(args)?;
+    // Mistakes in patterns are told before a vault is made.
+    twinkeep_engine::source::filter::Filter::new(filter.clone())
+        .map_err(|error| usage(crate::error::one_line(&error.into())))?;
+    let time = args.time.as_deref().map(|text| parse::moment(text, &run.zone)).transpose().map_err(usage)?;
+    let threads = args.read_concurrency.map(usize::from);
+    let vault = if args.dry_run { run.open()? } else { run.open_or_create(threads)? };
+    let mut options = BackupOptions {
+        paths: Vec::new(),
+        filter,
+        force: args.force,
+        parent: parent(run, args, &vault)?,
+        host: args.host.clone().unwrap_or_else(host_name),
+        user: user_name(),
+        tags: args.tag.iter().filter(|tag| !tag.is_empty()).cloned().collect(),
+        time: time.and_then(|moment| i64::try_from(moment.first.as_nanosecond()).ok()).map(Time),
+        with_atime: args.with_atime,
+        ignore_inode: args.ignore_inode,
+        ignore_ctime: args.ignore_ctime,
+        dry_run: args.dry_run,
+        skip_if_unchanged: args.skip_if_unchanged,
+        cache_dir: cache_dir(run),
+        command: command_line(std::env::args_os()),
+        program: version::program(),
+    };
+    let progress = watch::progress(&run.screen);
+    let watch = watch::Watch::begin(&run.screen, &progress)?;
+    let name = args.stdin_filename.as_bytes();
+    let done = match wanted {
+        Wanted::Paths(paths) => {
+            options.paths = paths;
+            backup::backup(&vault, &options, &progress)
+        }
+        Wanted::Stdin => {
+            let input = Box::new(stream::Input::stdin(progress.clone()));
+            backup::backup_stream(&vault, name, input, &options, &progress)
+        }
+        Wanted::Command(command) => {
+            let input = Box::new(stream::Input::command(&command, progress.clone())?);
+            backup::backup_stream(&vault, name, input, &options, &progress)
+        }
+    };
+    drop(watch);
+    if done.is_err() && progress.is_cancelled() {
+        return Err(told(Code::Interrupted, "interrupted; what was stored will not be read again next time"));
+    }
+    let summary = done.context("the backup failed")?;
+    tell(run, args, &summary)?;
+    Ok(match &summary {
+        summary if summary.unwhole > 0 => Code::Damaged,
+        summary if summary.errors > 0 => Code::Incomplete,
+        summary if summary.healed > 0 => Code::Healed,
+        _ => Code::Done,
+    })
+}
+
+fn wanted(run: &Run, args: &BackupArgs) -> anyhow::Result<Wanted> {
+    if args.stdin_from_command {
+        return match args.paths.is_empty() {
+            true => Err(usage("--stdin-from-command needs a command: … --stdin-from-command -- COMMAND")),
+            false => Ok(Wanted::Command(args.paths.clone())),
+        };
+    }
+    let has_lists = !args.files_from.is_empty() || !args.files_from_raw.is_empty();
+    if args.stdin {
+        return if has_lists { Err(usage("--stdin and --files-from exclude each other")) } else { Ok(Wanted::Stdin) };
+    }
+    let named = sources::named(&args.paths, &args.files_from, &args.files_from_raw)?;
+    if named.is_empty() {
+        return Err(usage("nothing to back up: name files or folders"));
+    }
+    let there = sources::existing(&run.screen, sources::absolute(&run.cwd(), named));
+    // What is missing counts like a source that cannot be read, and the engine counts it once it tries.
+    if there.present == 0 {
+        return Err(told(Code::Failed, "none of the paths to back up is there"));
+    }
+    Ok(Wanted::Paths(there.paths))
+}
+
+fn filter(args: &BackupArgs) -> anyhow::Result<FilterOptions> {
+    let mut excludes = args.exclude.clone();
+    for path in &args.exclude_file {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read the patterns in {}", path.display()))?;
+        excludes.extend(sources::patterns(&text));
+    }
+    Ok(FilterOptions {
+        excludes,
+        iexcludes: args.iexclude.clone(),
+        exclude_caches: args.exclude_caches,
+        exclude_if_present: args.exclude_if_present.clone(),
+        exclude_larger_than: args.exclude_larger_than,
+        one_file_system: args.one_file_system,
+        git_ignore: args.git_ignore,
+    })
+}
+
+fn parent(run: &Run, args: &BackupArgs, vault: &Vault) -> anyhow::Result<Option<ChunkId>> {
+    let Some(name) = &args.parent else { return Ok(None) };
+    let spec = Spec::parse(name, &run.zone)?;
+    if spec.path.is_some() {
+        return Err(usage("--parent names a snapshot, without a path in it"));
+    }
+    let list = run.snapshots(vault)?;
+    Ok(Some(names::find(&spec.name, &list, &SnapshotFilter::default(), &run.cwd())?.id))
+}
+
+/// Without a place for caches a backup only takes longer.
+fn cache_dir(run: &Run) -> Option<PathBuf> {
+    let made = run.cache_dir().and_then(|dir| std::fs::create_dir_all(&dir).map(|()| dir).map_err(Into::into));
+    made.map_err(|error| run.screen.warn(None, &format!("no cache: {}", crate::error::one_line(&error)))).ok()
+}
+
+/// The command line, without what may hold a password.
+fn command_line(args: impl Iterator<Item = OsString>) -> Vec<String> {
+    const SECRET: &str = "--password-command";
+    let mut hides_next = false;
+    let told = |arg: OsString| {
+        let text = arg.to_string_lossy().into_owned();
+        if std::mem::replace(&mut hides_next, text == SECRET) {
+            return "…".to_owned();
+        }
+        match text.strip_prefix(SECRET).is_some_and(|rest| rest.starts_with('=')) {
+            true => format!("{SECRET}=…"),
+            false => text,
+        }
+    };
+    args.map(told).collect()
+}
+
+fn user_name() -> String {
+    let uid = uzers::get_current_uid();
+    uzers::get_user_by_uid(uid).map_or_else(|| uid.to_string(), |user| user.name().to_string_lossy().into_owned())
+}
+
+fn tell(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Result<()> {
+    let id = summary.snapshot.map(|id| id.to_hex());
+    if run.screen.json {
+        let fields = json!({
+            "snapshot_id": id,
+            "parent": summary.parent.map(|id| id.to_hex()),
+            "dry_run": args.dry_run,
+            "files_new": summary.files_new,
+            "files_changed": summary.files_changed,
+            "files_unchanged": summary.files_unchanged,
+            "dirs_new": summary.dirs_new,
+            "dirs_changed": summary.dirs_changed,
+            "dirs_unchanged": summary.dirs_unchanged,
+            "others": summary.others,
+            "bytes_processed": summary.bytes_processed,
+            "bytes_added": summary.bytes_added,
+            "bytes_stored": summary.bytes_stored,
+            "chunks_new": summary.chunks_new,
+            "chunks_known": summary.chunks_known,
+            "errors": summary.errors,
+            "healed": summary.healed,
+            "unwhole": summary.unwhole,
+            "duration_secs": summary.duration.as_secs_f64(),
+        });
+        return run.screen.message("summary", &fields);
+    }
+    for line in lines(args, summary, run.screen.verbose) {
+        run.screen.tell(&line)?;
+    }
+    if summary.unwhole > 0 {
+        let snapshots = show::count(summary.unwhole, "snapshot");
+        run.screen.warn(None, &format!("{snapshots} in the vault still miss data; see `twinkeep check`"));
+    }
+    Ok(())
+}
+
+fn lines(args: &BackupArgs, summary: &BackupSummary, verbose: u8) -> Vec<String> {
+    let of = |new, changed, same| format!("{new} new, {changed} changed, {same} unchanged");
+    let mut lines = vec![
+        format!("files    {}", of(summary.files_new, summary.files_changed, summary.files_unchanged)),
+        format!("folders  {}", of(summary.dirs_new, summary.dirs_changed, summary.dirs_unchanged)),
+        format!(
+            "read {} in {}; {} of it new, stored as {}",
+            show::size(summary.bytes_processed),
+            show::duration(summary.duration),
+            show::size(summary.bytes_added),
+            show::size(summary.bytes_stored)
+        ),
+    ];
+    if verbose > 0 {
+        lines.push(format!("chunks   {} new, {} known", summary.chunks_new, summary.chunks_known));
+        let parent = summary.parent.map_or_else(|| "none".to_owned(), |id| show::short(&id));
+        lines.push(format!("compared with snapshot {parent}"));
+    }
+    if summary.healed > 0 {
+        lines.push(format!(
+            "{} of older snapshots made whole again",
+            show::count(summary.healed, "folder or file list")
+        ));
+    }
+    if summary.errors > 0 {
+        lines.push(format!("{} could not be read, see the warnings", show::count(summary.errors, "source")));
+    }
+    lines.push(match (&summary.snapshot, args.dry_run) {
+        (Some(id), _) => format!("snapshot {} saved", show::short(id)),
+        (None, true) => "nothing was stored: this was a dry run".to_owned(),
+        (None, false) => "nothing has changed, no snapshot was made".to_owned(),
+    });
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_stay_out_of_the_command_line() {
+        let line = |text: &str| command_line(text.split(' ').map(OsString::from)).join(" ");
+        assert_eq!(line("t --password-command x backup y"), "t --password-command … backup y");
+        assert_eq!(line("t backup --password-command=x y"), "t backup --password-command=… y");
+        assert_eq!(line("t --password-file x"), "t --password-file x");
+    }
+}

@@ -1,0 +1,156 @@
+//! `snapshots`: the list of what was backed up.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value, json};
+use twinkeep_engine::vault::SnapshotInfo;
+
+use crate::error::Code;
+use crate::names::SnapshotFilter;
+use crate::session::Run;
+use crate::show;
+
+/// Which ones, and how.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: the last two of every machine\n  twinkeep snapshots --latest 2 --group-by host")]
+pub struct SnapshotsArgs {
+    #[command(flatten)]
+    filter: SnapshotFilter,
+    /// Only the newest N of each group
+    #[arg(long, value_name = "N")]
+    latest: Option<usize>,
+    /// Group by these, separated by commas
+    #[arg(long, value_name = "WHAT,…", value_delimiter = ',')]
+    group_by: Vec<GroupBy>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum GroupBy {
+    Host,
+    Paths,
+    Tags,
+}
+
+/// What the snapshots of a group have in common, in the order of [`GroupBy`].
+type GroupKey = (Option<String>, Option<Vec<Vec<u8>>>, Option<Vec<String>>);
+
+/// Prints the list.
+pub fn run(run: &Run, args: &SnapshotsArgs) -> anyhow::Result<Code> {
+    let vault = run.open()?;
+    let cwd = run.cwd();
+    let list: Vec<SnapshotInfo> =
+        run.snapshots(&vault)?.into_iter().filter(|info| args.filter.admits(info, &cwd)).collect();
+    let groups = grouped(&list, &args.group_by, args.latest);
+    if run.screen.json {
+        for info in groups.values().flatten() {
+            run.screen.message("snapshot", &Value::Object(fields(info)))?;
+        }
+        return Ok(Code::Done);
+    }
+    let mut shown = 0;
+    for (key, infos) in &groups {
+        if !args.group_by.is_empty() {
+            run.screen.line(&group_title(key))?;
+        }
+        shown += infos.len();
+        run.screen.write_stdout(table(infos, &run.zone).as_bytes())?;
+        if !args.group_by.is_empty() {
+            run.screen.line("")?;
+        }
+    }
+    run.screen.tell(&show::count(shown as u64, "snapshot"))?;
+    Ok(Code::Done)
+}
+
+/// The snapshots by what they have in common, each group from old to new.
+fn grouped<'a>(
+    list: &'a [SnapshotInfo],
+    by: &[GroupBy],
+    latest: Option<usize>,
+) -> BTreeMap<GroupKey, Vec<&'a SnapshotInfo>> {
+    let mut groups: BTreeMap<GroupKey, Vec<&SnapshotInfo>> = BTreeMap::new();
+    for info in list {
+        let snapshot = &info.snapshot;
+        let host = by.contains(&GroupBy::Host).then(|| snapshot.host.clone());
+        let paths = by.contains(&GroupBy::Paths).then(|| sorted(&snapshot.paths));
+        let tags = by.contains(&GroupBy::Tags).then(|| sorted(&snapshot.tags));
+        groups.entry((host, paths, tags)).or_default().push(info);
+    }
+    for infos in groups.values_mut() {
+        infos.sort_by_key(|info| info.snapshot.time);
+        if let Some(latest) = latest {
+            infos.drain(..infos.len().saturating_sub(latest));
+        }
+    }
+    groups
+}
+
+fn sorted<T: Clone + Ord>(list: &[T]) -> Vec<T> {
+    let mut list = list.to_vec();
+    list.sort();
+    list
+}
+
+fn group_title((host, paths, tags): &GroupKey) -> String {
+    let shown = |paths: &Vec<Vec<u8>>| paths.iter().map(|path| show::escaped(path)).collect::<Vec<_>>().join(", ");
+    let parts = [
+        host.as_ref().map(|host| format!("host {}", show::escaped(host.as_bytes()))),
+        paths.as_ref().map(|paths| format!("paths {}", shown(paths))),
+        tags.as_ref().map(|tags| format!("tags {}", show::escaped(tags.join(",").as_bytes()))),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// The table people see; several paths stand below each other.
+fn table(infos: &[&SnapshotInfo], zone: &TimeZone) -> String {
+    let row = |info: &&SnapshotInfo| {
+        let snapshot = &info.snapshot;
+        let lines = |texts: Vec<String>| texts.join("\n");
+        vec![
+            show::short(&info.id),
+            show::local(show::timestamp(snapshot.time), zone),
+            show::escaped(snapshot.host.as_bytes()),
+            lines(snapshot.tags.iter().map(|tag| show::escaped(tag.as_bytes())).collect()),
+            lines(snapshot.paths.iter().map(|path| show::escaped(path)).collect()),
+            snapshot.totals.files.to_string(),
+            show::size(snapshot.totals.bytes),
+            if snapshot.partial { "partial".to_owned() } else { String::new() },
+        ]
+    };
+    show::table(&["ID", "Time", "Host", "Tags", "Paths", "Files", "Size", ""], infos.iter().map(row).collect(), &[5, 6])
+}
+
+/// The fields of a `snapshot` message.
+pub fn fields(info: &SnapshotInfo) -> Map<String, Value> {
+    let snapshot = &info.snapshot;
+    let totals = &snapshot.totals;
+    let mut fields = Map::new();
+    let mut put = |name: &str, value: Value| drop(fields.insert(name.into(), value));
+    put("id", info.id.to_hex().into());
+    put("short_id", show::short(&info.id).into());
+    put("time", show::timestamp(snapshot.time).to_string().into());
+    put("started", show::timestamp(snapshot.started).to_string().into());
+    put("received", show::timestamp(info.received).to_string().into());
+    put("host", snapshot.host.clone().into());
+    put("user", snapshot.user.clone().into());
+    put("tags", json!(snapshot.tags));
+    let texts: Vec<_> = snapshot.paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
+    put("paths", json!(texts));
+    if snapshot.paths.iter().any(|path| std::str::from_utf8(path).is_err()) {
+        let coded: Vec<String> = snapshot.paths.iter().map(|path| data_encoding::BASE64.encode(path)).collect();
+        put("paths_b64", json!(coded));
+    }
+    put("parent", snapshot.parent.map(|id| id.to_hex()).into());
+    put("tree", snapshot.tree.to_hex().into());
+    put("program", snapshot.program.clone().into());
+    put("partial", snapshot.partial.into());
+    put("excludes", json!(snapshot.excludes));
+    put("files", totals.files.into());
+    put("dirs", totals.dirs.into());
+    put("others", totals.others.into());
+    put("bytes", totals.bytes.into());
+    put("errors", totals.errors.into());
+    fields
+}

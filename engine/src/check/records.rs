@@ -1,0 +1,70 @@
+//! Config and keyring, both copies of each, and the chain of records.
+
+use super::Result;
+use super::findings::Findings;
+use crate::id::ChunkId;
+use crate::limits::RECORD_LEN_MAX;
+use crate::record::{Record, RecordError, RecordKind};
+use crate::vault::Vault;
+use crate::vault::config::{CONFIG_PATH, ConfigFile};
+use crate::vault::keyring::{KEYRING_PATH, LockedKeyring};
+use crate::vault::twin::COPY_SUFFIX;
+
+/// A snapshot's root and the record that names it.
+pub(super) struct Ref {
+    pub target: ChunkId,
+    pub record: String,
+}
+
+/// Reads each copy of config and keyring by itself.
+pub(super) fn twins(vault: &Vault, findings: &mut Findings) -> Result<()> {
+    twin(vault, CONFIG_PATH, RecordKind::Config, &|bytes| ConfigFile::parse(bytes).map(drop), findings)?;
+    twin(vault, KEYRING_PATH, RecordKind::Keyring, &|bytes| LockedKeyring::parse(bytes).map(drop), findings)
+}
+
+type Parse<'a> = dyn Fn(&[u8]) -> std::result::Result<(), RecordError> + 'a;
+
+fn twin(vault: &Vault, path: &str, kind: RecordKind, parse: &Parse<'_>, findings: &mut Findings) -> Result<()> {
+    let mut whole = Vec::new();
+    for path in [path.to_owned(), format!("{path}{COPY_SUFFIX}")] {
+        let bytes = match vault.local().files().read_all(&path, RECORD_LEN_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                findings.fault(path, format!("it cannot be read: {}", error.source));
+                continue;
+            }
+        };
+        match verify(vault, kind, &bytes).and_then(|()| parse(&bytes)) {
+            Ok(()) => whole.push((path, bytes)),
+            Err(error) => findings.fault(path, error.to_string()),
+        }
+    }
+    if let [(first, a), (second, b)] = &whole[..]
+        && a != b
+    {
+        findings.fault(second.clone(), format!("it differs from {first}, which it should be a copy of"));
+    }
+    Ok(())
+}
+
+/// Checksum, kind, vault and MAC of a record file.
+fn verify(vault: &Vault, kind: RecordKind, bytes: &[u8]) -> std::result::Result<(), RecordError> {
+    let parsed = Record::parse(bytes)?;
+    parsed.record.expect(kind, vault.id())?;
+    parsed.verify_mac(&|bytes| vault.keys().record_mac(bytes)).map(drop)
+}
+
+/// All refs that can be believed, checkpoints and what superseded them alike; the other records become faults.
+pub(super) fn refs(vault: &Vault, findings: &mut Findings) -> Result<Vec<Ref>> {
+    let mut damaged = Vec::new();
+    let refs = vault.refs(&mut damaged)?;
+    findings.report.records = (refs.len() + damaged.len()) as u64;
+    damaged.extend(vault.chain_faults()?);
+    for fault in damaged {
+        findings.fault(fault.file, fault.problem);
+    }
+    let named = refs
+        .into_iter()
+        .map(|(record, reference)| Ref { target: reference.target, record: format!("records/{:016x}", record.count) });
+    Ok(named.collect())
+}

@@ -1,0 +1,320 @@
+//! Failing calls: one job after the other is run while the n-th call of some kind fails. It ends in a clean error of
+//! the right class or in a success that survives a power cut, and when calls succeed again, so does everything.
+
+use crate::lab::{self, Taken, chain};
+use crate::model::{self, Model};
+use crate::tree::{Shape, SourceTree};
+use std::sync::Arc;
+use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyFiles, FaultyKvHome};
+use twinkeep_engine::files::memory::MemoryFiles;
+use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
+use twinkeep_engine::vault::{ErrorClass, Place, Vault};
+
+/// What is tried while calls fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Job {
+    /// A vault is made.
+    Create,
+    /// A vault is opened.
+    Open,
+    /// A snapshot is read.
+    Read,
+    /// A changed source is backed up.
+    Backup,
+    /// The same after a session that was cut short.
+    Adopt,
+    /// A vault whose index is gone is opened.
+    Rebuild,
+}
+
+impl Job {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Create, Self::Open, Self::Read, Self::Backup, Self::Adopt, Self::Rebuild];
+}
+
+/// How calls fail: the fault, and whether all later calls of the kind fail too.
+const FAULTS: &[(Fault, bool)] = &[
+    (Fault::Os(libc::ENOSPC), false),
+    (Fault::Os(libc::ENOSPC), true),
+    (Fault::Short(libc::ENOSPC), true),
+    (Fault::Os(libc::EIO), false),
+    (Fault::Os(libc::EIO), true),
+    (Fault::Os(libc::EMFILE), true),
+    (Fault::Late(libc::EIO), false),
+    (Fault::Os(libc::EACCES), true),
+];
+
+/// What a sweep did.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    /// Runs with a failing call.
+    pub points: usize,
+    /// Of them, those in which the job succeeded all the same.
+    pub successes: usize,
+}
+
+/// A vault with snapshots in it, as it is before each job.
+struct Base {
+    files: MemoryFiles,
+    kv: Option<Version>,
+    taken: Vec<Taken>,
+    tree: SourceTree,
+    model: Arc<Model>,
+}
+
+struct Point {
+    job: Job,
+    call: Call,
+    nth: u64,
+    fault: Fault,
+    lasting: bool,
+}
+
+/// A disk with calls that can fail.
+struct Disk {
+    files: MemoryFiles,
+    kv: MemoryKvHome,
+    faults: Faults,
+}
+
+impl Disk {
+    fn place(&self) -> Place {
+        Place {
+            files: Arc::new(FaultyFiles::new(Arc::new(self.files.clone()), self.faults.clone())),
+            kv_home: Arc::new(FaultyKvHome::new(Arc::new(self.kv.clone()), self.faults.clone())),
+        }
+    }
+
+    fn after_power_cut(&self) -> Place {
+        lab::place(self.files.crash(), self.kv.crash())
+    }
+}
+
+/// How a job ended.
+enum End {
+    /// With a snapshot that has to be there from now on, if the job makes one.
+    Done(Option<Taken>),
+    /// With an error of this class.
+    Failed(ErrorClass, String),
+}
+
+impl Base {
+    fn new(seed: u64, job: Job) -> Result<Self, String> {
+        let (files, kv) = (MemoryFiles::new(), MemoryKvHome::new());
+        let mut tree = SourceTree::new(seed, Shape::SMALL);
+        let mut taken = Vec::new();
+        if job != Job::Create {
+            let vault = lab::create(lab::place(files.clone(), kv.clone()), lab::env(seed)).map_err(|e| chain(&e))?;
+            for _ in 0..2 {
+                taken.push(lab::take(&vault, &tree, None).map_err(|error| chain(&error))?);
+                tree.change();
+            }
+        }
+        if job == Job::Adopt {
+            cut_short(&files, &kv, &tree, seed)?;
+        }
+        if job == Job::Rebuild {
+            kv.remove();
+        }
+        let model = Arc::new(model::of_disk(&tree.root()));
+        Ok(Self { files: files.copy(), kv: kv.version(), taken, tree, model })
+    }
+
+    fn disk(&self) -> Disk {
+        Disk { files: self.files.copy(), kv: MemoryKvHome::from_version(self.kv.clone()), faults: Faults::new() }
+    }
+
+    /// Runs the job from an open vault where it needs one; `arm` is called when it begins.
+    fn run(&self, disk: &Disk, job: Job, seed: u64, arm: &dyn Fn()) -> Result<End, String> {
+        let open = || lab::open(disk.place(), lab::env(seed)).map_err(|error| format!("open: {}", chain(&error)));
+        let ended = |result: Result<Vault, twinkeep_engine::vault::VaultError>| match result {
+            Ok(_) => End::Done(None),
+            Err(error) => End::Failed(error.class(), chain(&error)),
+        };
+        match job {
+            Job::Create => {
+                arm();
+                Ok(ended(lab::create(disk.place(), lab::env(seed))))
+            }
+            Job::Open | Job::Rebuild => {
+                arm();
+                Ok(ended(lab::open(disk.place(), lab::env(seed))))
+            }
+            Job::Read => {
+                let vault = open()?;
+                arm();
+                match self.taken[0].verify_honest(&vault)? {
+                    true => Ok(End::Done(None)),
+                    false => Ok(End::Failed(ErrorClass::Other, "parts cannot be read".to_owned())),
+                }
+            }
+            Job::Backup | Job::Adopt => {
+                let vault = open()?;
+                arm();
+                self.back_up(&vault)
+            }
+        }
+    }
+
+    fn back_up(&self, vault: &Vault) -> Result<End, String> {
+        match lab::backup(vault, &self.tree.path(), None) {
+            Ok(summary) => {
+                let id = summary.snapshot.ok_or("no snapshot")?;
+                let (source, model) = (self.tree.path(), self.model.clone());
+                Ok(End::Done(Some(Taken { id, source, model })))
+            }
+            Err(error) => Ok(End::Failed(error.class(), chain(&error))),
+        }
+    }
+
+    fn verify(&self, vault: &Vault, more: Option<&Taken>) -> Result<(), String> {
+        let snapshots = vault.snapshots().map_err(|error| format!("snapshots: {}", chain(&error)))?;
+        if let Some(fault) = snapshots.damaged.first() {
+            return Err(format!("{}: {}", fault.file, fault.problem));
+        }
+        for taken in self.taken.iter().chain(more) {
+            if !snapshots.list.iter().any(|info| info.id == taken.id) {
+                return Err(format!("snapshot {} is not listed", taken.id));
+            }
+            taken.verify(vault)?;
+        }
+        Ok(())
+    }
+
+    /// Tries one point; tells whether the job succeeded.
+    fn try_point(&self, point: &Point, seed: u64) -> Result<bool, String> {
+        let disk = self.disk();
+        let arm = || match point.lasting {
+            true => disk.faults.fail_from(point.call, point.nth, point.fault),
+            false => disk.faults.fail_once(point.call, point.nth, point.fault),
+        };
+        let end = self.run(&disk, point.job, seed, &arm)?;
+        let taken = match &end {
+            End::Done(taken) => taken.as_ref(),
+            End::Failed(class, error) => {
+                check_class(point, *class, error)?;
+                None
+            }
+        };
+        let done = matches!(end, End::Done(_));
+        disk.faults.clear();
+        if point.job == Job::Rebuild && done && matches!(point.fault, Fault::Os(libc::EIO) | Fault::Late(libc::EIO)) {
+            self.rebuild_again(&disk, seed)?;
+        }
+        for (place, when) in [(disk.after_power_cut(), "after a power cut"), (disk.place(), "later")] {
+            self.go_on(point.job, place, taken, done, seed).map_err(|problem| format!("{when}: {problem}"))?;
+        }
+        // What came later was acknowledged too.
+        let vault = lab::open(disk.after_power_cut(), lab::env(seed ^ 3)).map_err(|error| chain(&error))?;
+        self.verify(&vault, taken).map_err(|problem| format!("later, after a power cut: {problem}"))?;
+        Ok(done)
+    }
+
+    /// A rebuild that could not read some sectors says so and does without; once they can be read the next one has all.
+    fn rebuild_again(&self, disk: &Disk, seed: u64) -> Result<(), String> {
+        let open = || lab::open(disk.place(), lab::env(seed ^ 4)).map_err(|error| format!("open: {}", chain(&error)));
+        let vault = open()?;
+        for taken in &self.taken {
+            taken.verify_honest(&vault)?;
+        }
+        drop(vault);
+        disk.kv.remove();
+        open().map(|_| ())
+    }
+
+    /// Calls succeed again: the vault opens, or can be made; what was in it is there; the next backup is whole.
+    fn go_on(&self, job: Job, place: Place, taken: Option<&Taken>, done: bool, seed: u64) -> Result<(), String> {
+        let exists = Vault::exists(&place).map_err(|error| chain(&error))?;
+        let vault = match job == Job::Create && !done && !exists {
+            true => lab::create(place, lab::env(seed ^ 1)).map_err(|error| format!("create: {}", chain(&error)))?,
+            false => lab::open(place, lab::env(seed ^ 1)).map_err(|error| format!("open: {}", chain(&error)))?,
+        };
+        self.verify(&vault, taken)?;
+        match self.back_up(&vault)? {
+            End::Done(Some(next)) => self.verify(&vault, Some(&next)).map_err(|problem| format!("next: {problem}")),
+            End::Done(None) => Err("next: no snapshot".to_owned()),
+            End::Failed(class, error) => Err(format!("next: {class:?}: {error}")),
+        }
+    }
+}
+
+/// Leaves a session behind whose packs are written and whose rows are not.
+fn cut_short(files: &MemoryFiles, kv: &MemoryKvHome, tree: &SourceTree, seed: u64) -> Result<(), String> {
+    let disk = Disk { files: files.clone(), kv: kv.clone(), faults: Faults::new() };
+    let vault = lab::open(disk.place(), lab::env(seed ^ 2)).map_err(|error| chain(&error))?;
+    disk.faults.fail_from(Call::KvCommit, 2, Fault::Os(libc::EIO));
+    match lab::backup(&vault, &tree.path(), None) {
+        Ok(_) => Err("a backup with one commit only".to_owned()),
+        Err(_) => Ok(()),
+    }
+}
+
+fn check_class(point: &Point, class: ErrorClass, error: &str) -> Result<(), String> {
+    let full = matches!(point.fault, Fault::Os(libc::ENOSPC) | Fault::Short(libc::ENOSPC));
+    let right = match point.job {
+        // What cannot be read is reported by path.
+        Job::Read => true,
+        _ if full => class == ErrorClass::NoSpace,
+        // Nothing was found damaged or missing: calls failed.
+        _ => !matches!(class, ErrorClass::NoSpace | ErrorClass::NoVault | ErrorClass::WrongKey | ErrorClass::Usage),
+    };
+    match right {
+        true => Ok(()),
+        false => Err(format!("it is classed as {class:?}: {error}")),
+    }
+}
+
+/// Lets calls of every kind fail in a job: the first, the last, and up to `most` of each kind.
+pub fn sweep(seed: u64, job: Job, most: usize) -> Result<Counts, String> {
+    let base = Base::new(seed, job).map_err(|problem| format!("seed {seed}: {problem}"))?;
+    let disk = base.disk();
+    match base.run(&disk, job, seed, &|| disk.faults.clear())? {
+        End::Done(_) => {}
+        End::Failed(_, error) => return Err(format!("seed {seed}: {job:?} fails of itself: {error}")),
+    }
+    let mut counts = Counts::default();
+    for call in Call::ALL {
+        let calls = disk.faults.count(call);
+        let step = (calls as usize).div_ceil(most).max(1);
+        for nth in (1..=calls).step_by(step).chain((calls > 1 && step > 1).then_some(calls)) {
+            for &(fault, lasting) in FAULTS {
+                if matches!(fault, Fault::Short(_)) && call != Call::Append {
+                    continue;
+                }
+                let point = Point { job, call, nth, fault, lasting };
+                let done = base.try_point(&point, seed).map_err(|problem| {
+                    let from = if lasting { " and all later ones" } else { "" };
+                    format!("seed {seed}, {job:?}, {call:?} {nth} of {calls}{from} fails with {fault:?}: {problem}")
+                })?;
+                counts.points += 1;
+                counts.successes += usize::from(done);
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// Lets one sync after the other fail for good: what it should have written is lost, and later syncs say nothing of
+/// it. Nothing of that may be believed by a later session.
+pub fn lost_syncs(seed: u64) -> Result<usize, String> {
+    let base = Base::new(seed, Job::Backup).map_err(|problem| format!("seed {seed}: {problem}"))?;
+    for nth in 1.. {
+        let disk = base.disk();
+        let lose = || disk.files.lose_sync(nth);
+        let told = |problem| format!("seed {seed}, what sync {nth} of a backup should have written is lost: {problem}");
+        if let End::Done(_) = base.run(&disk, Job::Backup, seed, &lose)? {
+            return Ok(nth as usize - 1);
+        }
+        base.go_on(Job::Backup, disk.place(), None, false, seed).map_err(told)?;
+        base.go_on(Job::Backup, disk.after_power_cut(), None, false, seed ^ 8).map_err(told)?;
+        let vault = lab::open(disk.after_power_cut(), lab::env(seed ^ 3)).map_err(|error| chain(&error))?;
+        for info in vault.snapshots().map_err(|error| chain(&error))?.list {
+            let reading = model::of_snapshot(&vault, &info.id, &base.tree.path());
+            if let Some((path, error)) = reading.errors.first() {
+                let path = String::from_utf8_lossy(path);
+                return Err(told(format!("after a power cut {path:?} cannot be read: {error}")));
+            }
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,262 @@
+//! The command from outside: exit codes, what stands on its two outputs, and the flow of a first day.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A person with an empty home.
+struct Home(tempfile::TempDir);
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twinkeep-under-test"));
+        command.env_clear().env("HOME", self.0.path()).env("TZ", "UTC").env("PATH", "/usr/bin:/bin");
+        command.current_dir(self.0.path()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        ran(self.command(args).output().unwrap())
+    }
+
+    fn run_with(&self, args: &[&str], vars: &[(&str, &str)]) -> Ran {
+        ran(self.command(args).envs(vars.iter().copied()).output().unwrap())
+    }
+
+    /// Runs and expects an exit code.
+    fn expect(&self, code: i32, args: &[&str]) -> Ran {
+        let ran = self.run(args);
+        assert_eq!(ran.code, Some(code), "{args:?}\n{}\n{}", ran.out, ran.err);
+        ran
+    }
+}
+
+fn ran(output: Output) -> Ran {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Every line an object whose type comes first.
+fn messages(text: &str) -> Vec<Value> {
+    let message = |line: &str| {
+        assert!(line.starts_with("{\"message_type\":\""), "{line}");
+        serde_json::from_str(line).unwrap()
+    };
+    text.lines().map(message).collect()
+}
+
+fn types(text: &str) -> Vec<String> {
+    messages(text).iter().map(|message| message["message_type"].as_str().unwrap().to_owned()).collect()
+}
+
+fn has_mode(path: &Path, bits: u32) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).unwrap().permissions().mode() & 0o777 == bits
+}
+
+#[test]
+fn a_first_backup_needs_nothing_and_shows_the_words_once() {
+    let home = Home::new();
+    home.write("docs/a", "hello");
+    let first = home.expect(0, &["backup", "docs"]);
+    assert!(first.err.contains("Recovery words") && first.err.contains("24. "), "{}", first.err);
+    assert!(first.out.contains("1 new, 0 changed") && first.out.contains("saved"), "{}", first.out);
+    let second = home.expect(0, &["backup", "docs", "--tag", "x,y"]);
+    assert!(!second.err.contains("Recovery words"), "{}", second.err);
+    let keys = home.path(".config/twinkeep/keys");
+    assert!(has_mode(&keys, 0o700));
+    let files: Vec<_> = fs::read_dir(&keys).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() == 1 && has_mode(&files[0], 0o600), "{files:?}");
+    let list = home.expect(0, &["snapshots"]).out;
+    assert!(list.contains("docs") && list.contains("2 snapshots"), "{list}");
+    assert_eq!(messages(&home.expect(0, &["snapshots", "--json", "--tag", "y"]).out).len(), 1);
+    // The words alone open it elsewhere; without them nothing does.
+    let frame = first.err.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'));
+    home.write("words", &frame.collect::<Vec<_>>().join("\n"));
+    fs::remove_file(&files[0]).unwrap();
+    assert!(home.expect(12, &["snapshots"]).err.contains("hint: "));
+    home.expect(0, &["snapshots", "--recovery-words-file", "words"]);
+}
+
+#[test]
+fn what_is_wrong_has_a_code() {
+    let home = Home::new();
+    home.write("docs/a", "hello");
+    home.write("taken/b", "x");
+    home.write("password", "secret\n");
+    home.write("wrong", "other\n");
+    assert!(home.expect(10, &["snapshots"]).err.contains("hint: "));
+    home.expect(2, &["frobnicate"]);
+    home.expect(2, &["-r", "s3://bucket/x", "snapshots"]);
+    home.expect(2, &["-r", "twinkeep://host", "backup", "docs"]);
+    home.expect(2, &["backup"]);
+    home.expect(2, &["backup", "docs", "-e", "a/../b"]);
+    assert!(!home.path(".local").exists(), "a wrong pattern must not make a vault");
+    home.expect(1, &["-r", "taken", "backup", "docs"]);
+    home.expect(0, &["-r", "v", "init", "--password-file", "password"]);
+    home.expect(1, &["-r", "v", "init"]);
+    home.expect(0, &["-r", "v", "backup", "docs", "--password-file", "password"]);
+    home.expect(12, &["-r", "v", "snapshots", "--password-file", "wrong"]);
+    home.expect(12, &["-r", "v", "snapshots", "--password-command", "false"]);
+    home.expect(0, &["-r", "v", "snapshots", "--password-command", "cat password"]);
+    let env = |word| home.run_with(&["-r", "v", "snapshots"], &[("TWINKEEP_PASSWORD", word)]).code;
+    assert_eq!((env("secret"), env("other")), (Some(0), Some(12)));
+    home.expect(1, &["-r", "v", "backup", "nowhere", "--password-file", "password"]);
+    let some = home.expect(3, &["-r", "v", "backup", "nowhere", "docs", "--password-file", "password"]);
+    assert!(some.err.contains("warning") && some.out.contains("saved"), "{}{}", some.out, some.err);
+    home.expect(0, &["-r", "open", "init", "--no-encryption"]);
+    home.expect(0, &["-r", "open", "backup", "docs"]);
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    let home = Home::new();
+    home.write("docs/a", "hello");
+    let first = home.expect(0, &["--json", "backup", "docs"]);
+    assert_eq!(types(&first.out), ["recovery_words", "initialized", "summary"]);
+    assert_eq!(first.err, "");
+    let summary = &messages(&first.out)[2];
+    assert_eq!((summary["files_new"].as_u64(), summary["errors"].as_u64()), (Some(1), Some(0)));
+    let partly = home.expect(3, &["backup", "docs", "nowhere", "--json"]);
+    assert_eq!(types(&partly.out), ["warning", "summary"]);
+    let list = messages(&home.expect(0, &["snapshots", "--json"]).out);
+    assert_eq!(list.len(), 2);
+    assert_eq!(list[0]["id"], summary["snapshot_id"]);
+    let failed = home.expect(10, &["--json", "-r", "none", "snapshots"]);
+    assert_eq!((types(&failed.err), failed.out.as_str()), (vec!["exit_error".to_owned()], ""));
+    assert_eq!(messages(&failed.err)[0]["code"], 10);
+    assert_eq!(types(&home.expect(2, &["--json", "frobnicate"]).err), ["exit_error"]);
+    assert_eq!(types(&home.expect(0, &["version", "--json"]).out), ["version"]);
+}
+
+#[test]
+fn a_stream_is_kept_whole_or_not_at_all() {
+    let home = Home::new();
+    home.write("x", "x");
+    home.expect(0, &["backup", "x"]);
+    let mut child =
+        home.command(&["backup", "--stdin", "--stdin-filename", "list"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"one\ntwo\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    home.expect(0, &["backup", "--stdin-from-command", "--", "echo", "three"]);
+    let failed = home.expect(1, &["backup", "--stdin-from-command", "--", "sh", "-c", "echo half; exit 3"]);
+    assert!(failed.err.contains("exit status: 3"), "{}", failed.err);
+    assert_eq!(messages(&home.expect(0, &["snapshots", "--json"]).out).len(), 3);
+}
+
+#[test]
+fn config_file_and_environment_count() {
+    let home = Home::new();
+    home.write("docs/a", "hello");
+    home.write(".config/twinkeep/config.toml", "vault = \"v\"\n[backup]\ntag = [\"daily\"]\n");
+    home.expect(0, &["backup", "docs"]);
+    assert!(home.path("v").is_dir());
+    let list = messages(&home.expect(0, &["snapshots", "--json"]).out);
+    assert_eq!(list[0]["tags"][0], "daily");
+    assert_eq!(home.run_with(&["snapshots"], &[("TWINKEEP_VAULT", "w")]).code, Some(10));
+    home.write("bad.toml", "[backup]\nexlude = []\n");
+    assert!(home.expect(2, &["--config", "bad.toml", "snapshots"]).err.contains("`exlude`"));
+}
+
+#[test]
+fn pages_and_completions_are_made() {
+    let home = Home::new();
+    home.expect(0, &["man", "pages"]);
+    let pages = fs::read_dir(home.path("pages")).unwrap().count();
+    assert!(pages > 5 && home.path("pages/twinkeep-backup.1").exists(), "{pages}");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(home.expect(0, &["completions", shell]).out.contains("backup"));
+    }
+}
+
+#[test]
+fn what_was_backed_up_is_listed_found_dumped_and_restored() {
+    let home = Home::new();
+    home.write("docs/a.txt", "hello");
+    home.write("docs/deep/b.txt", &"line\n".repeat(100_000));
+    std::os::unix::fs::symlink("a.txt", home.path("docs/link")).unwrap();
+    fs::hard_link(home.path("docs/deep/b.txt"), home.path("docs/deep/same")).unwrap();
+    home.expect(0, &["backup", "docs"]);
+    let docs = home.path("docs").to_str().unwrap().to_owned();
+    let place = format!("latest:{docs}");
+
+    let top = home.expect(0, &["ls", &place]).out;
+    assert_eq!(top, format!("{docs}/a.txt\n{docs}/deep\n{docs}/link\n"));
+    let all = home.expect(0, &["ls", "-l", "--recursive", &place]).out;
+    assert!(all.lines().count() == 5 && all.contains(" -> a.txt") && all.contains("drwx"), "{all}");
+    assert_eq!(types(&home.expect(0, &["ls", "--json", &place]).out), ["snapshot", "node", "node", "node"]);
+    assert!(home.expect(1, &["ls", "latest:/nowhere"]).err.contains("nowhere"));
+    home.expect(2, &["ls", "yesterday"]);
+
+    let found = home.expect(0, &["find", "-q", "*.txt", "--size", "-1K"]).out;
+    assert_eq!(found, format!("{docs}/a.txt\n"));
+    assert_eq!(
+        home.expect(0, &["find", "-q", "--iname", "B.TXT", "--newer", "1d"]).out,
+        format!("{docs}/deep/b.txt\n")
+    );
+    assert_eq!(home.expect(0, &["find", "-q", "*.txt", "--older", "1d"]).out, "");
+    assert_eq!(types(&home.expect(0, &["find", "--json", "link", "--type", "l", "-s", "latest"]).out), ["match"]);
+
+    assert_eq!(home.expect(0, &["dump", "latest", &format!("{docs}/a.txt")]).out, "hello");
+    assert!(home.expect(2, &["dump", &place]).err.contains("--archive"));
+    home.expect(0, &["dump", &place, "--archive", "tar", "-o", "docs.tar"]);
+    home.expect(0, &["dump", &place, "--archive", "zip", "-o", "docs.zip"]);
+    assert!(fs::read(home.path("docs.zip")).unwrap().starts_with(b"PK"));
+    fs::create_dir(home.path("from_tar")).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["-x", "-f"]).arg(home.path("docs.tar")).current_dir(home.path("from_tar"));
+    assert!(tar.status().unwrap().success());
+    same_docs(&home.path("from_tar"));
+
+    assert!(home.expect(2, &["restore", "latest"]).err.contains("--target"));
+    home.expect(0, &["restore", &place, "--target", "back", "--verify"]);
+    same_docs(&home.path("back"));
+    home.expect(0, &["restore", "latest", "--target", "whole", "--json"]);
+    same_docs(&home.path("whole").join(docs.trim_start_matches('/')));
+    let again = home.expect(0, &["restore", &place, "--target", "back", "--overwrite", "if-changed", "--json"]);
+    assert_eq!(messages(&again.out).last().unwrap()["bytes_written"], 0, "{}", again.out);
+    home.expect(0, &["restore", &format!("{place}/a.txt"), "--target", "one"]);
+    assert_eq!(fs::read(home.path("one/a.txt")).unwrap(), b"hello");
+}
+
+/// The folder holds what the test above made.
+fn same_docs(folder: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(fs::read(folder.join("a.txt")).unwrap(), b"hello");
+    assert_eq!(fs::read(folder.join("deep/same")).unwrap(), "line\n".repeat(100_000).as_bytes());
+    assert_eq!(fs::read_link(folder.join("link")).unwrap(), Path::new("a.txt"));
+    assert_eq!(fs::metadata(folder.join("deep/b.txt")).unwrap().nlink(), 2);
+}
+
+#[test]
+fn a_stream_comes_back() {
+    let home = Home::new();
+    home.expect(0, &["backup", "--stdin-from-command", "--stdin-filename", "list", "--", "printf", "one\\ntwo\\n"]);
+    assert_eq!(home.expect(0, &["dump", "latest", "list"]).out, "one\ntwo\n");
+    let mut child = home.command(&["dump", "latest:/list"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().code().is_some(), "a closed pipe is no crash");
+}
