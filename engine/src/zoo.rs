@@ -30,6 +30,7 @@ pub const BUGS: &[(&str, &str)] = &[
     ("record-before-rows", "the snapshot record is written before the index rows"),
     ("record-not-synced", "a record is renamed into place without being synced"),
     ("kind-not-in-id", "leaves and branches are named under one key"),
+    ("header-not-sealed", "kind, ids and all else in a frame's header is left out of the associated data"),
     ("swallow-write-error", "a failed append to a pack is taken for a success"),
     ("trust-cache", "an unchanged folder is used again without asking the store whether it still has it"),
     ("skip-chunk-check", "restore hands out bytes without comparing them with their name"),

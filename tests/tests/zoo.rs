@@ -1,6 +1,11 @@
 //! Every planted bug is seen by a run that is clean without it: so the runs can see.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use twinkeep_engine::crypto::{DataKey, Salts, Suite, VaultKeys, VaultSecret, wrap};
+use twinkeep_engine::env::SeededEntropy;
+use twinkeep_engine::frame::{DataKeys, FrameBuilder, Opener, SealKeys, Sealer};
+use twinkeep_engine::id::{Kind, SessionId, VaultId};
 use twinkeep_engine::zoo::{BUGS, plant};
 use twinkeep_tests::crash::{self, Budget};
 use twinkeep_tests::damage::{self, Base};
@@ -10,6 +15,7 @@ use twinkeep_tests::faults::{self, Job};
 type Run = fn() -> Result<(), String>;
 
 const RUNS: &[(&str, Run)] = &[
+    ("a header is sealed", header_is_sealed),
     ("a leaf is no branch", || damage::a_leaf_is_no_branch(3)),
     ("rows that lie", || damage::rows_that_lie(3)),
     ("expelled meanwhile", || damage::expelled_meanwhile(3)),
@@ -24,6 +30,35 @@ const RUNS: &[(&str, Run)] = &[
 fn power_cuts() -> Result<(), String> {
     let budget = Budget { states: 8, again_one_in: 60, entry_one_in: 1 };
     crash::run(3, budget).map(|_| ())
+}
+
+/// A frame whose header says another session does not open, although everything else about it fits.
+fn header_is_sealed() -> Result<(), String> {
+    const SESSION_AT: usize = 40;
+    let keys = Arc::new(VaultKeys::derive(&VaultSecret::from_bytes(&[3; 32]), VaultId([4; 16])));
+    let entropy = Arc::new(SeededEntropy::new(5));
+    let data_key = DataKey::random(&*entropy);
+    let (generation, public) = keys.newest();
+    let seal = SealKeys {
+        suite: Suite::Aes256Gcm,
+        wrapped: wrap::wrap(public, &data_key, &keys.vault(), &*entropy),
+        data_key: Arc::new(data_key),
+        generation,
+        vault: keys.vault(),
+        session: SessionId([6; 16]),
+    };
+    let mut builder = FrameBuilder::new(Kind::Leaf);
+    builder.push(keys.leaf_id(b"content"), &[], b"content");
+    let mut sealer = Sealer::new(seal, Salts::new(entropy), 1).map_err(|error| error.to_string())?;
+    let frame = sealer.seal(&mut builder).bytes;
+    let mut opener = Opener::new(Arc::new(DataKeys::new(keys))).map_err(|error| error.to_string())?;
+    opener.open(&mut frame.clone()).map_err(|error| format!("as it was sealed: {error}"))?;
+    let mut changed = frame;
+    changed[SESSION_AT] ^= 1;
+    match opener.open(&mut changed) {
+        Ok(_) => Err("a frame opens that claims another session".to_owned()),
+        Err(_) => Ok(()),
+    }
 }
 
 #[test]

@@ -58,6 +58,9 @@ pub struct BackupOptions {
     pub dry_run: bool,
     /// Make no snapshot when it would equal its parent.
     pub skip_if_unchanged: bool,
+    /// Folders that are kept as empty ones, as (device, inode): the vault itself and its cache, which would otherwise
+    /// be backed up while they change.
+    pub own_dirs: Vec<(u64, u64)>,
     /// Folder of the stat cache; no cache if none.
     pub cache_dir: Option<PathBuf>,
     /// Command line, kept in the snapshot.

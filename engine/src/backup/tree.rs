@@ -301,7 +301,8 @@ impl<'a> Worker<'a> {
             (None, Scope::All) => Some(Arc::new(*stat)),
             (None, Scope::Only(_)) => None,
         };
-        if source.as_ref().is_some_and(|source| self.shared.filter.stops_at(source, stat)) {
+        let is_own = self.shared.options.own_dirs.contains(&stat.identity());
+        if is_own || source.as_ref().is_some_and(|source| self.shared.filter.stops_at(source, stat)) {
             scope = Scope::Only(BTreeMap::new());
         }
         let (same_stat, tree) = match job.known(self.shared, at, name) {

@@ -122,7 +122,7 @@ impl Sealer {
         header.frame_len = (header_len + body.len() + self.keys.suite.overhead()) as u32;
         let mut bytes = Vec::with_capacity(header.frame_len as usize);
         header.write(&mut bytes);
-        let clear = bytes.clone();
+        let clear = super::sealed_with(&bytes).to_vec();
         bytes.extend_from_slice(&body);
         self.keys.suite.seal(&self.keys.data_key, &salt, &clear, &mut bytes, header_len);
         SealedFrame { id: frame_id(&bytes), header, bytes }

@@ -127,7 +127,7 @@ impl Opener {
             Suite::Plain => sealed,
             Suite::Aes256Gcm | Suite::ChaCha20Poly1305 => {
                 let key = self.keys.get(&header)?;
-                header.suite.open(&key, &header.salt, clear, sealed)?
+                header.suite.open(&key, &header.salt, super::sealed_with(clear), sealed)?
             }
         };
         let (ends, plain) = self.inflate(&header, body)?;
