@@ -77,7 +77,9 @@ mod tests {
         let base = fs::canonicalize(folder.path()).unwrap();
         fs::create_dir_all(base.join("real/dir")).unwrap();
         fs::write(base.join("real/file"), "x").unwrap();
-        for (target, link) in [("real", "link"), ("real/dir", "deep"), ("nowhere", "dangling"), ("real/file", "to-file")] {
+        for (target, link) in
+            [("real", "link"), ("real/dir", "deep"), ("nowhere", "dangling"), ("real/file", "to-file")]
+        {
             std::os::unix::fs::symlink(target, base.join(link)).unwrap();
         }
         let base = base.as_os_str().as_bytes();

@@ -252,6 +252,73 @@ fn same_docs(folder: &Path) {
 }
 
 #[test]
+fn a_source_may_lie_behind_a_link() {
+    let home = Home::new();
+    home.write("real/dir/file", "hello");
+    for (target, link) in [("real", "link"), ("real/dir", "to-dir")] {
+        std::os::unix::fs::symlink(target, home.path(link)).unwrap();
+    }
+    let real = fs::canonicalize(home.path("real/dir")).unwrap();
+    let file = format!("latest:{}/file", real.display());
+    for path in ["link/dir", "to-dir/", "to-dir/file", "to-dir/../dir", "to-dir/."] {
+        home.expect(0, &["backup", path]);
+        assert_eq!(home.expect(0, &["dump", &file]).out, "hello", "{path}");
+        let list = home.expect(0, &["snapshots", "--json", "--path", path]).out;
+        assert!(!list.is_empty(), "{path}");
+    }
+    // A link that is named itself is backed up as a link.
+    home.expect(0, &["backup", "to-dir"]);
+    let links = home.expect(0, &["find", "-q", "to-dir", "--type", "l", "-s", "latest"]).out;
+    assert_eq!(links.lines().count(), 1, "{links}");
+}
+
+#[test]
+fn a_vault_that_may_only_be_read_is_read() {
+    let home = Home::new();
+    home.write("docs/a", &"hello ".repeat(50_000));
+    home.write("password", "secret");
+    home.expect(0, &["-r", "v", "init", "--password-file", "password"]);
+    home.expect(0, &["-r", "v", "backup", "docs", "--password-file", "password"]);
+    for has_index in [true, false] {
+        if !has_index {
+            fs::remove_dir_all(home.path("v/index")).unwrap();
+        }
+        let Some(mount) = ReadOnly::mount(&home.path("v")) else {
+            eprintln!("skipped: no read-only mounts here");
+            return;
+        };
+        let place = format!("latest:{}", fs::canonicalize(home.path("docs")).unwrap().display());
+        let target = format!("back-{has_index}");
+        let key = ["--password-file", "password"];
+        home.expect(0, &[&["-r", "v", "restore", &place, "--target", &target], &key[..]].concat());
+        assert_eq!(fs::read(home.path(&target).join("a")).unwrap(), "hello ".repeat(50_000).as_bytes());
+        home.expect(0, &[&["-r", "v", "check", "--read-data"], &key[..]].concat());
+        home.expect(13, &[&["-r", "v", "backup", "docs"], &key[..]].concat());
+        drop(mount);
+    }
+}
+
+/// A folder mounted onto itself so that nobody may write to it, until dropped.
+struct ReadOnly(PathBuf);
+
+impl ReadOnly {
+    fn mount(path: &Path) -> Option<Self> {
+        let mount =
+            |args: &[&str]| Command::new("mount").args(args).arg(path).output().ok().filter(|out| out.status.success());
+        mount(&["--bind", path.to_str()?])?;
+        let mounted = Self(path.to_owned());
+        mount(&["-o", "remount,ro,bind"])?;
+        Some(mounted)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
 fn a_stream_comes_back() {
     let home = Home::new();
     home.expect(0, &["backup", "--stdin-from-command", "--stdin-filename", "list", "--", "printf", "one\\ntwo\\n"]);
