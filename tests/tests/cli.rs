@@ -99,6 +99,8 @@ fn a_first_backup_needs_nothing_and_shows_the_words_once() {
     fs::remove_file(&files[0]).unwrap();
     assert!(home.expect(12, &["snapshots"]).err.contains("hint: "));
     home.expect(0, &["snapshots", "--recovery-words-file", "words"]);
+    home.write("screen", &first.err);
+    home.expect(0, &["snapshots", "--recovery-words-file", "screen"]);
 }
 
 #[test]
@@ -240,6 +242,29 @@ fn what_was_backed_up_is_listed_found_dumped_and_restored() {
     assert_eq!(messages(&again.out).last().unwrap()["bytes_written"], 0, "{}", again.out);
     home.expect(0, &["restore", &format!("{place}/a.txt"), "--target", "one"]);
     assert_eq!(fs::read(home.path("one/a.txt")).unwrap(), b"hello");
+}
+
+#[test]
+fn archives_keep_odd_names_and_early_times() {
+    use std::os::unix::{ffi::OsStrExt, fs::MetadataExt};
+    let home = Home::new();
+    home.write("docs/old", "x");
+    for name in [b"odd \xff", b"odd \xfe"] {
+        fs::write(home.path("docs").join(std::ffi::OsStr::from_bytes(name)), name).unwrap();
+    }
+    let early = std::time::SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(315_619_200);
+    fs::File::options().append(true).open(home.path("docs/old")).unwrap().set_modified(early).unwrap();
+    home.expect(0, &["backup", "docs"]);
+    let place = format!("latest:{}", fs::canonicalize(home.path("docs")).unwrap().display());
+    home.expect(0, &["dump", &place, "--archive", "tar", "-o", "docs.tar"]);
+    fs::create_dir(home.path("out")).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["-x", "-f"]).arg(home.path("docs.tar")).current_dir(home.path("out"));
+    assert!(tar.status().unwrap().success());
+    assert_eq!(fs::metadata(home.path("out/old")).unwrap().mtime(), -315_619_200);
+    assert_eq!(fs::read(home.path("out").join(std::ffi::OsStr::from_bytes(b"odd \xff"))).unwrap(), b"odd \xff");
+    let zip = home.expect(0, &["dump", &place, "--archive", "zip", "-o", "docs.zip"]);
+    assert!(zip.err.contains("odd %FF") && zip.err.contains("odd %FE"), "{}", zip.err);
 }
 
 /// The folder holds what the test above made.
