@@ -115,6 +115,7 @@ fn what_is_wrong_has_a_code() {
     home.expect(2, &["-r", "s3://bucket/x", "snapshots"]);
     home.expect(2, &["-r", "twinkeep://host", "backup", "docs"]);
     home.expect(2, &["backup"]);
+    home.expect(2, &["backup", ""]);
     home.expect(2, &["backup", "docs", "-e", "a/../b"]);
     assert!(!home.path(".local").exists(), "a wrong pattern must not make a vault");
     home.expect(1, &["-r", "taken", "backup", "docs"]);
@@ -181,6 +182,23 @@ fn config_file_and_environment_count() {
     assert_eq!(home.run_with(&["snapshots"], &[("TWINKEEP_VAULT", "w")]).code, Some(10));
     home.write("bad.toml", "[backup]\nexlude = []\n");
     assert!(home.expect(2, &["--config", "bad.toml", "snapshots"]).err.contains("`exlude`"));
+}
+
+#[test]
+fn a_list_that_lacks_snapshots_says_so() {
+    let home = Home::new();
+    home.write("docs/a", "hello");
+    home.expect(0, &["-r", "v", "init", "--no-encryption"]);
+    for _ in 0..3 {
+        home.expect(0, &["-r", "v", "backup", "docs"]);
+    }
+    fs::remove_file(home.path("v/records/0000000000000002")).unwrap();
+    for verb in [&["snapshots"][..], &["stats"], &["find", "a"]] {
+        let ran = home.expect(18, &[&["-r", "v"], verb].concat());
+        assert!(ran.err.contains("0000000000000002, is gone"), "{}", ran.err);
+    }
+    // What is there is given back as before.
+    home.expect(0, &["-r", "v", "restore", "latest", "--target", "back"]);
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn first_frame(bytes: &[u8]) -> (usize, usize) {
 }
 
 /// Names a frame, and the directory of its pack, as if they had been written so.
-fn rename_first_frame(bytes: &mut Vec<u8>) {
+fn rename_first_frame(bytes: &mut [u8]) {
     let (at, len) = first_frame(bytes);
     let name = *blake3::hash(&bytes[at..at + len]).as_bytes();
     bytes[at + len..at + len + 32].copy_from_slice(&name);
