@@ -2,6 +2,15 @@
 
 use std::fmt;
 
+/// Value of a lower-case hex digit. Capitals are refused: an id, and a file named by it, has one spelling.
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
 macro_rules! byte_id {
     ($(#[$doc:meta])* $name:ident, $len:expr) => {
         $(#[$doc])*
@@ -30,9 +39,7 @@ macro_rules! byte_id {
                 }
                 let mut bytes = [0; $len];
                 for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-                    let high = char::from(pair[0]).to_digit(16)?;
-                    let low = char::from(pair[1]).to_digit(16)?;
-                    *byte = (high * 16 + low) as u8;
+                    *byte = digit(pair[0])? * 16 + digit(pair[1])?;
                 }
                 Some(Self(bytes))
             }
@@ -102,7 +109,7 @@ mod tests {
     fn hex_round_trips_and_refuses_the_rest() {
         let id = SessionId([0xa5; 16]);
         assert_eq!(SessionId::from_hex(&id.to_hex()), Some(id));
-        for bad in ["", "a5", &"g0".repeat(16), &"é5".repeat(16), &"a5".repeat(17)] {
+        for bad in ["", "a5", &"g0".repeat(16), &"é5".repeat(16), &"a5".repeat(17), &"A5".repeat(16)] {
             assert_eq!(SessionId::from_hex(bad), None, "{bad}");
         }
     }

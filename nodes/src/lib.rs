@@ -1,1 +1,15 @@
-//! nodes
+//! The machines of a Twinkeep office. Nothing of it exists yet: this page is the map of what comes, so that what is
+//! written for one machine today leaves room for it.
+//!
+//! | module | role |
+//! |---|---|
+//! | `transport` | Cap'n Proto RPC over TLS, keys of both sides checked against the company's list of machines |
+//! | `tracker` | which machines there are and which of them holds what; chooses where second copies go |
+//! | `host` | keeps every frame; the only one that deletes |
+//! | `terminal` | a PC: its own store of second copies, its backups, its schedule |
+//! | `drive` | snapshots and live files as a mounted drive |
+//! | `web` | what the office looks like, in a browser |
+//!
+//! What holds for all of them: decisions are functions from a view and an event to actions, without sockets, clocks
+//! or threads, so that a whole office runs in one test; and all bytes go through the engine's stores, which admit only
+//! what is whole.

@@ -3,12 +3,13 @@
 
 use crate::lab::{self, Taken, chain};
 use crate::model::{self, Model};
-use crate::tree::{Shape, SourceTree};
+use crate::tree::{Shape, SourceTree, copy_folder};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use twinkeep_engine::check::{CheckOptions, check};
 use twinkeep_engine::env::{Dice, Env, Executor};
 use twinkeep_engine::files::crash::{CrashState, Replay};
 use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyFiles, FaultyKvHome};
@@ -16,6 +17,7 @@ use twinkeep_engine::files::memory::MemoryFiles;
 use twinkeep_engine::files::record::{Log, RecordingFiles, RecordingKvHome, record};
 use twinkeep_engine::id::ChunkId;
 use twinkeep_engine::kv::memory::MemoryKvHome;
+use twinkeep_engine::progress::Progress;
 use twinkeep_engine::vault::{Place, Vault, VaultError};
 
 /// What is acknowledged once a vault is made.
@@ -24,6 +26,8 @@ const VAULT: &str = "vault";
 /// Everything that happened, and what has to come out of it.
 pub struct History {
     log: Log,
+    /// The first entry to be tried.
+    from: usize,
     /// Acknowledged and listed snapshots by id.
     taken: BTreeMap<ChunkId, Taken>,
     /// What was in a source at some backup, acknowledged or not.
@@ -70,6 +74,28 @@ struct Recorder {
 }
 
 impl Recorder {
+    fn new(seed: u64) -> (Self, tempfile::TempDir) {
+        let (files, kv, log) = record(MemoryFiles::new(), MemoryKvHome::new());
+        let scratch = tempfile::Builder::new().prefix("twinkeep-crash-").tempdir().expect("a scratch folder");
+        let recorder = Self {
+            files,
+            kv,
+            log,
+            seed,
+            vaults: 0,
+            taken: BTreeMap::new(),
+            seen: Vec::new(),
+            caches: Vec::new(),
+            scratch: scratch.path().to_path_buf(),
+        };
+        (recorder, scratch)
+    }
+
+    fn end(self, from: usize, tree: SourceTree, scratch: tempfile::TempDir) -> History {
+        let Self { log, taken, seen, caches, .. } = self;
+        History { log, from, taken, seen, tree, caches, _scratch: scratch }
+    }
+
     fn env(&mut self) -> Env {
         self.vaults += 1;
         lab::env(self.seed.wrapping_mul(1000).wrapping_add(self.vaults))
@@ -166,19 +192,7 @@ impl Executor for Between {
 impl History {
     /// Makes a vault and backs up changing sources: alone, beside another process, cut short, and again.
     pub fn record(seed: u64) -> Result<Self, String> {
-        let (files, kv, log) = record(MemoryFiles::new(), MemoryKvHome::new());
-        let scratch = tempfile::Builder::new().prefix("twinkeep-crash-").tempdir().expect("a scratch folder");
-        let mut recorder = Recorder {
-            files,
-            kv,
-            log,
-            seed,
-            vaults: 0,
-            taken: BTreeMap::new(),
-            seen: Vec::new(),
-            caches: Vec::new(),
-            scratch: scratch.path().to_path_buf(),
-        };
+        let (mut recorder, scratch) = Recorder::new(seed);
         let mut tree = SourceTree::new(seed, Shape::SMALL);
         let other = SourceTree::new(seed ^ 0xff, Shape { files: 8, wide: 0, len_max: 4 << 10 });
         let (place, env) = (recorder.place(), recorder.env());
@@ -203,8 +217,24 @@ impl History {
         recorder.take(&vault, &tree)?;
         recorder.cut_short(&tree, Call::Sync, 1, Fault::Os(libc::EIO))?;
         drop(vault);
-        let Recorder { log, taken, seen, caches, .. } = recorder;
-        Ok(Self { log, taken, seen, tree, caches, _scratch: scratch })
+        Ok(recorder.end(0, tree, scratch))
+    }
+
+    /// A record put in place by a process that ended before it was durable, and the next one behind it. Only the end
+    /// is to be tried.
+    pub fn record_loose_record(seed: u64) -> Result<Self, String> {
+        let (mut recorder, scratch) = Recorder::new(seed);
+        let mut tree = SourceTree::new(seed, Shape { files: 4, wide: 0, len_max: 2048 });
+        let (place, env) = (recorder.place(), recorder.env());
+        let vault = lab::create(place, env).map_err(|error| format!("create: {}", chain(&error)))?;
+        recorder.log.ack(VAULT);
+        recorder.take(&vault, &tree)?;
+        tree.change();
+        recorder.cut_short(&tree, Call::Rename, 1, Fault::Late(libc::EIO))?;
+        recorder.take(&vault, &tree)?;
+        drop(vault);
+        let from = recorder.log.len() - 8;
+        Ok(recorder.end(from, tree, scratch))
     }
 
     /// Tries crash states over the whole log, on two threads.
@@ -237,7 +267,7 @@ impl History {
         let mut replay = Replay::new(&self.log);
         for at in 0..=replay.len() {
             let mut dice = Dice(seed ^ (at as u64) << 20);
-            if !dice.one_in(budget.entry_one_in) || at % 2 != share {
+            if at < self.from || !dice.one_in(budget.entry_one_in) || at % 2 != share {
                 continue;
             }
             replay.advance_to(at);
@@ -374,6 +404,9 @@ impl Trial<'_> {
         let tree = &self.history.tree;
         let next = lab::take(vault, tree, cache.as_deref()).map_err(|error| format!("next: {}", chain(&error)))?;
         next.verify(vault).map_err(|problem| format!("next: {problem}"))?;
+        if self.dice.one_in(4) {
+            check_clean(vault)?;
+        }
         Ok(next)
     }
 
@@ -411,7 +444,11 @@ impl Trial<'_> {
     /// None, or whatever the cache was at some time: it is promised nothing, and may be older or newer than the vault.
     fn a_cache(&mut self) -> Option<PathBuf> {
         let caches = &self.history.caches;
-        let kept = caches.get(self.dice.below(2 * caches.len()))?;
+        let kept = match self.dice.below(4) {
+            0 => return None,
+            1 => &caches[self.dice.below(caches.len())],
+            _ => caches.last()?,
+        };
         let cache = self.scratch.join("cache");
         let _ = fs::remove_dir_all(&cache);
         copy_folder(kept, &cache);
@@ -419,20 +456,22 @@ impl Trial<'_> {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("create a folder");
-    let Ok(entries) = fs::read_dir(from) else { return };
-    for entry in entries {
-        let entry = entry.expect("list");
-        let target = to.join(entry.file_name());
-        match entry.file_type().expect("type").is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).expect("copy")),
-        }
+fn check_clean(vault: &Vault) -> Result<(), String> {
+    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let report = check(vault, &options, &Progress::silent()).map_err(|error| format!("check: {}", chain(&error)))?;
+    match report.is_clean() {
+        true => Ok(()),
+        false => Err(format!("check: {:?} {:?}", report.faults, report.damaged)),
     }
 }
 
 /// Records a history from a seed and tries it.
 pub fn run(seed: u64, budget: Budget) -> Result<Counts, String> {
     History::record(seed)?.try_all(seed, budget)
+}
+
+/// Tries the end of a history in which a record may stand behind one that is not durable.
+pub fn run_loose_record(seed: u64, states: usize) -> Result<Counts, String> {
+    let budget = Budget { states, again_one_in: 1000, entry_one_in: 1 };
+    History::record_loose_record(seed)?.try_all(seed, budget)
 }

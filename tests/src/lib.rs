@@ -11,3 +11,4 @@ pub mod lab;
 pub mod crash;
 pub mod faults;
 pub mod damage;
+pub mod fidelity;

@@ -179,7 +179,8 @@ impl SourceTree {
     }
 }
 
-fn gather(dir: &Path, found: &mut Vec<PathBuf>) {
+/// Adds every regular file below a folder.
+pub fn gather(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("list") {
         let entry = entry.expect("list");
         let kind = entry.file_type().expect("type");
@@ -187,6 +188,20 @@ fn gather(dir: &Path, found: &mut Vec<PathBuf>) {
             gather(&entry.path(), found);
         } else if kind.is_file() {
             found.push(entry.path());
+        }
+    }
+}
+
+/// Copies a folder with the files and folders in it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("create a folder");
+    let Ok(entries) = fs::read_dir(from) else { return };
+    for entry in entries {
+        let entry = entry.expect("list");
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("type").is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("copy")),
         }
     }
 }

@@ -37,3 +37,19 @@ fn an_unchanged_source_heals_too() {
         damage::unchanged_heals(seed).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
     }
 }
+
+#[test]
+fn rot_on_a_disk_is_never_read_as_data() {
+    for seed in seeds(&[51]) {
+        let base = Base::new(seed).unwrap_or_else(|problem| panic!("{problem}"));
+        let counts = base.run_on_disk(150 * scale()).unwrap_or_else(|problem| panic!("{problem}"));
+        println!("seed {seed}: {counts:?}");
+    }
+}
+
+#[test]
+fn an_index_that_lies_is_not_believed() {
+    for seed in seeds(&[46]) {
+        damage::rows_that_lie(seed).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
+    }
+}

@@ -41,3 +41,11 @@ fn what_a_failed_sync_lost_is_never_believed() {
         assert!(syncs >= 5, "only {syncs}");
     }
 }
+
+#[test]
+fn records_never_have_a_gap() {
+    for seed in seeds(&[7, 8]) {
+        let counts = crash::run_loose_record(seed, 60 * scale()).unwrap_or_else(|problem| panic!("{problem}"));
+        println!("seed {seed}: {counts:?}");
+    }
+}

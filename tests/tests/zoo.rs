@@ -3,11 +3,23 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use twinkeep_engine::zoo::{BUGS, plant};
 use twinkeep_tests::crash::{self, Budget};
+use twinkeep_tests::damage::{self, Base};
+use twinkeep_tests::faults::{self, Job};
 
 /// A small run of one of the tests; the problem it found.
 type Run = fn() -> Result<(), String>;
 
-const RUNS: &[(&str, Run)] = &[("power cuts", power_cuts)];
+const RUNS: &[(&str, Run)] = &[
+    ("a leaf is no branch", || damage::a_leaf_is_no_branch(3)),
+    ("rows that lie", || damage::rows_that_lie(3)),
+    ("expelled meanwhile", || damage::expelled_meanwhile(3)),
+    ("unchanged heals", || damage::unchanged_heals(3)),
+    ("lost syncs", || faults::lost_syncs(3).map(|_| ())),
+    ("rot", || Base::new(3)?.run(300).map(|_| ())),
+    ("failing calls", || faults::sweep(3, Job::Backup, 8).map(|_| ())),
+    ("a loose record", || crash::run_loose_record(3, 60).map(|_| ())),
+    ("power cuts", power_cuts),
+];
 
 fn power_cuts() -> Result<(), String> {
     let budget = Budget { states: 8, again_one_in: 60, entry_one_in: 1 };
@@ -16,6 +28,9 @@ fn power_cuts() -> Result<(), String> {
 
 #[test]
 fn every_planted_bug_is_caught() {
+    for (name, run) in RUNS {
+        run().unwrap_or_else(|problem| panic!("{name}, with no bug planted: {problem}"));
+    }
     let mut missed = Vec::new();
     for (bug, what) in BUGS {
         plant(Some(bug));

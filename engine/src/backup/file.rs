@@ -111,26 +111,26 @@ impl Worker<'_> {
     ) -> Result<Option<Slot>, BackupError> {
         let start = self.gathered.bytes.len();
         let mut before = *file.stat();
-        let mut changed = false;
-        for _ in 0..=READ_AGAIN_MAX {
+        let mut read_again = 0;
+        let changed = loop {
             self.gathered.bytes.truncate(start);
             if let Err(error) = read_small(file, before.size, &mut self.gathered.bytes) {
                 self.gathered.bytes.truncate(start);
                 self.missed(&error);
                 return Ok(Some(Slot::Gone));
             }
-            let after = file.restat();
-            let len = self.gathered.bytes.len() - start;
-            changed = match &after {
-                Ok(after) => !same_version(&before, after) || after.size != len as u64,
-                Err(_) => true,
-            };
-            match after {
-                Ok(after) if changed => before = after,
-                _ => break,
+            let len = (self.gathered.bytes.len() - start) as u64;
+            match file.restat() {
+                Ok(after) if same_version(&before, &after) && after.size == len => break false,
+                // As long as it stays a small one.
+                Ok(after) if read_again < READ_AGAIN_MAX && after.size <= SMALL_LEN_MAX => before = after,
+                _ => break true,
             }
-        }
-        let meta = if changed { Metadata { mtime: before.mtime, ..meta } } else { meta };
+            read_again += 1;
+        };
+        // The time from before the last look at the content: with a later one, content written meanwhile would pass
+        // for what was read.
+        let meta = Metadata { mtime: before.mtime, ..meta };
         let stat = self.judge(file, &before, changed, looked_at);
         let len = self.gathered.bytes.len() - start;
         self.count_read(len);
@@ -262,7 +262,7 @@ impl Worker<'_> {
     }
 }
 
-/// Reads a file that was `len` bytes long to its end, wherever that is now, as long as it stays small.
+/// Reads a file that was `len` bytes long to that length, or to its end if that comes sooner.
 fn read_small(file: &SourceFile, len: u64, bytes: &mut Vec<u8>) -> crate::source::Result<()> {
     let start = bytes.len();
     bytes.resize(start + len as usize, 0);

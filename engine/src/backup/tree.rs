@@ -74,6 +74,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Drop for DirJob {
+    fn drop(&mut self) {
+        // One by one: thousands of levels dropped by recursion would overflow the stack.
+        let mut next = self.above.take();
+        while let Some((above, _)) = next {
+            next = Arc::into_inner(above).and_then(|mut above| above.above.take());
+        }
+    }
+}
+
 impl DirJob {
     /// The top of everything.
     pub fn root(dir: Arc<Dir>, stat: Stat, key: DirKey, scope: Scope, old: Option<OldDir>, now: Time) -> Arc<Self> {
@@ -175,7 +185,10 @@ impl<'a> Worker<'a> {
         *lock(&job.slots) = (0..count).map(|_| Slot::Pending).collect();
         job.remaining.store(count, Ordering::Release);
         if count == 0 {
-            return self.finish(job);
+            return match self.finish(job)? {
+                Some((above, at, slot)) => self.fill(&above, vec![(at, slot)]),
+                None => Ok(()),
+            };
         }
         let parts = (0..count).step_by(PART_LEN).map(|start| start..(start + PART_LEN).min(count));
         let parts: Vec<_> = parts.map(|part| Task::Part(job.clone(), part)).collect();
@@ -416,20 +429,25 @@ impl<'a> Worker<'a> {
         Slot::New(Box::new(entry), CachedStat::from_stat(stat, looked_at))
     }
 
-    /// Sets outcomes; whoever sets the last one makes the branch.
+    /// Sets outcomes; whoever sets the last one makes the branch, and so on upwards.
     pub fn fill(&mut self, job: &Arc<DirJob>, outcomes: Vec<(usize, Slot)>) -> Result<(), BackupError> {
-        let count = outcomes.len();
-        if count == 0 {
-            return Ok(());
-        }
-        let mut slots = lock(&job.slots);
-        for (at, outcome) in outcomes {
-            slots[at] = outcome;
-        }
-        drop(slots);
-        match job.remaining.fetch_sub(count, Ordering::AcqRel) == count {
-            true => self.finish(job),
-            false => Ok(()),
+        // A loop, because thousands of levels may be done by one outcome.
+        let (mut job, mut outcomes) = (job.clone(), outcomes);
+        loop {
+            let count = outcomes.len();
+            if count == 0 {
+                return Ok(());
+            }
+            let mut slots = lock(&job.slots);
+            for (at, outcome) in outcomes {
+                slots[at] = outcome;
+            }
+            drop(slots);
+            if job.remaining.fetch_sub(count, Ordering::AcqRel) != count {
+                return Ok(());
+            }
+            let Some((above, at, slot)) = self.finish(&job)? else { return Ok(()) };
+            (job, outcomes) = (above, vec![(at, slot)]);
         }
     }
 
@@ -440,8 +458,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Every name of a folder is done: it becomes a branch, and an entry of the folder above.
-    fn finish(&mut self, job: &Arc<DirJob>) -> Result<(), BackupError> {
+    /// Every name of a folder is done: it becomes a branch, and the outcome returned for the folder above.
+    fn finish(&mut self, job: &Arc<DirJob>) -> Result<Option<(Arc<DirJob>, usize, Slot)>, BackupError> {
         let slots = std::mem::take(&mut *lock(&job.slots));
         let counts = self.shared.counts;
         let remembered = self.remembered(job, &slots);
@@ -450,7 +468,7 @@ impl<'a> Worker<'a> {
             None => match self.write_tree(job, slots)? {
                 Some(tree) => tree,
                 // The old listing cannot be read: everything in the folder is looked at anew.
-                None => return self.again(job),
+                None => return self.again(job).map(|()| None),
             },
         };
         if let (Some(cache), Some((names_hash, stats))) = (&self.shared.cache_out, remembered) {
@@ -467,7 +485,7 @@ impl<'a> Worker<'a> {
         let Some((above, at)) = &job.above else {
             *lock(&self.shared.root) = Some(tree);
             self.shared.pool.finish();
-            return Ok(());
+            return Ok(None);
         };
         let stat = CachedStat::from_stat(&job.stat, job.looked_at);
         let slot = match same_tree && job.same_stat {
@@ -478,7 +496,7 @@ impl<'a> Worker<'a> {
                 Slot::New(Box::new(Entry { name: above.name(*at), meta, what: What::Directory(tree) }), stat)
             }
         };
-        self.fill(above, vec![(*at, slot)])
+        Ok(Some((above.clone(), *at, slot)))
     }
 
     fn unchanged_tree(&self, job: &DirJob, slots: &[Slot]) -> Option<ChunkId> {

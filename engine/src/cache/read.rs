@@ -18,6 +18,8 @@ pub struct StatCache {
 struct Open {
     file: File,
     file_key: [u8; 32],
+    /// Where the table begins and blocks end.
+    table_at: u64,
     /// The table as it is on disk.
     rows: Vec<u8>,
 }
@@ -71,11 +73,15 @@ impl Open {
         let mut rows = vec![0; usize::try_from(table_len).ok()?];
         read_exact_at(&file, &mut rows, table_at).ok()?;
         let sum = checksum(&file_key, Part::Table, &[&rows, &footer[..FOOTER_LEN - SUM_LEN]]);
-        (sum == rest).then_some(Self { file, file_key, rows })
+        (sum == rest).then_some(Self { file, file_key, table_at, rows })
     }
 
     fn lookup(&self, key: &DirKey) -> Option<CachedDir> {
         let (offset, len) = self.place(key)?;
+        // Before allocating for it: the table may claim what the file does not hold.
+        if offset.checked_add(len.into())? > self.table_at {
+            return None;
+        }
         let len = usize::try_from(len).ok()?;
         let stats_len = len.checked_sub(BLOCK_LEN_MIN)?;
         if !stats_len.is_multiple_of(CachedStat::LEN) {

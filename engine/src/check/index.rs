@@ -159,6 +159,7 @@ impl IndexView {
     ) -> Result<()> {
         let newest = self.numbers.last().copied();
         let listed: HashSet<ChunkId> = vault.local().unwhole_rows()?.into_iter().collect();
+        let mut later = HashMap::new();
         let mut wrong = 0;
         let mut tell = |findings: &mut Findings, problem: String| {
             wrong += 1;
@@ -174,8 +175,8 @@ impl IndexView {
             }
             match self.position(frame) {
                 Some(at) => self.prints[at] ^= print(&id, position.into()),
-                // A backup may be running.
-                None if newest.is_none_or(|newest| frame.0 > newest) => {}
+                // A backup may be running: asked again below.
+                None if newest.is_none_or(|newest| frame.0 > newest) => drop(later.insert(frame, id)),
                 None => tell(findings, format!("chunk {id} is said to be in frame {}, which has no row", frame.0)),
             }
             if bad.contains(&frame) {
@@ -184,6 +185,14 @@ impl IndexView {
             !progress.is_cancelled()
         })?;
         cancelled(progress)?;
+        for (frame, id) in later {
+            match vault.local().frame_row(frame) {
+                Err(StoreError::Index(KvError::Damaged(_))) => {
+                    tell(findings, format!("chunk {id} is said to be in frame {}, which has no row", frame.0));
+                }
+                result => drop(result?),
+            }
+        }
         if wrong > TOLD_MAX {
             findings.report.faults_more += wrong - TOLD_MAX;
         }

@@ -253,6 +253,10 @@ impl Worker<'_> {
     fn header(&mut self, file: &dyn ReadAt, pack: &PackView, path: &str) -> Result<()> {
         match pack::check_header(file, self.vault.id(), &pack.row.name) {
             Ok(()) => {}
+            // Power failed before the first sync of a new pack.
+            Err(PackError::Header { .. }) if self.view.frames_of(pack).next().is_none() => {
+                self.findings.note(format!("{path} was begun by a backup that was interrupted, and holds nothing"));
+            }
             Err(PackError::Header { .. }) => {
                 self.findings.fault(path, "its header is damaged; no file is lost by that")
             }

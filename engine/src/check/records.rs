@@ -58,7 +58,7 @@ fn verify(vault: &Vault, kind: RecordKind, bytes: &[u8]) -> std::result::Result<
 pub(super) fn refs(vault: &Vault, findings: &mut Findings) -> Result<Vec<Ref>> {
     let mut damaged = Vec::new();
     let refs = vault.refs(&mut damaged)?;
-    findings.report.records = (refs.len() + damaged.len()) as u64;
+    findings.report.records = vault.store().records()?.len() as u64;
     damaged.extend(vault.chain_faults()?);
     for fault in damaged {
         findings.fault(fault.file, fault.problem);

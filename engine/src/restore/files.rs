@@ -154,6 +154,11 @@ impl FileJob {
             self.finish(context);
             return;
         }
+        self.rest(context);
+    }
+
+    /// Called when nothing is done with it for now: closes it if many are open.
+    pub fn rest(&self, context: &Context<'_>) {
         if context.open_files.load(Ordering::Relaxed) > OPEN_MAX {
             self.close(context);
         }

@@ -3,7 +3,7 @@
 use super::add;
 use super::files::FileJob;
 use super::plan::Context;
-use crate::branch::entry::{Entry, LinkId, What};
+use crate::branch::entry::{Content, Entry, LinkId, What};
 use crate::target::{FileId, TargetDir, TargetError, TargetNode};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,28 +34,75 @@ struct Later {
 }
 
 /// Names seen so far of files with several, and links still to be made.
+///
+/// Names are joined only when the snapshot says the same of what they hold. A file removed while a backup ran leaves
+/// its identity to the next one made, and a vault may say anything: neither may put the bytes of one file into another.
 #[derive(Default)]
 pub(super) struct Links {
-    first: HashMap<LinkId, First>,
+    first: HashMap<(LinkId, [u8; 32]), First>,
     later: Vec<Later>,
 }
 
+/// Stands for what an entry holds: equal for equal content, links and devices.
+pub(super) fn fingerprint(what: &What) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = |len: u64, chunk: &[u8]| {
+        hasher.update(&len.to_le_bytes()).update(&[chunk.len() as u8]).update(chunk);
+    };
+    let kind = match what {
+        What::File(Content::Inline(bytes)) => {
+            hasher.update(bytes);
+            0
+        }
+        What::File(Content::One { len, chunk }) => {
+            piece(*len, &chunk.0);
+            1
+        }
+        What::File(Content::Pieces(pieces)) => {
+            pieces.iter().for_each(|part| piece(part.len, part.chunk.as_ref().map_or(&[], |chunk| &chunk.0)));
+            2
+        }
+        What::File(Content::Tree { len, root }) => {
+            piece(*len, &root.0);
+            3
+        }
+        What::Symlink(to) => {
+            hasher.update(to);
+            4
+        }
+        What::CharDevice { major, minor } | What::BlockDevice { major, minor } => {
+            hasher.update(&major.to_le_bytes()).update(&minor.to_le_bytes());
+            if matches!(what, What::CharDevice { .. }) { 5 } else { 6 }
+        }
+        What::Fifo => 7,
+        What::Socket => 8,
+        What::Directory(_) => 9,
+    };
+    hasher.update(&[kind]);
+    *hasher.finalize().as_bytes()
+}
+
 impl Links {
-    pub fn first(&self, link: &LinkId) -> Option<First> {
-        self.first.get(link).cloned()
+    pub fn first(&self, link: &LinkId, what: &What) -> Option<First> {
+        self.first.get(&(*link, fingerprint(what))).cloned()
     }
 
-    pub fn is_coming(&mut self, link: LinkId, job: Arc<FileJob>) {
-        self.first.insert(link, First::Coming(job));
+    pub fn is_coming(&mut self, link: LinkId, fingerprint: [u8; 32], job: Arc<FileJob>) {
+        self.first.insert((link, fingerprint), First::Coming(job));
     }
 
-    pub fn is_there(&mut self, link: LinkId, dir: TargetDir, name: &[u8], id: FileId) {
-        self.first.insert(link, First::There(dir, name.into(), id));
+    pub fn is_there(&mut self, link: LinkId, what: &What, dir: TargetDir, name: &[u8], id: FileId) {
+        self.first.insert((link, fingerprint(what)), First::There(dir, name.into(), id));
     }
 
     /// A further name, to be made once the first one is complete.
     pub fn later(&mut self, dir: TargetDir, entry: &Entry, path: Vec<u8>, first: First) {
         self.later.push(Later { dir, name: entry.name.clone(), path, first });
+    }
+
+    /// How many further names are still to be made.
+    pub fn waiting(&self) -> usize {
+        self.later.len()
     }
 
     /// Makes the further names.
@@ -88,7 +135,7 @@ impl Links {
                 add(&context.counts.others, 1);
                 context.shortfalls(path, shortfalls);
                 if let Some(link) = entry.meta.link {
-                    self.is_there(link, dir.clone(), &entry.name, id);
+                    self.is_there(link, &entry.what, dir.clone(), &entry.name, id);
                 }
             }
             Ok(None) => {}

@@ -2,10 +2,10 @@
 //! gather in the window.
 
 use super::files::{Begin, FileJob, ranges};
-use super::links::Links;
+use super::links::{Links, fingerprint};
 use super::window::Window;
 use super::{Counts, Overwrite, RestoreError, RestoreOptions, add};
-use crate::branch::entry::{Content, Entry, Metadata, What};
+use crate::branch::entry::{Content, Entry, LinkId, Metadata, What};
 use crate::branch::{DirectoryReader, FileReader};
 use crate::progress::Progress;
 use crate::query::{RootWhat, TreeRoot};
@@ -15,6 +15,9 @@ use crate::vault::{ChunkReader, ReadError, Vault};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+
+/// Folders and links that wait for the files of a window.
+const WAITING_MAX: usize = 32 << 10;
 
 /// What everybody in a restore looks at.
 pub(super) struct Context<'a> {
@@ -148,7 +151,9 @@ pub(super) fn run(
     }
     let top = target.map(|target| target.root());
     match &root.what {
-        RootWhat::Directory(tree) => plan.enter(tree, b"", None, top, plan.selection.wants_all())?,
+        RootWhat::Directory(tree) => {
+            plan.enter(tree, b"", None, top, plan.selection.wants_all())?;
+        }
         RootWhat::Entry(entry) => {
             let above = root.path.len().saturating_sub(entry.name.len() + 1);
             plan.path.truncate(above);
@@ -193,13 +198,14 @@ impl<'c> Plan<'c> {
                 Some(Err(error)) => return Err(error.into()),
                 None => self.leave(true)?,
             }
-            if self.window.is_full() {
+            if self.window.is_full() || self.done_dirs.len() + self.links.waiting() >= WAITING_MAX {
                 self.flush()?;
             }
         }
         self.flush()
     }
 
+    /// Goes down into a folder; `false` if its listing cannot be read, which is said.
     fn enter(
         &mut self,
         tree: &crate::id::ChunkId,
@@ -207,12 +213,12 @@ impl<'c> Plan<'c> {
         meta: Option<Metadata>,
         dir: Option<TargetDir>,
         wanted: bool,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<bool, RestoreError> {
         let entries = match DirectoryReader::new(&self.context.reader, tree) {
             Ok(entries) => entries,
             Err(error) if error.is_damage() => {
                 self.context.unreadable(&self.path, &error);
-                return Ok(());
+                return Ok(false);
             }
             Err(error) => return Err(error.into()),
         };
@@ -226,14 +232,16 @@ impl<'c> Plan<'c> {
             dir,
             names: Vec::new(),
         });
-        Ok(())
+        Ok(true)
     }
 
     /// A folder has no more entries.
     fn leave(&mut self, complete: bool) -> Result<(), RestoreError> {
         let Some(level) = self.levels.pop() else { return Ok(()) };
         let Some(dir) = level.dir else { return Ok(()) };
-        if complete && self.context.options.delete && level.wanted && self.selection.wants_all() {
+        // A level without entries stands for a target that a single file goes into: nothing there is surplus.
+        let is_listed = level.entries.is_some();
+        if complete && is_listed && self.context.options.delete && level.wanted && self.selection.wants_all() {
             self.delete_surplus(&dir, &level.names);
         }
         match level.meta {
@@ -255,7 +263,15 @@ impl<'c> Plan<'c> {
                 continue;
             }
             let path = joined(&self.path, &name);
-            if self.selection.excludes(&path, &name, false) {
+            let is_dir = match dir.lookup(&name) {
+                Ok(Some(found)) => found.kind == FoundKind::Directory,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.context.failed(&path, &error);
+                    continue;
+                }
+            };
+            if self.selection.excludes(&path, &name, is_dir) {
                 continue;
             }
             if self.context.options.dry_run {
@@ -306,8 +322,7 @@ impl<'c> Plan<'c> {
         if wanted {
             add(&self.context.counts.dirs, 1);
         }
-        self.enter(tree, &entry.name, Some(entry.meta.clone()), None, wanted)?;
-        if !wanted {
+        if !self.enter(tree, &entry.name, Some(entry.meta.clone()), None, wanted)? || !wanted {
             return Ok(());
         }
         if let Err(error) = self.make_levels() {
@@ -367,7 +382,7 @@ impl<'c> Plan<'c> {
         };
         let begin = begin(self.context.options, &entry, found.as_ref());
         if let Some(link) = entry.meta.link
-            && let Some(first) = self.links.first(&link)
+            && let Some(first) = self.links.first(&link, &entry.what)
         {
             if begin.is_some() || found.is_none() {
                 self.links.later(dir, &entry, self.path.clone(), first);
@@ -377,13 +392,15 @@ impl<'c> Plan<'c> {
         let is_file = matches!(entry.what, What::File(_));
         let Some(begin) = begin else {
             add(if is_file { &self.context.counts.files_skipped } else { &self.context.counts.others }, 1);
-            if let (Some(link), Some(found)) = (entry.meta.link, found) {
-                self.links.is_there(link, dir, &entry.name, found.id);
+            // Something else that was left alone lends its content to no other name.
+            if let (Some(link), Some(found)) = (entry.meta.link, found.filter(|found| found.is_same(&entry))) {
+                self.links.is_there(link, &entry.what, dir, &entry.name, found.id);
             }
             return Ok(());
         };
+        let link = entry.meta.link.map(|link| (link, fingerprint(&entry.what)));
         match entry.what {
-            What::File(content) => self.file(dir, entry.name, entry.meta, content, begin),
+            What::File(content) => self.file(dir, entry.name, entry.meta, content, begin, link),
             _ => {
                 self.links.special(self.context, &dir, &entry, &self.path);
                 Ok(())
@@ -398,11 +415,11 @@ impl<'c> Plan<'c> {
         meta: Metadata,
         content: Content,
         begin: Begin,
+        link: Option<(LinkId, [u8; 32])>,
     ) -> Result<(), RestoreError> {
-        let link = meta.link;
         let job = FileJob::new(dir, name, self.path.clone(), meta, content.len(), begin);
-        if let Some(link) = link {
-            self.links.is_coming(link, job.clone());
+        if let Some((link, fingerprint)) = link {
+            self.links.is_coming(link, fingerprint, job.clone());
         }
         match content {
             Content::Inline(bytes) => self.window.inline(job, bytes),

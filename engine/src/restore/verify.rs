@@ -7,7 +7,8 @@ use crate::branch::entry::{Content, Entry, Piece, What};
 use crate::limits::CHUNK_LEN_MAX;
 use crate::progress::Progress;
 use crate::query::{self, Step, TreeRoot};
-use crate::source::{Dir, SourceFile};
+use crate::source::{Dir, SourceError, SourceFile};
+use crate::target::TargetError;
 use crate::vault::{ChunkReader, ReadError, Vault};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -20,7 +21,12 @@ pub(super) fn run(
     progress: &Progress,
     counts: &Counts,
 ) -> Result<(), RestoreError> {
-    let target = std::path::absolute(&options.target).unwrap_or_else(|_| options.target.clone());
+    // The restore followed links above the target; reading follows none, so they are resolved first.
+    let target = options.target.canonicalize().map_err(|error| TargetError {
+        action: "open folder",
+        path: options.target.display().to_string(),
+        source: error.into(),
+    })?;
     let top = Dir::at_path(target.as_os_str().as_bytes())?;
     let selection = Selection::new(options)?;
     let reader = vault.reader()?;
@@ -87,7 +93,7 @@ fn compare(
     content: &Content,
     bytes: &mut [u8],
 ) -> Result<(), String> {
-    let file = dir.open().and_then(|handle| handle.open_file(&entry.name)).map_err(|error| error.to_string())?;
+    let file = dir.open().and_then(|handle| handle.open_file(&entry.name)).map_err(|error| with_cause(&error))?;
     let len = file.stat().size;
     if len != content.len() {
         return Err(format!("it is {len} bytes long, not {}", content.len()));
@@ -117,6 +123,10 @@ fn compare(
     }
 }
 
+fn with_cause(error: &SourceError) -> String {
+    format!("{error}: {}", error.source)
+}
+
 fn compare_piece(vault: &Vault, file: &SourceFile, offset: u64, piece: &Piece, bytes: &mut [u8]) -> Result<(), String> {
     let differs = || Err(format!("bytes {offset}–{} differ", offset + piece.len));
     let Some(chunk) = piece.chunk else {
@@ -138,7 +148,7 @@ fn compare_piece(vault: &Vault, file: &SourceFile, offset: u64, piece: &Piece, b
 
 fn read<'b>(file: &SourceFile, offset: u64, len: u64, bytes: &'b mut [u8]) -> Result<&'b [u8], String> {
     let part = bytes.get_mut(..len as usize).ok_or("a piece is longer than any can be")?;
-    let read = file.read_at(offset, part).map_err(|error| error.to_string())?;
+    let read = file.read_at(offset, part).map_err(|error| with_cause(&error))?;
     match read == part.len() {
         true => Ok(part),
         false => Err(format!("it ends at {}", offset + read as u64)),

@@ -82,6 +82,7 @@ impl<'c> Window<'c> {
         if let Err(error) = made {
             file.fail(self.context, &error);
         }
+        file.rest(self.context);
     }
 
     /// Writes everything that has gathered.
@@ -125,7 +126,10 @@ impl<'c> Window<'c> {
                 let Some(piece) = piece else { return };
                 match has(context, &piece, &mut bytes) {
                     Ok(true) => piece.file.reuse(context, piece.len),
-                    Ok(false) => wanted.lock().unwrap_or_else(PoisonError::into_inner).push(piece),
+                    Ok(false) => {
+                        piece.file.rest(context);
+                        wanted.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+                    }
                     Err(error) => {
                         piece.file.fail(context, &error);
                         piece.file.piece_done(context);

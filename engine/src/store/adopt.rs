@@ -6,7 +6,7 @@ use super::{Result, StoreError};
 use crate::files::Lock;
 use crate::id::{ChunkId, SessionId};
 use crate::index::{self, NewFrame, PackNumber, PackRow, PackState};
-use crate::pack::{self, FRAME_NAME_LEN, HEADER_LEN, PackName, Scanned, Scanner};
+use crate::pack::{self, FRAME_NAME_LEN, HEADER_LEN, PackError, PackName, Scanned, Scanner};
 use std::collections::HashMap;
 use std::io::ErrorKind;
 
@@ -72,6 +72,10 @@ impl Inner {
             Some((number, row)) => (number, row.indexed_len),
             None => (index::next_pack(&*self.kv.read()?)?, HEADER_LEN),
         };
+        if let Err(PackError::Header { .. }) = pack::check_header(&*file, self.parts.vault, &name) {
+            // Torn by a power cut before anything in it was durable.
+            return self.enter(number, &PackRow { name, indexed_len: 0, state: PackState::Closed }, &[]);
+        }
         let mut scanner = Scanner::new(&*file, self.parts.vault, from)?;
         let mut row = PackRow { name, indexed_len: from.min(file.len()?), state: PackState::Open };
         let mut healed = Vec::new();

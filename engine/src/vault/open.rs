@@ -159,6 +159,9 @@ impl Vault {
             retention_days_min: 0,
         };
         place.files.create_dir("")?;
+        if crate::zoo::planted("config-first") {
+            twin::store(&*place.files, CONFIG_PATH, &config.encode(1, now, &keys))?;
+        }
         LocalStore::create(&*place.files, &*place.kv_home, vault)?;
         twin::store(&*place.files, KEYRING_PATH, &keyring.encode(1, now, &keys))?;
         // The config last: what has one is a vault, and everything it needs is there.

@@ -34,9 +34,7 @@ impl Vault {
     /// Lists the snapshots. A checkpoint that a later backup of the same sources went beyond is left out.
     pub fn snapshots(&self) -> Result<Snapshots> {
         let mut found = Snapshots::default();
-        let stored = self.store().records()?;
-        found.damaged.extend(gaps(&stored));
-        let refs = self.refs_of(stored, &mut found.damaged);
+        let refs = self.refs(&mut found.damaged)?;
         let reader = self.reader()?;
         for (record, reference) in refs {
             match branch::snapshot(&reader, &reference.target) {
@@ -57,20 +55,22 @@ impl Vault {
         Ok(found)
     }
 
-    /// All refs whose record is whole and ours; the others go to `damaged`.
+    /// All refs whose record is whole and ours; the others, and gaps between records, go to `damaged`.
     pub(crate) fn refs(&self, damaged: &mut Vec<Fault>) -> Result<Vec<(Record, RefRecord)>> {
-        Ok(self.refs_of(self.store().records()?, damaged))
-    }
-
-    fn refs_of(&self, stored: Vec<StoredRecord>, damaged: &mut Vec<Fault>) -> Vec<(Record, RefRecord)> {
         let mut refs = Vec::new();
-        for stored in stored {
+        let mut next = 1;
+        for stored in self.store().records()? {
+            if stored.count != next {
+                let problem = format!("records {next} to {} are gone", stored.count.saturating_sub(1));
+                damaged.push(Fault { file: stored.name.clone(), problem });
+            }
+            next = stored.count.saturating_add(1);
             match self.parse_ref(&stored) {
                 Ok(parsed) => refs.push(parsed),
                 Err(problem) => damaged.push(Fault { file: stored.name, problem }),
             }
         }
-        refs
+        Ok(refs)
     }
 
     /// How many snapshots lack something below them.
@@ -120,12 +120,11 @@ impl Vault {
         })?)
     }
 
-    /// Faults of the chain of records as a whole: gaps, and records that do not follow from the one before.
+    /// Records that do not follow from the one before.
     pub(crate) fn chain_faults(&self) -> Result<Vec<Fault>> {
-        let all = self.store().records()?;
-        let mut faults = gaps(&all);
+        let mut faults = Vec::new();
         let mut previous = (0, [0; 32]);
-        for stored in all {
+        for stored in self.store().records()? {
             let Ok(bytes) = &stored.bytes else {
                 previous = (stored.count, [0; 32]);
                 continue;
@@ -142,23 +141,6 @@ impl Vault {
         }
         Ok(faults)
     }
-}
-
-/// Records that are missing before others; each gap is a fault of the record after it.
-fn gaps(stored: &[StoredRecord]) -> Vec<Fault> {
-    let mut expected = 1;
-    let mut faults = Vec::new();
-    for record in stored {
-        if record.count > expected {
-            let problem = match record.count - expected {
-                1 => format!("the record before it, {}, is gone", record_path(expected)),
-                gone => format!("the {gone} records before it, from {} on, are gone", record_path(expected)),
-            };
-            faults.push(Fault { file: record.name.clone(), problem });
-        }
-        expected = record.count.saturating_add(1);
-    }
-    faults
 }
 
 /// Drops partial snapshots after which the same host's same paths were backed up again, wholly or further.
