@@ -125,8 +125,10 @@ fn header(entry: &Entry) -> Header {
     header.set_mode(meta.mode);
     header.set_uid(meta.user.id.into());
     header.set_gid(meta.group.id.into());
-    // Times before 1970 have no place in the header's number.
-    header.set_mtime(u64::try_from(meta.mtime.secs).unwrap_or(0));
+    match u64::try_from(meta.mtime.secs) {
+        Ok(secs) => header.set_mtime(secs),
+        Err(_) => set_early_mtime(&mut header, meta.mtime.secs),
+    }
     header.set_size(0);
     for (name, set) in [
         (&meta.user.name, Header::set_username as fn(&mut Header, &str) -> io::Result<()>),
@@ -140,14 +142,35 @@ fn header(entry: &Entry) -> Header {
     header
 }
 
-/// Zip with modes, times and symlinks; names that are not UTF-8 are made so, other kinds of entries are warned about.
+/// Times before 1970 as GNU tar has them: the number in two's complement, most significant byte first.
+fn set_early_mtime(header: &mut Header, secs: i64) {
+    let mtime = &mut header.as_old_mut().mtime;
+    mtime.fill(0xff);
+    mtime[4..].copy_from_slice(&secs.to_be_bytes());
+}
+
+/// The name in a zip, which is text. Bytes that are none are written `%FF`, so that different names stay different.
+fn zip_name(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for part in name.utf8_chunks() {
+        text.push_str(part.valid());
+        part.invalid().iter().for_each(|byte| text.push_str(&format!("%{byte:02X}")));
+    }
+    text
+}
+
+/// Zip with modes, times and symlinks; names that are not UTF-8 are made so with a warning, other kinds of entries are warned about.
 pub fn zip(screen: &Screen, vault: &Vault, root: &TreeRoot, out: &mut dyn Write) -> anyhow::Result<Seen> {
     let progress = Progress::silent();
     let mut archive = zip::ZipWriter::new_stream(out);
     let mut visit = |found: &WalkEntry<'_>| {
         let Some(name) = name_in(root, found) else { return Ok(Step::Continue) };
         let failed = || format!("cannot archive {}", show::escaped(found.path));
-        let text = String::from_utf8_lossy(name).into_owned();
+        let text = zip_name(name);
+        if text.as_bytes() != name {
+            let told = show::escaped(text.as_bytes());
+            screen.warn(Some(found.path), &format!("its name is no text, it stands in the zip as {told}"));
+        }
         let options = zip_options(found.entry);
         match &found.entry.what {
             What::File(content) => {
@@ -190,4 +213,26 @@ fn zip_time(time: jiff::Timestamp) -> Option<zip::DateTime> {
         part(civil.second())?,
     )
     .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_times_read_back() {
+        for secs in [-1, -315_619_200, i64::MIN] {
+            let mut header = Header::new_gnu();
+            set_early_mtime(&mut header, secs);
+            let bytes = header.as_old().mtime;
+            assert_eq!((bytes[0], i64::from_be_bytes(bytes[4..].try_into().unwrap())), (0xff, secs));
+        }
+    }
+
+    #[test]
+    fn zip_names_stay_different() {
+        assert_eq!(zip_name("d/é".as_bytes()), "d/é");
+        assert_eq!(zip_name(b"a\xff/\xfeb"), "a%FF/%FEb");
+        assert_ne!(zip_name(b"\xff"), zip_name(b"\xfe"));
+    }
 }

@@ -102,7 +102,11 @@ impl SnapshotFilter {
             set.split(',').filter(|tag| !tag.is_empty()).all(|tag| snapshot.tags.iter().any(|own| own == tag))
         };
         let has_tags = self.tag.is_empty() || self.tag.iter().any(has_set);
-        let has_path = |path: &std::ffi::OsString| snapshot.paths.contains(&paths::absolute(cwd, path.as_bytes()));
+        let has_path = |path: &std::ffi::OsString| {
+            let path = path.as_bytes();
+            // As it is found here, and, for snapshots of other machines and times, as it was typed.
+            snapshot.paths.contains(&paths::physical(cwd, path)) || snapshot.paths.contains(&paths::absolute(cwd, path))
+        };
         has_host && has_tags && self.path.iter().all(has_path)
     }
 }

@@ -48,7 +48,21 @@ pub fn recovery_secret(path: &Path) -> anyhow::Result<VaultSecret> {
     if len as u64 > SECRET_LEN_MAX {
         return Err(told(Code::WrongKey, "the file is too long")).with_context(from);
     }
-    VaultSecret::from_words(&text).map_err(|error| told(Code::WrongKey, format!("{}: {error}", from())))
+    VaultSecret::from_words(&unframed(&text)).map_err(|error| told(Code::WrongKey, format!("{}: {error}", from())))
+}
+
+/// Only what stands in the frame, where somebody kept the whole screen on which the words were shown.
+fn unframed(text: &str) -> Zeroizing<String> {
+    let framed = text.lines().filter_map(|line| line.trim().strip_prefix('|')?.strip_suffix('|'));
+    let mut inside = Zeroizing::new(String::with_capacity(text.len()));
+    for line in framed {
+        inside.push_str(line);
+        inside.push('\n');
+    }
+    if inside.is_empty() {
+        inside.push_str(text);
+    }
+    inside
 }
 
 /// Whether somebody can be asked.

@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use jiff::tz::TimeZone;
@@ -26,6 +27,8 @@ pub struct Run {
     pub screen: Arc<Screen>,
     /// The zone people's times are meant in.
     pub zone: TimeZone,
+    /// Whether a list of snapshots was not whole.
+    lacks_snapshots: AtomicBool,
 }
 
 /// How a new vault's key is kept.
@@ -42,7 +45,7 @@ impl Run {
     /// A run with these flags.
     pub fn new(globals: Globals) -> Self {
         let screen = Arc::new(Screen::new(&globals));
-        Self { globals, screen, zone: TimeZone::system() }
+        Self { globals, screen, zone: TimeZone::system(), lacks_snapshots: AtomicBool::new(false) }
     }
 
     /// The folder of the vault.
@@ -231,7 +234,13 @@ impl Run {
         for fault in &all.damaged {
             self.screen.warn(Some(fault.file.as_bytes()), &fault.problem);
         }
+        self.lacks_snapshots.fetch_or(!all.damaged.is_empty(), Ordering::Relaxed);
         Ok(all.list)
+    }
+
+    /// How a verb ends that tells of all snapshots: with damage when [`Self::snapshots`] could not list them all.
+    pub fn listed(&self) -> Code {
+        if self.lacks_snapshots.load(Ordering::Relaxed) { Code::Damaged } else { Code::Done }
     }
 }
 

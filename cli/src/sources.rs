@@ -31,9 +31,9 @@ pub fn patterns(text: &str) -> impl Iterator<Item = String> + '_ {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned)
 }
 
-/// The paths made absolute, each once.
+/// The paths made absolute, each once, without symlinks on the way to them; see [`paths::physical`].
 pub fn absolute(cwd: &[u8], named: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    paths::distinct(named.iter().map(|path| paths::absolute(cwd, path)).collect())
+    paths::distinct(named.iter().map(|path| paths::physical(cwd, path)).collect())
 }
 
 /// Paths, and how many of them are there.

@@ -99,6 +99,8 @@ fn a_first_backup_needs_nothing_and_shows_the_words_once() {
     fs::remove_file(&files[0]).unwrap();
     assert!(home.expect(12, &["snapshots"]).err.contains("hint: "));
     home.expect(0, &["snapshots", "--recovery-words-file", "words"]);
+    home.write("screen", &first.err);
+    home.expect(0, &["snapshots", "--recovery-words-file", "screen"]);
 }
 
 #[test]
@@ -113,6 +115,7 @@ fn what_is_wrong_has_a_code() {
     home.expect(2, &["-r", "s3://bucket/x", "snapshots"]);
     home.expect(2, &["-r", "twinkeep://host", "backup", "docs"]);
     home.expect(2, &["backup"]);
+    home.expect(2, &["backup", ""]);
     home.expect(2, &["backup", "docs", "-e", "a/../b"]);
     assert!(!home.path(".local").exists(), "a wrong pattern must not make a vault");
     home.expect(1, &["-r", "taken", "backup", "docs"]);
@@ -182,6 +185,23 @@ fn config_file_and_environment_count() {
 }
 
 #[test]
+fn a_list_that_lacks_snapshots_says_so() {
+    let home = Home::new();
+    home.write("docs/a", "hello");
+    home.expect(0, &["-r", "v", "init", "--no-encryption"]);
+    for _ in 0..3 {
+        home.expect(0, &["-r", "v", "backup", "docs"]);
+    }
+    fs::remove_file(home.path("v/records/0000000000000002")).unwrap();
+    for verb in [&["snapshots"][..], &["stats"], &["find", "a"]] {
+        let ran = home.expect(18, &[&["-r", "v"], verb].concat());
+        assert!(ran.err.contains("are gone"), "{}", ran.err);
+    }
+    // What is there is given back as before.
+    home.expect(0, &["-r", "v", "restore", "latest", "--target", "back"]);
+}
+
+#[test]
 fn pages_and_completions_are_made() {
     let home = Home::new();
     home.expect(0, &["man", "pages"]);
@@ -242,6 +262,29 @@ fn what_was_backed_up_is_listed_found_dumped_and_restored() {
     assert_eq!(fs::read(home.path("one/a.txt")).unwrap(), b"hello");
 }
 
+#[test]
+fn archives_keep_odd_names_and_early_times() {
+    use std::os::unix::{ffi::OsStrExt, fs::MetadataExt};
+    let home = Home::new();
+    home.write("docs/old", "x");
+    for name in [b"odd \xff", b"odd \xfe"] {
+        fs::write(home.path("docs").join(std::ffi::OsStr::from_bytes(name)), name).unwrap();
+    }
+    let early = std::time::SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(315_619_200);
+    fs::File::options().append(true).open(home.path("docs/old")).unwrap().set_modified(early).unwrap();
+    home.expect(0, &["backup", "docs"]);
+    let place = format!("latest:{}", fs::canonicalize(home.path("docs")).unwrap().display());
+    home.expect(0, &["dump", &place, "--archive", "tar", "-o", "docs.tar"]);
+    fs::create_dir(home.path("out")).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["-x", "-f"]).arg(home.path("docs.tar")).current_dir(home.path("out"));
+    assert!(tar.status().unwrap().success());
+    assert_eq!(fs::metadata(home.path("out/old")).unwrap().mtime(), -315_619_200);
+    assert_eq!(fs::read(home.path("out").join(std::ffi::OsStr::from_bytes(b"odd \xff"))).unwrap(), b"odd \xff");
+    let zip = home.expect(0, &["dump", &place, "--archive", "zip", "-o", "docs.zip"]);
+    assert!(zip.err.contains("odd %FF") && zip.err.contains("odd %FE"), "{}", zip.err);
+}
+
 /// The folder holds what the test above made.
 fn same_docs(folder: &Path) {
     use std::os::unix::fs::MetadataExt;
@@ -249,6 +292,73 @@ fn same_docs(folder: &Path) {
     assert_eq!(fs::read(folder.join("deep/same")).unwrap(), "line\n".repeat(100_000).as_bytes());
     assert_eq!(fs::read_link(folder.join("link")).unwrap(), Path::new("a.txt"));
     assert_eq!(fs::metadata(folder.join("deep/b.txt")).unwrap().nlink(), 2);
+}
+
+#[test]
+fn a_source_may_lie_behind_a_link() {
+    let home = Home::new();
+    home.write("real/dir/file", "hello");
+    for (target, link) in [("real", "link"), ("real/dir", "to-dir")] {
+        std::os::unix::fs::symlink(target, home.path(link)).unwrap();
+    }
+    let real = fs::canonicalize(home.path("real/dir")).unwrap();
+    let file = format!("latest:{}/file", real.display());
+    for path in ["link/dir", "to-dir/", "to-dir/file", "to-dir/../dir", "to-dir/."] {
+        home.expect(0, &["backup", path]);
+        assert_eq!(home.expect(0, &["dump", &file]).out, "hello", "{path}");
+        let list = home.expect(0, &["snapshots", "--json", "--path", path]).out;
+        assert!(!list.is_empty(), "{path}");
+    }
+    // A link that is named itself is backed up as a link.
+    home.expect(0, &["backup", "to-dir"]);
+    let links = home.expect(0, &["find", "-q", "to-dir", "--type", "l", "-s", "latest"]).out;
+    assert_eq!(links.lines().count(), 1, "{links}");
+}
+
+#[test]
+fn a_vault_that_may_only_be_read_is_read() {
+    let home = Home::new();
+    home.write("docs/a", &"hello ".repeat(50_000));
+    home.write("password", "secret");
+    home.expect(0, &["-r", "v", "init", "--password-file", "password"]);
+    home.expect(0, &["-r", "v", "backup", "docs", "--password-file", "password"]);
+    for has_index in [true, false] {
+        if !has_index {
+            fs::remove_dir_all(home.path("v/index")).unwrap();
+        }
+        let Some(mount) = ReadOnly::mount(&home.path("v")) else {
+            eprintln!("skipped: no read-only mounts here");
+            return;
+        };
+        let place = format!("latest:{}", fs::canonicalize(home.path("docs")).unwrap().display());
+        let target = format!("back-{has_index}");
+        let key = ["--password-file", "password"];
+        home.expect(0, &[&["-r", "v", "restore", &place, "--target", &target], &key[..]].concat());
+        assert_eq!(fs::read(home.path(&target).join("a")).unwrap(), "hello ".repeat(50_000).as_bytes());
+        home.expect(0, &[&["-r", "v", "check", "--read-data"], &key[..]].concat());
+        home.expect(13, &[&["-r", "v", "backup", "docs"], &key[..]].concat());
+        drop(mount);
+    }
+}
+
+/// A folder mounted onto itself so that nobody may write to it, until dropped.
+struct ReadOnly(PathBuf);
+
+impl ReadOnly {
+    fn mount(path: &Path) -> Option<Self> {
+        let mount =
+            |args: &[&str]| Command::new("mount").args(args).arg(path).output().ok().filter(|out| out.status.success());
+        mount(&["--bind", path.to_str()?])?;
+        let mounted = Self(path.to_owned());
+        mount(&["-o", "remount,ro,bind"])?;
+        Some(mounted)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
 }
 
 #[test]

@@ -184,6 +184,10 @@ fn wanted(run: &Run, args: &BackupArgs) -> anyhow::Result<Wanted> {
     if named.is_empty() {
         return Err(usage("nothing to back up: name files or folders"));
     }
+    // What a script's empty variable leaves is not meant to be the current folder.
+    if named.iter().any(Vec::is_empty) {
+        return Err(usage("one of the paths to back up is empty"));
+    }
     let there = sources::existing(&run.screen, sources::absolute(&run.cwd(), named));
     // What is missing counts like a source that cannot be read, and the engine counts it once it tries.
     if there.present == 0 {

@@ -120,7 +120,8 @@ fn tell_words(run: &Run, report: &CheckReport) -> anyhow::Result<()> {
         return run.screen.tell("everything is whole");
     }
     if report.unwhole > 0 {
-        run.screen.line(&format!("{} missing data below", show::count(report.unwhole, "branch")))?;
+        run.screen
+            .line(&format!("{} below which data is missing", show::count(report.unwhole, "folder or file list")))?;
     }
     run.screen.warn(None, "damage found; a new backup of the same files heals what it can read again");
     Ok(())

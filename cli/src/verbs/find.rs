@@ -138,7 +138,10 @@ pub fn run(run: &Run, args: &FindArgs) -> anyhow::Result<Code> {
                 .with_context(|| format!("cannot search snapshot {}", show::short(&info.id)))?,
         );
     }
-    Ok(seen.code())
+    Ok(match seen.code() {
+        Code::Done => run.listed(),
+        code => code,
+    })
 }
 
 /// The snapshots to look in, and from where; the newest first.

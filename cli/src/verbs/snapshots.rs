@@ -47,7 +47,7 @@ pub fn run(run: &Run, args: &SnapshotsArgs) -> anyhow::Result<Code> {
         for info in groups.values().flatten() {
             run.screen.message("snapshot", &Value::Object(fields(info)))?;
         }
-        return Ok(Code::Done);
+        return Ok(run.listed());
     }
     let mut shown = 0;
     for (key, infos) in &groups {
@@ -61,7 +61,7 @@ pub fn run(run: &Run, args: &SnapshotsArgs) -> anyhow::Result<Code> {
         }
     }
     run.screen.tell(&show::count(shown as u64, "snapshot"))?;
-    Ok(Code::Done)
+    Ok(run.listed())
 }
 
 /// The snapshots by what they have in common, each group from old to new.

@@ -65,7 +65,7 @@ pub fn run(run: &Run, args: &StatsArgs) -> anyhow::Result<Code> {
             run.screen.line(&line)?;
         }
     }
-    Ok(Code::Done)
+    Ok(run.listed())
 }
 
 fn chosen(run: &Run, args: &StatsArgs, list: Vec<SnapshotInfo>) -> anyhow::Result<Vec<SnapshotInfo>> {

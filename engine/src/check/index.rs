@@ -121,9 +121,6 @@ impl IndexView {
         }
         self.prints = vec![0; self.numbers.len()];
         self.frames.sort_unstable();
-        if !bad.is_empty() {
-            findings.note(format!("{} damaged frames were found and set aside earlier", bad.len()));
-        }
         Ok(bad)
     }
 

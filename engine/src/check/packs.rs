@@ -222,8 +222,10 @@ impl Worker<'_> {
             }
             self.gap(&*file, &path, at, place.offset)?;
             at = end;
-            if read && place.state == FrameState::Good {
-                self.frame(&*file, &path, number, &place)?;
+            match place.state {
+                FrameState::Good if read => self.frame(&*file, &path, number, &place)?,
+                FrameState::Good => {}
+                FrameState::Bad => self.set_aside(&path, place.len, place.offset),
             }
         }
         self.tail(&*file, pack, &path, at, &rows)
@@ -233,9 +235,13 @@ impl Worker<'_> {
     fn gone(&mut self, pack: &PackView, path: &str) -> Result<()> {
         let mut lost = 0;
         for number in self.view.frames_of(pack) {
-            if self.vault.local().frame_row(number)?.state == FrameState::Good {
-                self.outcome.bad.push(number);
-                lost += 1;
+            let place = self.vault.local().frame_row(number)?;
+            match place.state {
+                FrameState::Good => {
+                    self.outcome.bad.push(number);
+                    lost += 1;
+                }
+                FrameState::Bad => self.set_aside(path, place.len, place.offset),
             }
         }
         if lost > 0 {
@@ -296,7 +302,10 @@ impl Worker<'_> {
             return Ok(());
         }
         match pack::check_directory(file, &pack.row.name) {
-            Ok(listed) if rows.iter().all(|row| lists(&listed, row)) => Ok(()),
+            Ok(listed) if rows.iter().all(|row| lists(&listed, row)) => {
+                self.left_out(path, &listed, rows);
+                Ok(())
+            }
             Ok(_) => {
                 self.findings.fault(path, "its directory does not list all its frames");
                 Ok(())
@@ -313,6 +322,18 @@ impl Worker<'_> {
             }
             Err(error) => Err(StoreError::from(error).into()),
         }
+    }
+
+    /// Frames of the directory that did not verify when the index was made. What they held is either stored anew
+    /// since, or missing in the snapshots that need it.
+    fn left_out(&mut self, path: &str, listed: &[FrameRow], rows: &[FrameRow]) {
+        for row in listed.iter().filter(|row| !lists(rows, row)) {
+            self.set_aside(path, row.len, row.offset);
+        }
+    }
+
+    fn set_aside(&mut self, path: &str, len: u32, offset: u64) {
+        self.findings.note(format!("the frame of {len} bytes at {offset} of {path} was found damaged earlier"));
     }
 
     fn frame(&mut self, file: &dyn ReadAt, path: &str, number: FrameNumber, place: &FramePlace) -> Result<()> {

@@ -115,7 +115,10 @@ impl Files for OsFiles {
 
     fn sync_file(&self, path: &str) -> Result<()> {
         let place = self.place("sync", path)?;
-        let file = OpenOptions::new().append(true).open(place).map_err(failed("sync", path))?;
+        // Opened for reading where that is enough: a vault that may only be read is synced without being written to.
+        let mut options = OpenOptions::new();
+        let options = if cfg!(windows) { options.append(true) } else { options.read(true) };
+        let file = options.open(place).map_err(failed("sync", path))?;
         file.sync_all().map_err(failed("sync", path))?;
         forget_cached(&file);
         Ok(())

@@ -165,7 +165,9 @@ fn open_env(folder: &Path, flags: EnvFlags) -> Result<Env<WithoutTls>> {
     wait_closed(folder)?;
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(MAP_LEN).max_readers(READERS_MAX).max_dbs(Table::ALL.len() as u32);
-    // SAFETY: the only flag ever passed is NO_SYNC, for a file that nobody else sees and that is synced afterwards.
+    // SAFETY: NO_SYNC is passed for a file that nobody else sees and that is synced afterwards; NO_LOCK only together
+    // with READ_ONLY where we may not write: should somebody who may do so meanwhile, a read can meet a page that was
+    // used again, which is no worse than a damaged one, and content is believed only by its names.
     // The map stays valid while open: every opener is this code, which never truncates the file, opens it once per
     // process and has looked at its pages before.
     unsafe { options.flags(flags).open(folder) }.map_err(heed_error)
@@ -202,7 +204,11 @@ impl LmdbKv {
     fn open(folder: &Path) -> Result<Self> {
         let data = folder.join("data.mdb");
         let extent = probe(&data)?;
-        let env = open_env(folder, EnvFlags::empty())?;
+        let env = match open_env(folder, EnvFlags::empty()) {
+            // A vault that may only be read, on a read-only medium or of somebody else.
+            Err(KvError::NotAllowed(_)) => open_env(folder, EnvFlags::READ_ONLY | EnvFlags::NO_LOCK)?,
+            other => other?,
+        };
         verify_snapshot(&env, &data, extent)?;
         // Readers that were killed would keep old pages from being used again.
         env.clear_stale_readers().map_err(heed_error)?;
@@ -442,6 +448,7 @@ impl LmdbWrite<'_> {
             self.failed = Some(match error {
                 KvError::Damaged(why) => KvError::Damaged(why.clone()),
                 KvError::NoSpace => KvError::NoSpace,
+                KvError::NotAllowed(why) => KvError::NotAllowed(why.clone()),
                 KvError::Io(why) => KvError::Io(why.clone()),
             });
         }
@@ -452,6 +459,7 @@ impl LmdbWrite<'_> {
 pub(super) fn io_error(error: io::Error) -> KvError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => KvError::NoSpace,
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => KvError::NotAllowed(error.to_string()),
         _ => KvError::Io(error.to_string()),
     }
 }

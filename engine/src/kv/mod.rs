@@ -20,6 +20,9 @@ pub enum KvError {
     /// No room on the disk.
     #[error("no space left for the index")]
     NoSpace,
+    /// The system does not let us write.
+    #[error("the index may not be written: {0}")]
+    NotAllowed(String),
     /// Anything else the system reports.
     #[error("the index cannot be used: {0}")]
     Io(String),

@@ -14,6 +14,7 @@ use crate::files::{Files, FilesError, Lock, ReadAt};
 use crate::frame::{FrameHeader, frame_id};
 use crate::id::{ChunkId, Kind, SessionId, VaultId};
 use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow};
+use crate::kv::memory::MemoryKvHome;
 use crate::kv::{self, Kv, KvError, KvHome};
 use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
 use crate::pack::{self, PackName};
@@ -113,13 +114,21 @@ impl LocalStore {
     }
 
     fn rebuild_unless_done(parts: Parts) -> Result<Opened> {
-        make_folders(&*parts.files)?;
-        let lock = parts.lock("index")?;
+        let lock = match make_folders(&*parts.files).and_then(|()| parts.lock("index")) {
+            Err(StoreError::Files(error)) if is_forbidden(&error) => return Self::rebuild_in_memory(parts),
+            lock => lock?,
+        };
         // Another process may have built it while we waited.
         match open_index(&parts)? {
             Some(kv) => Ok(Opened { store: Self::with(parts, kv), rebuilt: None }),
             None => Self::rebuild(parts, &*lock),
         }
+    }
+
+    /// For a vault that may only be read: its index is made for this process alone, about 150 bytes a chunk.
+    fn rebuild_in_memory(parts: Parts) -> Result<Opened> {
+        let (kv, faults) = super::rebuild::rebuild(&*parts.files, &MemoryKvHome::new(), parts.vault)?;
+        Ok(Opened { store: Self::with(parts, kv), rebuilt: Some(faults) })
     }
 
     /// Sessions begin under the index lock, so none begins while this one holds it.
@@ -164,6 +173,10 @@ fn open_index(parts: &Parts) -> Result<Option<Arc<dyn Kv>>> {
         Ok(false) | Err(KvError::Damaged(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+fn is_forbidden(error: &FilesError) -> bool {
+    matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
 }
 
 impl Parts {

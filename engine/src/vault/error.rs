@@ -51,6 +51,7 @@ impl ErrorClass {
             StoreError::Files(error) | StoreError::Pack(PackError::Files(error)) => Self::of_files(error),
             StoreError::Index(KvError::NoSpace) => Self::NoSpace,
             StoreError::Index(KvError::Damaged(_)) => Self::Damaged,
+            StoreError::Index(KvError::NotAllowed(_)) => Self::NotAllowed,
             StoreError::Index(KvError::Io(_)) => Self::Other,
             StoreError::Pack(_) | StoreError::Missing(_) | StoreError::DamagedFrame { .. } => Self::Damaged,
             StoreError::Busy { .. } => Self::Busy,
