@@ -61,7 +61,7 @@ fn scan(file: &Bytes, from: u64, listed: Option<Vec<FrameRow>>) {
     while let Some(scanned) = scanner.next().expect("memory reads") {
         assert!(!ended, "nothing stands behind a directory");
         match scanned {
-            Scanned::Frame { row, header } => {
+            Scanned::Frame { row, header, .. } => {
                 assert_eq!(row.offset, at);
                 assert_eq!(scanner.frame_bytes().len(), row.len as usize);
                 assert!(row.len as usize <= FRAME_LEN_MAX && header.frame_len == row.len && header.vault == VAULT);

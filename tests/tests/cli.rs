@@ -370,3 +370,14 @@ fn a_stream_comes_back() {
     drop(child.stdout.take());
     assert!(child.wait().unwrap().code().is_some(), "a closed pipe is no crash");
 }
+
+/// Somebody backs up their whole home, and the vault lies in it.
+#[test]
+fn a_vault_does_not_swallow_itself() {
+    let home = Home::new();
+    home.write("notes", "something to keep");
+    home.expect(0, &["backup", "-q", "."]);
+    let ran = home.expect(0, &["ls", "--recursive", "latest"]);
+    assert!(ran.out.contains("/notes\n") && ran.out.contains("/.local/share/twinkeep/vault\n"), "{}", ran.out);
+    assert!(!ran.out.contains("packs") && !ran.out.contains(".stat"), "{}", ran.out);
+}

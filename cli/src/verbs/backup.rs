@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -120,6 +121,7 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     let time = args.time.as_deref().map(|text| parse::moment(text, &run.zone)).transpose().map_err(usage)?;
     let threads = args.read_concurrency.map(usize::from);
     let vault = if args.dry_run { run.open()? } else { run.open_or_create(threads)? };
+    let cache_dir = cache_dir(run);
     let mut options = BackupOptions {
         paths: Vec::new(),
         filter,
@@ -134,7 +136,8 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
         ignore_ctime: args.ignore_ctime,
         dry_run: args.dry_run,
         skip_if_unchanged: args.skip_if_unchanged,
-        cache_dir: cache_dir(run),
+        own_dirs: own_dirs(run, cache_dir.as_deref()),
+        cache_dir,
         command: command_line(std::env::args_os()),
         program: version::program(),
     };
@@ -228,6 +231,13 @@ fn parent(run: &Run, args: &BackupArgs, vault: &Vault) -> anyhow::Result<Option<
 fn cache_dir(run: &Run) -> Option<PathBuf> {
     let made = run.cache_dir().and_then(|dir| std::fs::create_dir_all(&dir).map(|()| dir).map_err(Into::into));
     made.map_err(|error| run.screen.warn(None, &format!("no cache: {}", crate::error::one_line(&error)))).ok()
+}
+
+/// The vault and the cache, which are no part of what is backed up even where they lie in it.
+fn own_dirs(run: &Run, cache_dir: Option<&Path>) -> Vec<(u64, u64)> {
+    let vault = run.location().ok();
+    let dirs = vault.as_deref().into_iter().chain(cache_dir);
+    dirs.filter_map(|dir| std::fs::metadata(dir).ok()).map(|found| (found.dev(), found.ino())).collect()
 }
 
 /// The command line, without what may hold a password.

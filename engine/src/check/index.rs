@@ -179,7 +179,7 @@ impl IndexView {
                 None if newest.is_none_or(|newest| frame.0 > newest) => drop(later.insert(frame, id)),
                 None => tell(findings, format!("chunk {id} is said to be in frame {}, which has no row", frame.0)),
             }
-            if bad.contains(&frame) {
+            if bad.contains(&frame) && state != ChunkState::Suspect {
                 tell(findings, format!("chunk {id} is said to be in frame {}, which is known to be bad", frame.0));
             }
             !progress.is_cancelled()

@@ -142,7 +142,7 @@ impl Trees<'_> {
         let ids: Vec<ChunkId> = batch.iter().map(|(id, _)| *id).collect();
         let places = self.vault.store().places(&ids)?;
         for ((_, range), place) in batch.drain(..).zip(places) {
-            if place.is_none_or(|place| self.trust.bad.contains(&place.number)) {
+            if place.is_none_or(|place| !place.is_believed || self.trust.bad.contains(&place.number)) {
                 add(lost, range);
             }
         }

@@ -87,7 +87,7 @@ fn put_whole(write: &mut dyn Write, rows: &[(ChunkId, ChunkRow)]) -> kv::Result<
         match chunk(write, id)?.map(|row| row.state) {
             Some(ChunkState::Admitted) => continue,
             Some(ChunkState::Unwhole) => write.delete(Table::Unwhole, &id.0).map(drop)?,
-            None => {}
+            Some(ChunkState::Suspect) | None => {}
         }
         put_chunk(write, id, *row)?;
     }
@@ -233,8 +233,11 @@ pub fn absent_below(read: &dyn Read, root: ChunkId, read_header: &ReadHeader<'_>
     let mut absent = Vec::new();
     while let Some(id) = to_see.pop() {
         let refs = match chunk(read, &id)? {
-            Some(row) if row.state == ChunkState::Admitted => continue,
-            Some(row) => headers.refs(read, &row)?,
+            Some(row) => match row.state {
+                ChunkState::Admitted => continue,
+                ChunkState::Unwhole => headers.refs(read, &row)?,
+                ChunkState::Suspect => None,
+            },
             None => None,
         };
         match refs {
@@ -283,7 +286,9 @@ pub fn expel(
             return Ok(lost);
         }
         for (id, lack) in newly {
-            if let Some(row) = chunk(write, &id)? {
+            if let Some(row) = chunk(write, &id)?
+                && row.state != ChunkState::Suspect
+            {
                 put_chunk(write, &id, ChunkRow { state: ChunkState::Unwhole, ..row })?;
                 put_unwhole(write, &id, &lack)?;
             }
@@ -291,7 +296,7 @@ pub fn expel(
     }
 }
 
-/// Marks frames as bad and removes the rows of all chunks whose place they are; returns those.
+/// Marks frames as bad and all chunks whose place they are as suspect; returns those.
 fn drop_frames(write: &mut dyn Write, bad: &HashSet<FrameNumber>) -> kv::Result<Vec<ChunkId>> {
     if bad.is_empty() {
         return Ok(Vec::new());
@@ -303,16 +308,17 @@ fn drop_frames(write: &mut dyn Write, bad: &HashSet<FrameNumber>) -> kv::Result<
     }
     let mut lost = Vec::new();
     super::scan(write, Table::Chunks, &[], |key, value| {
-        if bad.contains(&ChunkRow::decode(value)?.frame) {
-            lost.push(ChunkId::from_slice(key).ok_or_else(|| super::damaged("a chunk id"))?);
+        let row = ChunkRow::decode(value)?;
+        if bad.contains(&row.frame) && row.state != ChunkState::Suspect {
+            lost.push((ChunkId::from_slice(key).ok_or_else(|| super::damaged("a chunk id"))?, row));
         }
         Ok(true)
     })?;
-    for id in &lost {
-        write.delete(Table::Chunks, &id.0)?;
+    for (id, row) in &lost {
+        put_chunk(write, id, ChunkRow { state: ChunkState::Suspect, ..*row })?;
         write.delete(Table::Unwhole, &id.0)?;
     }
-    Ok(lost)
+    Ok(lost.into_iter().map(|(id, _)| id).collect())
 }
 
 /// Called with every believed branch frame and its header, `None` where that cannot be read.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! table    key                     value
-//! chunks   chunk id (32)           frame number (u40, little-endian) · position (u16) · state (1): 0 admitted, 1 unwhole
+//! chunks   chunk id (32)           frame number (u40, little-endian) · position (u16) · state (1): 0 admitted, 1 unwhole, 2 suspect
 //! frames   number (u40 big-endian) frame id (32) · pack number (u32) · offset (u64) · length (u32) · kind (1) · state (1)
 //! packs    number (u32 big-endian) indexed length (u64) · state (1) · file name
 //! unwhole  chunk id (32)           a branch that is stored while something below it is missing: one id it lacks (32)
@@ -65,6 +65,8 @@ pub enum ChunkState {
     Admitted = 0,
     /// It is there, something below it is not.
     Unwhole = 1,
+    /// Its frame was found bad. The place is kept, for what can still be read there is worth more than nothing.
+    Suspect = 2,
 }
 
 /// Where a chunk is.
@@ -91,6 +93,7 @@ impl ChunkRow {
         let state = match bytes[7] {
             0 => ChunkState::Admitted,
             1 => ChunkState::Unwhole,
+            2 => ChunkState::Suspect,
             _ => return Err(damaged("a chunk row")),
         };
         let mut frame = [0; 8];
@@ -109,7 +112,7 @@ impl ChunkRow {
 pub enum FrameState {
     /// It was verified when it was stored.
     Good = 0,
-    /// It was found damaged or gone; its chunks have no rows, or rows of other places.
+    /// It was found damaged or gone; its chunks are suspect, or have other places.
     Bad = 1,
 }
 

@@ -15,12 +15,14 @@ use crate::limits::{FRAME_LEN_MAX, PACK_LEN_MAX};
 /// What stands at a place in a pack.
 #[derive(Debug)]
 pub enum Scanned {
-    /// A frame whose name is right.
+    /// A frame whose name is right, behind it or in the directory.
     Frame {
         /// Its place.
         row: FrameRow,
         /// Its clear part.
         header: Box<FrameHeader>,
+        /// Whether the name behind it is right, too; the directory vouches for it otherwise.
+        is_named: bool,
     },
     /// Bytes that are no whole frame: damage, or the torn end of a pack that was being written.
     Bad {
@@ -53,6 +55,8 @@ pub struct Scanner<'a> {
     found: Option<(FrameRow, FrameHeader)>,
     bytes: Vec<u8>,
     frame_len: usize,
+    /// Whether the name behind the frame that was read last is right.
+    is_named: bool,
     window: Window,
     /// Bytes hashed for candidates that were no frames.
     wasted: u64,
@@ -95,6 +99,7 @@ impl<'a> Scanner<'a> {
             found: None,
             bytes: Vec::new(),
             frame_len: 0,
+            is_named: true,
             window: Window::default(),
             wasted: 0,
             wasted_to: 0,
@@ -117,7 +122,7 @@ impl<'a> Scanner<'a> {
         if start >= self.len {
             return Ok(None);
         }
-        if let Some((row, header)) = self.frame_at(start, self.listed_len(start))? {
+        if let Some((row, header)) = self.frame_at(start, self.listed_at(start))? {
             return Ok(Some(self.accept(row, header)));
         }
         if let Some((offset, rows)) = &self.listed
@@ -141,18 +146,19 @@ impl<'a> Scanner<'a> {
             self.matches &= rows.get(self.next_row) == Some(&row);
             self.next_row += 1;
         }
-        Scanned::Frame { row, header: Box::new(header) }
+        Scanned::Frame { row, header: Box::new(header), is_named: self.is_named }
     }
 
-    /// Length of the frame that the directory lists at a place.
-    fn listed_len(&self, at: u64) -> Option<u32> {
+    /// The frame that the directory lists at a place.
+    fn listed_at(&self, at: u64) -> Option<FrameRow> {
         let (_, rows) = self.listed.as_ref()?;
         let row = rows.binary_search_by_key(&at, |row| row.offset).ok()?;
-        Some(rows[row].len)
+        Some(rows[row])
     }
 
-    /// The frame that begins at `at`, of length `expected` if somebody who should know says so.
-    fn frame_at(&mut self, at: u64, expected: Option<u32>) -> files::Result<Option<(FrameRow, FrameHeader)>> {
+    /// The frame that begins at `at`; `expected` is what the directory says of it. Its name stands behind it and in the
+    /// directory: one of them will do.
+    fn frame_at(&mut self, at: u64, expected: Option<FrameRow>) -> files::Result<Option<(FrameRow, FrameHeader)>> {
         let may_waste = self.wasted < self.len.saturating_add(16 * FRAME_LEN_MAX as u64);
         if expected.is_none() && !may_waste && at < self.wasted_to {
             return Ok(None);
@@ -162,7 +168,7 @@ impl<'a> Scanner<'a> {
         }
         let Ok(len) = FrameHeader::peek_len(&self.bytes) else { return Ok(None) };
         let end = at + len as u64 + FRAME_NAME_LEN;
-        if end > self.len || expected.is_some_and(|expected| expected as usize != len) {
+        if end > self.len || expected.is_some_and(|expected| expected.len as usize != len) {
             return Ok(None);
         }
         if !self.read(at, len + FRAME_NAME_LEN as usize)? {
@@ -170,7 +176,9 @@ impl<'a> Scanner<'a> {
         }
         let (frame, name) = self.bytes.split_at(len);
         let id = frame_id(frame);
-        if (id.0 == *name || crate::zoo::planted("scan-without-name"))
+        self.is_named = id.0 == *name;
+        let is_listed = expected.is_some_and(|expected| expected.id == id);
+        if (self.is_named || is_listed || crate::zoo::planted("scan-without-name"))
             && let Ok(header) = FrameHeader::parse(frame)
         {
             return Ok(Some((FrameRow { offset: at, len: len as u32, id }, header)));
@@ -208,7 +216,7 @@ impl<'a> Scanner<'a> {
         let Some((end, rows)) = self.listed.take() else { return Ok(self.len) };
         let mut next = if end >= from { end } else { self.len };
         for row in &rows[rows.partition_point(|row| row.offset < from)..] {
-            if let Some(frame) = self.frame_at(row.offset, Some(row.len))? {
+            if let Some(frame) = self.frame_at(row.offset, Some(*row))? {
                 self.found = Some(frame);
                 next = row.offset;
                 break;

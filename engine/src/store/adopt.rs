@@ -83,7 +83,7 @@ impl Inner {
         let mut rows = 0;
         while let Some(scanned) = scanner.next()? {
             match scanned {
-                Scanned::Frame { row: found, header } if header.kind == name.kind => {
+                Scanned::Frame { row: found, header, .. } if header.kind == name.kind => {
                     row.indexed_len = found.offset + u64::from(found.len) + FRAME_NAME_LEN;
                     let frame = NewFrame::scanned(number, &found, *header);
                     rows += frame.row_count();

@@ -447,6 +447,7 @@ pub(super) fn whole_frame(number: FrameNumber, place: &FramePlace) -> Place {
         len: place.len,
         kind: place.kind,
         position: 0,
+        is_believed: place.state == FrameState::Good,
     }
 }
 

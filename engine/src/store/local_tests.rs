@@ -200,7 +200,7 @@ fn expect_closed(store: &LocalStore, ids: &[ChunkId]) {
 }
 
 fn is_placed(store: &LocalStore, id: ChunkId) -> bool {
-    store.places(&[id]).unwrap()[0].is_some()
+    store.places(&[id]).unwrap()[0].is_some_and(|place| place.is_believed)
 }
 
 #[test]

@@ -98,6 +98,8 @@ pub struct Place {
     pub kind: Kind,
     /// Position of the chunk in the frame.
     pub position: u16,
+    /// Whether the frame is still believed. One that was found bad may be tried all the same.
+    pub is_believed: bool,
 }
 
 /// Answer to a writer who wants to put a chunk.

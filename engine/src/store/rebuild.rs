@@ -103,10 +103,13 @@ impl Rebuild<'_> {
         let mut end = pack::HEADER_LEN.min(file.len()?);
         while let Some(scanned) = scanner.next()? {
             match scanned {
-                Scanned::Frame { row, header } if header.kind != name.kind => {
+                Scanned::Frame { row, header, .. } if header.kind != name.kind => {
                     found.add(format!("the frame at {} is of the other kind", row.offset));
                 }
-                Scanned::Frame { row, header } => {
+                Scanned::Frame { row, header, is_named } => {
+                    if !is_named {
+                        found.add(format!("the name behind the frame at {} is damaged; the frame is not", row.offset));
+                    }
                     end = row.offset + u64::from(row.len) + pack::FRAME_NAME_LEN;
                     let frame = NewFrame::scanned(number, &row, *header);
                     self.rows += frame.row_count();
