@@ -361,13 +361,19 @@ pub fn expelled_meanwhile(seed: u64) -> Result<(), String> {
     use twinkeep_engine::id::Kind;
     use twinkeep_engine::index::FrameNumber;
     let base = Base::new(seed)?;
-    let place = lab::place(base.files.copy(), MemoryKvHome::from_version(base.kv.clone()));
+    let files = base.files.copy();
+    let place = lab::place(files.clone(), MemoryKvHome::from_version(base.kv.clone()));
     let other = lab::open(place.clone(), lab::env(seed ^ 1)).map_err(|error| chain(&error))?;
     let deed = move || {
         let frames = other.store().frames(FrameNumber(0), 10_000).expect("frames are listed");
-        let leaves: Vec<FrameNumber> =
-            frames.iter().filter(|frame| frame.kind == Kind::Leaf).map(|frame| frame.number).collect();
-        other.store().expel(&leaves).expect("frames are expelled");
+        let leaves: Vec<_> = frames.iter().filter(|frame| frame.kind == Kind::Leaf).collect();
+        for frame in &leaves {
+            let pack = other.store().pack_name(frame.pack).expect("a pack has a name");
+            let last = frame.offset as usize + frame.len as usize - 1;
+            files.damage(&format!("packs/{pack}"), |bytes| bytes[last] ^= 1);
+        }
+        let numbers: Vec<FrameNumber> = leaves.iter().map(|frame| frame.number).collect();
+        other.store().expel(&numbers).expect("frames are expelled");
     };
     let executor = Arc::new(lab::After::new(deed));
     let vault = lab::open(place, lab::env_with(seed ^ 2, executor)).map_err(|error| chain(&error))?;
