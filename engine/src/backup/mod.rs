@@ -157,3 +157,6 @@ impl BackupError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,21 +185,21 @@ impl<'a> Run<'a> {
         let seal = self.seal_keys(&*session);
         let mut stream = stream;
         let mut distrust = false;
-        let (snapshot, tree) = loop {
+        let snapshot = loop {
             let tree = self.walk(&*session, &seal, parent.as_ref(), distrust, begin, stream.take())?;
-            if self.is_unchanged(parent.as_ref(), tree) {
-                break (None, tree);
+            if self.is_unchanged(&*session, parent.as_ref(), tree)? {
+                break None;
             }
             match self.settle(&*session, &seal, parent.as_ref(), tree) {
-                Ok(snapshot) => break (snapshot, tree),
+                Ok(snapshot) => break snapshot,
                 // The store lacks what was taken for stored. Everything is read once more and put where it lacks.
                 Err(BackupError::Store(StoreError::Missing(_))) if !distrust && !self.progress.is_cancelled() => {
                     distrust = true;
+                    self.counts.forget_sources();
                 }
                 Err(error) => return Err(error),
             }
         };
-        let _ = tree;
         let mut summary = self.summary(&*session, snapshot, parent.map(|info| info.id))?;
         summary.duration = clock.elapsed().saturating_sub(begun);
         Ok(summary)
@@ -223,9 +223,19 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn is_unchanged(&self, parent: Option<&SnapshotInfo>, tree: ChunkId) -> bool {
-        self.options.skip_if_unchanged
-            && parent.is_some_and(|info| info.snapshot.tree == tree && !info.snapshot.partial)
+    /// Whether no snapshot is to be made. What was put has healed the parent then, if that lacked anything.
+    fn is_unchanged(
+        &self,
+        session: &dyn Session,
+        parent: Option<&SnapshotInfo>,
+        tree: ChunkId,
+    ) -> Result<bool, BackupError> {
+        let Some(parent) = parent.filter(|_| self.options.skip_if_unchanged) else { return Ok(false) };
+        if parent.snapshot.tree != tree || parent.snapshot.partial {
+            return Ok(false);
+        }
+        session.checkpoint()?;
+        Ok(self.options.dry_run || self.vault.store().known(&[parent.id])?[0])
     }
 
     fn seal_keys(&self, session: &dyn Session) -> SealKeys {
@@ -301,6 +311,7 @@ impl<'a> Run<'a> {
         }
         shared.pool.push(std::iter::once(first));
         executor.run(&|_| {
+            let _end = shared.pool.end_on_panic();
             let work = || {
                 Worker {
                     shared: &shared,

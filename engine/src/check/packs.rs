@@ -208,6 +208,7 @@ impl Worker<'_> {
             self.findings.report.packs += 1;
         }
         self.header(&*file, pack, &path)?;
+        let len = file.len()?;
         let mut rows = Vec::new();
         let mut at = HEADER_LEN;
         for number in self.view.frames_of(pack) {
@@ -224,6 +225,9 @@ impl Worker<'_> {
             at = end;
             if read && place.state == FrameState::Good {
                 self.frame(&*file, &path, number, &place)?;
+            } else if place.state == FrameState::Good && place.offset.saturating_add(place.len.into()) > len {
+                // Where the index cannot be written to, nobody else has said so.
+                self.bad(&path, number, &place, "is cut off");
             }
         }
         self.tail(&*file, pack, &path, at, &rows)
