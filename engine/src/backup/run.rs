@@ -10,6 +10,7 @@ use super::stream::StreamSource;
 use super::tree::{DirJob, Task};
 use super::writer::ChunkWriter;
 use super::{BackupError, BackupOptions, BackupSummary};
+use crate::branch::entry::FileTime;
 use crate::branch::{self, Snapshot, Totals};
 use crate::cache::{CacheWriter, DirKey, StatCache};
 use crate::chunk::Cutter;
@@ -73,6 +74,13 @@ impl Shared<'_> {
         };
         let known = crate::zoo::planted("trust-cache") || self.vault.store().known(&[old.tree])?[0];
         Ok(known.then_some(old))
+    }
+
+    /// Whether a file of this mtime cannot have changed since the parent read it and kept the mtime: file systems'
+    /// clocks tick in steps of up to two seconds.
+    pub fn parent_vouches_for(&self, mtime: FileTime) -> bool {
+        let begun = self.parent.map_or(i64::MIN, |info| info.snapshot.started.0);
+        mtime.secs < begun.div_euclid(1_000_000_000).saturating_sub(2)
     }
 
     /// An error once the run is over or somebody asked to stop it.

@@ -181,3 +181,26 @@ fn what_is_lost_meanwhile_is_put_again_and_counted_once() {
     }
     assert!(healed > 0);
 }
+
+#[test]
+fn without_a_cache_a_young_time_vouches_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (young, old) = (folder.path().join("young"), folder.path().join("old"));
+    let (vault, _) = vault(Env::system(1));
+    let write = |content: u8| {
+        let now = std::time::SystemTime::now();
+        for (path, age) in [(&young, 0), (&old, 3600)] {
+            std::fs::write(path, [content; 1000]).unwrap();
+            let mtime = now - std::time::Duration::from_secs(age);
+            std::fs::File::open(path).unwrap().set_modified(mtime).unwrap();
+        }
+        now
+    };
+    let now = write(1);
+    backup(&vault, &options(&[folder.path()]), &Progress::silent()).unwrap();
+    // Written again within one step of the file system's clock.
+    std::fs::write(&young, [2; 1000]).unwrap();
+    std::fs::File::open(&young).unwrap().set_modified(now).unwrap();
+    let second = backup(&vault, &options(&[folder.path()]), &Progress::silent()).unwrap();
+    assert_eq!((second.files_changed, second.files_unchanged), (1, 1), "{second:?}");
+}

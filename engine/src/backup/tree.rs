@@ -351,7 +351,8 @@ impl<'a> Worker<'a> {
                 return Ok(Some(Slot::Same(CachedStat::from_stat(stat, looked_at))));
             }
             Known::Entry(old) if is_file => {
-                if let Some(content) = old.content(stat.size, stat.mtime).filter(|_| !self.shared.options.force) {
+                let content = old.content(stat.size, stat.mtime).filter(|_| !self.shared.options.force);
+                if let Some(content) = content.filter(|_| self.shared.parent_vouches_for(stat.mtime)) {
                     let content = content.clone();
                     return Ok(Some(self.reused(job, at, handle, stat, looked_at, content)));
                 }
