@@ -93,6 +93,19 @@ fn what_goes_in_comes_out() {
     assert_eq!((again.files_restored, again.bytes_written), wanted, "a file with two names is made anew: {again:?}");
 }
 
+/// Makes all files an hour old: what was changed a moment ago is never taken for unchanged.
+fn age(folder: &Path) {
+    let then = std::time::SystemTime::now() - Duration::from_secs(3600);
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            age(&entry.path());
+        } else if kind.is_file() {
+            fs::File::open(entry.path()).unwrap().set_modified(then).unwrap();
+        }
+    }
+}
+
 /// A clock that runs ahead by ten minutes each time somebody looks, and asks the run to stop after so many files.
 struct Hurry {
     looks: AtomicU64,
@@ -126,6 +139,7 @@ fn an_interrupted_backup_goes_on_from_its_checkpoint() {
                 fs::write(source.join(format!("dir{dir}/{file}")), format!("{dir} {file} ").repeat(200)).unwrap();
             }
         }
+        age(&source);
         let place = || Place::folder(&folder.path().join("vault"));
         let (vault, secret) = Vault::create(place(), Env::system(1), &CreateOptions::default(), &[]).unwrap();
         drop(vault);

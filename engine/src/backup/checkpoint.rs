@@ -94,9 +94,10 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// The folder as far as it is done; none if its old listing cannot be read.
+    /// The folder as far as it is done; none if that cannot be told, or its old listing cannot be read.
     fn partial_tree(&mut self, job: &Arc<DirJob>, depth: usize) -> Result<Option<ChunkId>, BackupError> {
-        let mut slots = job.slots_so_far();
+        // A folder that is just being listed or made into a branch: it would look empty.
+        let Some(mut slots) = job.slots_so_far() else { return Ok(None) };
         for (at, below) in job.unfinished() {
             if depth >= DEPTH_MAX || !matches!(slots.get(at), Some(Slot::Pending)) {
                 continue;

@@ -24,6 +24,15 @@ impl Counts {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Begins anew with what is counted once for each source, because all are looked at once more.
+    pub fn forget_sources(&self) {
+        let files = [&self.files_new, &self.files_changed, &self.files_unchanged];
+        let dirs = [&self.dirs_new, &self.dirs_changed, &self.dirs_unchanged];
+        for counter in files.into_iter().chain(dirs).chain([&self.others, &self.bytes, &self.errors]) {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
     pub fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
     }

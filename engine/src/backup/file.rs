@@ -130,7 +130,10 @@ impl Worker<'_> {
         };
         // The time from before the last look at the content: with a later one, content written meanwhile would pass
         // for what was read.
-        let meta = Metadata { mtime: before.mtime, ..meta };
+        let meta = match read_again {
+            0 => meta,
+            _ => self.metadata(&before, file.xattrs(), || file.path()),
+        };
         let stat = self.judge(file, &before, changed, looked_at);
         let len = self.gathered.bytes.len() - start;
         self.count_read(len);

@@ -160,3 +160,6 @@ impl BackupError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

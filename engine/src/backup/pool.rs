@@ -120,6 +120,11 @@ impl<T, B, E> Pool<T, B, E> {
         self.changed.notify_all();
     }
 
+    /// Ends the work when the thread that holds the result panics: nobody waits for what it would have done.
+    pub fn end_on_panic(&self) -> EndOnPanic<'_, T, B, E> {
+        EndOnPanic(self)
+    }
+
     /// Whether the work has ended.
     pub fn is_over(&self) -> bool {
         self.lock().finished
@@ -128,5 +133,16 @@ impl<T, B, E> Pool<T, B, E> {
     /// The first failure.
     pub fn into_failure(self) -> Option<E> {
         self.state.into_inner().unwrap_or_else(PoisonError::into_inner).failure
+    }
+}
+
+/// See [`Pool::end_on_panic`].
+pub(super) struct EndOnPanic<'p, T, B, E>(&'p Pool<T, B, E>);
+
+impl<T, B, E> Drop for EndOnPanic<'_, T, B, E> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.finish();
+        }
     }
 }

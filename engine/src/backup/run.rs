@@ -10,6 +10,7 @@ use super::stream::StreamSource;
 use super::tree::{DirJob, Task};
 use super::writer::ChunkWriter;
 use super::{BackupError, BackupOptions, BackupSummary};
+use crate::branch::entry::FileTime;
 use crate::branch::{self, Snapshot, Totals};
 use crate::cache::{CacheWriter, DirKey, StatCache};
 use crate::chunk::Cutter;
@@ -73,6 +74,13 @@ impl Shared<'_> {
         };
         let known = crate::zoo::planted("trust-cache") || self.vault.store().known(&[old.tree])?[0];
         Ok(known.then_some(old))
+    }
+
+    /// Whether a file of this mtime cannot have changed since the parent read it and kept the mtime: file systems'
+    /// clocks tick in steps of up to two seconds.
+    pub fn parent_vouches_for(&self, mtime: FileTime) -> bool {
+        let begun = self.parent.map_or(i64::MIN, |info| info.snapshot.started.0);
+        mtime.secs < begun.div_euclid(1_000_000_000).saturating_sub(2)
     }
 
     /// An error once the run is over or somebody asked to stop it.
@@ -185,21 +193,21 @@ impl<'a> Run<'a> {
         let seal = self.seal_keys(&*session);
         let mut stream = stream;
         let mut distrust = false;
-        let (snapshot, tree) = loop {
+        let snapshot = loop {
             let tree = self.walk(&*session, &seal, parent.as_ref(), distrust, begin, stream.take())?;
-            if self.is_unchanged(parent.as_ref(), tree) {
-                break (None, tree);
+            if self.is_unchanged(&*session, parent.as_ref(), tree)? {
+                break None;
             }
             match self.settle(&*session, &seal, parent.as_ref(), tree) {
-                Ok(snapshot) => break (snapshot, tree),
+                Ok(snapshot) => break snapshot,
                 // The store lacks what was taken for stored. Everything is read once more and put where it lacks.
                 Err(BackupError::Store(StoreError::Missing(_))) if !distrust && !self.progress.is_cancelled() => {
                     distrust = true;
+                    self.counts.forget_sources();
                 }
                 Err(error) => return Err(error),
             }
         };
-        let _ = tree;
         let mut summary = self.summary(&*session, snapshot, parent.map(|info| info.id))?;
         summary.duration = clock.elapsed().saturating_sub(begun);
         Ok(summary)
@@ -223,9 +231,19 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn is_unchanged(&self, parent: Option<&SnapshotInfo>, tree: ChunkId) -> bool {
-        self.options.skip_if_unchanged
-            && parent.is_some_and(|info| info.snapshot.tree == tree && !info.snapshot.partial)
+    /// Whether no snapshot is to be made. What was put has healed the parent then, if that lacked anything.
+    fn is_unchanged(
+        &self,
+        session: &dyn Session,
+        parent: Option<&SnapshotInfo>,
+        tree: ChunkId,
+    ) -> Result<bool, BackupError> {
+        let Some(parent) = parent.filter(|_| self.options.skip_if_unchanged) else { return Ok(false) };
+        if parent.snapshot.tree != tree || parent.snapshot.partial {
+            return Ok(false);
+        }
+        session.checkpoint()?;
+        Ok(self.options.dry_run || self.vault.store().known(&[parent.id])?[0])
     }
 
     fn seal_keys(&self, session: &dyn Session) -> SealKeys {
@@ -301,6 +319,7 @@ impl<'a> Run<'a> {
         }
         shared.pool.push(std::iter::once(first));
         executor.run(&|_| {
+            let _end = shared.pool.end_on_panic();
             let work = || {
                 Worker {
                     shared: &shared,

@@ -2,40 +2,45 @@
 
 use std::collections::BTreeMap;
 
-/// What is asked for below a folder.
-pub(super) enum Scope {
-    /// Everything.
-    All,
-    /// Only these names.
-    Only(BTreeMap<Box<[u8]>, Scope>),
+/// What is asked for in a folder.
+#[derive(Default)]
+pub(super) struct Scope {
+    /// Everything in it; else only what `asked` names.
+    pub is_all: bool,
+    /// Names in it that were given as sources of their own, or lead to such.
+    pub asked: BTreeMap<Box<[u8]>, Scope>,
 }
 
 impl Scope {
     /// The same again, for a folder's own job.
     pub fn again(&self) -> Self {
-        match self {
-            Self::All => Self::All,
-            Self::Only(only) => Self::Only(only.iter().map(|(name, scope)| (name.clone(), scope.again())).collect()),
-        }
+        let asked = self.asked.iter().map(|(name, scope)| (name.clone(), scope.again())).collect();
+        Self { is_all: self.is_all, asked }
     }
 
-    /// What these absolute paths ask for, seen from the root. A path below another adds nothing.
+    /// What these absolute paths ask for, seen from the root. A path below another stays a source of its own: where
+    /// other file systems are not entered, it may be on one.
     pub fn of(paths: &[Vec<u8>]) -> Self {
-        let mut root = Self::Only(BTreeMap::new());
+        let mut root = Self::default();
         for path in paths {
-            root.add(path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && **name != *b"."));
+            let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && **name != *b".");
+            let place = names.fold(&mut root, |scope, name| scope.asked.entry(name.into()).or_default());
+            place.is_all = true;
         }
         root
     }
 
-    fn add<'p>(&mut self, mut names: impl Iterator<Item = &'p [u8]>) {
-        match (self, names.next()) {
-            (Self::All, _) => {}
-            (this @ Self::Only(_), None) => *this = Self::All,
-            (Self::Only(only), Some(name)) => {
-                only.entry(name.into()).or_insert_with(|| Self::Only(BTreeMap::new())).add(names);
-            }
-        }
+    /// What is asked for in the folder `name` of this one, and whether it was given as a source itself.
+    pub fn below(&self, name: &[u8]) -> (Self, bool) {
+        let mut below = self.asked.get(name).map(Self::again).unwrap_or_default();
+        let is_source = below.is_all;
+        below.is_all |= self.is_all;
+        (below, is_source)
+    }
+
+    /// Whether something below a name was asked for, and not the name itself.
+    pub fn goes_below(&self, name: &[u8]) -> bool {
+        self.asked.get(name).is_some_and(|below| !below.is_all)
     }
 }
 
@@ -44,13 +49,12 @@ mod tests {
     use super::*;
 
     fn shown(scope: &Scope) -> String {
-        match scope {
-            Scope::All => "*".to_owned(),
-            Scope::Only(only) => {
-                let names =
-                    only.iter().map(|(name, scope)| format!("{}{}", String::from_utf8_lossy(name), shown(scope)));
-                format!("({})", names.collect::<Vec<_>>().join(" "))
-            }
+        let all = if scope.is_all { "*" } else { "" };
+        let names =
+            scope.asked.iter().map(|(name, scope)| format!("{}{}", String::from_utf8_lossy(name), shown(scope)));
+        match names.collect::<Vec<_>>().join(" ") {
+            names if names.is_empty() => all.to_owned(),
+            names => format!("{all}({names})"),
         }
     }
 
@@ -63,10 +67,22 @@ mod tests {
     #[test]
     fn paths_become_names_below_each_other() {
         check(&["/a/b", "/a/c", "/d"], "(a(b* c*) d*)");
-        check(&["/a", "/a/b"], "(a*)");
-        check(&["/a/b/c", "/a"], "(a*)");
+        check(&["/a", "/a/b"], "(a*(b*))");
+        check(&["/a/b/c", "/a"], "(a*(b(c*)))");
         check(&["/"], "*");
+        check(&["/", "/home"], "*(home*)");
         check(&["/a//b/./c/"], "(a(b(c*)))");
-        check(&[], "()");
+        check(&[], "");
+    }
+
+    #[test]
+    fn a_source_below_another_stays_one() {
+        let top = Scope::of(&[b"/".to_vec(), b"/mnt/disk".to_vec()]);
+        let (mnt, is_source) = top.below(b"mnt");
+        assert!(mnt.is_all && !is_source && top.goes_below(b"mnt") && !mnt.goes_below(b"disk"));
+        let (disk, is_source) = mnt.below(b"disk");
+        assert!(disk.is_all && is_source);
+        let (other, is_source) = mnt.below(b"other");
+        assert!(other.is_all && !is_source && other.asked.is_empty());
     }
 }

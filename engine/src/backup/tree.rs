@@ -13,7 +13,7 @@ use crate::id::ChunkId;
 use crate::progress::Progress;
 use crate::source::filter::GitRules;
 use crate::source::{self, Dir, DirHandle, Failure, FileKind, SourceError, Stat};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -67,7 +67,7 @@ pub(super) struct DirJob {
     slots: Mutex<Vec<Slot>>,
     remaining: AtomicUsize,
     /// Folders in it that have been begun.
-    below: Mutex<Vec<(usize, Weak<DirJob>)>>,
+    below: Mutex<HashMap<usize, Weak<DirJob>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,7 +87,7 @@ impl Drop for DirJob {
 impl DirJob {
     /// The top of everything.
     pub fn root(dir: Arc<Dir>, stat: Stat, key: DirKey, scope: Scope, old: Option<OldDir>, now: Time) -> Arc<Self> {
-        let source = matches!(scope, Scope::All).then(|| Arc::new(stat));
+        let source = scope.is_all.then(|| Arc::new(stat));
         Self::new(dir, key, None, stat, now, false, scope, source, old)
     }
 
@@ -126,13 +126,17 @@ impl DirJob {
     }
 
     /// Outcomes as far as they are there; none for a folder that is not listed yet, or done.
-    pub fn slots_so_far(&self) -> Vec<Slot> {
-        lock(&self.slots).clone()
+    pub fn slots_so_far(&self) -> Option<Vec<Slot>> {
+        let slots = lock(&self.slots);
+        (self.listing.get().is_some() && slots.len() == self.names().len()).then(|| slots.clone())
     }
 
     /// Folders in it that have been begun and are not done.
     pub fn unfinished(&self) -> Vec<(usize, Arc<Self>)> {
-        lock(&self.below).iter().filter_map(|(at, below)| Some((*at, below.upgrade()?))).collect()
+        let below = lock(&self.below);
+        let mut unfinished: Vec<_> = below.iter().filter_map(|(at, below)| Some((*at, below.upgrade()?))).collect();
+        unfinished.sort_unstable_by_key(|(at, _)| *at);
+        unfinished
     }
 
     pub fn name(&self, slot: usize) -> Box<[u8]> {
@@ -143,14 +147,9 @@ impl DirJob {
         self.dir.path_of(name)
     }
 
-    /// Whether something below a name was asked for, and not the name itself.
-    fn goes_below(&self, name: &[u8]) -> bool {
-        matches!(&self.scope, Scope::Only(only) if matches!(only.get(name), Some(Scope::Only(_))))
-    }
-
     /// A folder with one name in it that is not on any disk.
     pub fn for_stream(dir: Arc<Dir>, stat: Stat, name: &[u8], now: Time) -> Arc<Self> {
-        let job = Self::new(dir, DirKey::root(b"stream"), None, stat, now, false, Scope::All, None, None);
+        let job = Self::new(dir, DirKey::root(b"stream"), None, stat, now, false, Scope::default(), None, None);
         job.listing.get_or_init(|| Listing { names: vec![name.into()], same_names: false });
         *lock(&job.slots) = vec![Slot::Pending];
         job.remaining.store(1, Ordering::Release);
@@ -198,11 +197,18 @@ impl<'a> Worker<'a> {
 
     /// The names of a folder that are to be backed up, sorted.
     fn names(&self, job: &DirJob) -> source::Result<Vec<Box<[u8]>>> {
-        if let Scope::Only(only) = &job.scope {
-            return Ok(only.keys().cloned().collect());
+        let asked = &job.scope.asked;
+        if !job.scope.is_all {
+            return Ok(asked.keys().cloned().collect());
         }
         let handle = job.dir.open()?;
         let mut names = handle.names()?;
+        // What was asked for and is not there must be missed.
+        for name in asked.keys() {
+            if let Err(at) = names.binary_search(name) {
+                names.insert(at, name.clone());
+            }
+        }
         let path = job.dir.path();
         let filter = &self.shared.filter;
         let above = job.above.as_ref().and_then(|(above, _)| above.git.get()).and_then(Option::as_ref);
@@ -259,14 +265,17 @@ impl<'a> Worker<'a> {
             let name = &job.names()[at];
             let looked_at = self.shared.now();
             match handle.stat(name) {
-                Ok(stat) if stat.kind != FileKind::Directory && job.goes_below(name) => {
-                    self.warn(job.path_of(name), "it is no folder, so nothing below it can be backed up");
-                    done.push((at, Slot::Gone));
-                }
                 Ok(stat) if stat.kind == FileKind::Directory => {
                     below.push(Task::List(self.below(job, at, name, &stat, looked_at)?));
                 }
                 Ok(stat) => {
+                    if job.scope.goes_below(name) {
+                        self.warn(job.path_of(name), "it is no folder, so nothing below it can be backed up");
+                        if !job.scope.is_all {
+                            done.push((at, Slot::Gone));
+                            continue;
+                        }
+                    }
                     if let Some(slot) = self.entry(job, at, &handle, &stat, looked_at)? {
                         done.push((at, slot));
                     }
@@ -292,18 +301,15 @@ impl<'a> Worker<'a> {
     ) -> Result<Arc<DirJob>, BackupError> {
         let dir = job.dir.child(name);
         let key = job.key.child(name);
-        let mut scope = match &job.scope {
-            Scope::All => Scope::All,
-            Scope::Only(only) => only.get(name).map_or(Scope::All, Scope::again),
-        };
-        let source = match (&job.source, &scope) {
-            (Some(source), _) => Some(source.clone()),
-            (None, Scope::All) => Some(Arc::new(*stat)),
-            (None, Scope::Only(_)) => None,
+        let (mut scope, is_source) = job.scope.below(name);
+        let source = match &job.source {
+            Some(source) if !is_source => Some(source.clone()),
+            _ => scope.is_all.then(|| Arc::new(*stat)),
         };
         let is_own = self.shared.options.own_dirs.contains(&stat.identity());
         if is_own || source.as_ref().is_some_and(|source| self.shared.filter.stops_at(source, stat)) {
-            scope = Scope::Only(BTreeMap::new());
+            // What was asked for below is reached all the same.
+            scope.is_all = false;
         }
         let (same_stat, tree) = match job.known(self.shared, at, name) {
             Known::Stat(old) => (self.is_same(old, stat), None),
@@ -313,7 +319,7 @@ impl<'a> Worker<'a> {
         let old = self.shared.old_dir(&key, tree)?;
         let above = Some((job.clone(), at));
         let below = DirJob::new(dir, key, above, *stat, looked_at, same_stat, scope, source, old);
-        lock(&job.below).push((at, Arc::downgrade(&below)));
+        lock(&job.below).insert(at, Arc::downgrade(&below));
         Ok(below)
     }
 
@@ -346,7 +352,8 @@ impl<'a> Worker<'a> {
                 return Ok(Some(Slot::Same(CachedStat::from_stat(stat, looked_at))));
             }
             Known::Entry(old) if is_file => {
-                if let Some(content) = old.content(stat.size, stat.mtime).filter(|_| !self.shared.options.force) {
+                let content = old.content(stat.size, stat.mtime).filter(|_| !self.shared.options.force);
+                if let Some(content) = content.filter(|_| self.shared.parent_vouches_for(stat.mtime)) {
                     let content = content.clone();
                     return Ok(Some(self.reused(job, at, handle, stat, looked_at, content)));
                 }
@@ -488,6 +495,8 @@ impl<'a> Worker<'a> {
             self.shared.pool.finish();
             return Ok(None);
         };
+        // Even a dead reference would keep the job's memory, and a folder may hold a million others.
+        lock(&above.below).remove(at);
         let stat = CachedStat::from_stat(&job.stat, job.looked_at);
         let slot = match same_tree && job.same_stat {
             true => Slot::Same(stat),

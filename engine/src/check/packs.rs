@@ -208,6 +208,7 @@ impl Worker<'_> {
             self.findings.report.packs += 1;
         }
         self.header(&*file, pack, &path)?;
+        let len = file.len()?;
         let mut rows = Vec::new();
         let mut at = HEADER_LEN;
         for number in self.view.frames_of(pack) {
@@ -224,6 +225,10 @@ impl Worker<'_> {
             at = end;
             match place.state {
                 FrameState::Good if read => self.frame(&*file, &path, number, &place)?,
+                // Where the index cannot be written to, nobody else has said so.
+                FrameState::Good if place.offset.saturating_add(place.len.into()) > len => {
+                    self.bad(&path, number, &place, "is cut off");
+                }
                 FrameState::Good => {}
                 FrameState::Bad => self.set_aside(&path, place.len, place.offset),
             }

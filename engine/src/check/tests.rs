@@ -84,6 +84,23 @@ fn files_of(report: &CheckReport) -> BTreeSet<&str> {
 }
 
 #[test]
+fn a_pack_cut_off_is_found_where_nothing_may_be_written() {
+    use crate::files::faulty::{Call, Fault, Faults, FaultyFiles};
+    let (world, vault) = World::new(false, &mut dice());
+    world.backup(&vault);
+    let leaves = vault.local().pack_rows().unwrap().into_iter().map(|(_, row)| row.name);
+    let path = leaves.filter(|name| name.kind == crate::id::Kind::Leaf).next_back().unwrap().path();
+    world.files.damage(&path, |bytes| bytes.truncate(bytes.len() / 2));
+    let faults = Faults::new();
+    let files = FaultyFiles::new(Arc::new(world.files.clone()), faults.clone());
+    let place = Place { files: Arc::new(files), kv_home: Arc::new(world.kv.clone()) };
+    let vault = Vault::open(place, Env::system(2), Unlock::Nothing, "test").unwrap();
+    faults.fail_from(Call::Lock, 1, Fault::Os(libc::EROFS));
+    let report = run(&vault, CheckOptions::default());
+    assert!(!report.is_clean() && !report.damaged.is_empty(), "{report:?}");
+}
+
+#[test]
 fn a_whole_vault_is_clean() {
     for encrypted in [true, false] {
         let (world, vault) = World::new(encrypted, &mut dice());

@@ -4,7 +4,7 @@ use super::add;
 use super::plan::Context;
 use crate::branch::entry::Metadata;
 use crate::progress::Progress;
-use crate::target::{FileId, TargetDir, TargetError, TargetFile};
+use crate::target::{Fault, FileId, TargetDir, TargetError, TargetFile};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -45,7 +45,8 @@ pub(super) struct FileJob {
 #[derive(Default)]
 struct State {
     file: Option<Arc<TargetFile>>,
-    begun: bool,
+    /// Which file it is, once begun.
+    begun: Option<FileId>,
     written: bool,
     missing: Vec<Range<u64>>,
     damaged: bool,
@@ -88,14 +89,19 @@ impl FileJob {
             return Ok(file.clone());
         }
         let file = match (state.begun, self.begin) {
-            (true, _) | (false, Begin::Update) => self.dir.open_existing(&self.name)?,
-            (false, Begin::Create) => self.dir.create_new(&self.name)?,
-            (false, Begin::Replace) => {
+            (Some(_), _) | (None, Begin::Update) => self.dir.open_existing(&self.name)?,
+            (None, Begin::Create) => self.dir.create_new(&self.name)?,
+            (None, Begin::Replace) => {
                 self.dir.remove(&self.name)?;
                 self.dir.create_new(&self.name)?
             }
         };
-        state.begun = true;
+        let id = file.id()?;
+        // Another file in its place, a new one for a file that got a further name too, lacks what was written.
+        if *state.begun.get_or_insert(id) != id {
+            let path = String::from_utf8_lossy(&self.path).into_owned();
+            return Err(TargetError { action: "open file", path, source: Fault::Changed });
+        }
         let file = Arc::new(file);
         context.open_files.fetch_add(1, Ordering::Relaxed);
         state.file = Some(file.clone());
@@ -211,4 +217,55 @@ pub(super) fn ranges(missing: &[Range<u64>]) -> String {
         sorted.iter().take(RANGES_TOLD_MAX).map(|range| format!("{}–{}", range.start, range.end)).collect();
     let more = sorted.len().saturating_sub(RANGES_TOLD_MAX);
     if more == 0 { told.join(", ") } else { format!("{} and {more} more", told.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::files::memory::MemoryFiles;
+    use crate::kv::memory::MemoryKvHome;
+    use crate::restore::{Counts, RestoreOptions};
+    use crate::target::{ApplyOptions, Target};
+    use crate::vault::{CreateOptions, Place, Vault};
+
+    #[test]
+    fn a_file_that_is_another_when_opened_again_is_not_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place { files: Arc::new(MemoryFiles::new()), kv_home: Arc::new(MemoryKvHome::new()) };
+        let create = CreateOptions { encrypted: false, ..CreateOptions::default() };
+        let (vault, _) = Vault::create(place, Env::system(1), &create, &[]).unwrap();
+        let options = RestoreOptions::to(folder.path().to_owned());
+        let (progress, counts) = (Progress::silent(), Counts::default());
+        let context = Context {
+            vault: &vault,
+            options: &options,
+            progress: &progress,
+            counts: &counts,
+            reader: vault.reader().unwrap(),
+            apply: ApplyOptions::default(),
+            open_files: AtomicUsize::new(0),
+        };
+        let dir = Target::create(folder.path()).unwrap().root();
+        let file = |name: &[u8]| {
+            let job = FileJob::new(dir.clone(), name.into(), name.into(), Metadata::default(), 8, Begin::Create);
+            job.expect();
+            job.expect();
+            job.write(&context, 0, b"abcd");
+            job.close(&context);
+            job
+        };
+        let good = file(b"good");
+        good.write(&context, 4, b"efgh");
+        good.piece_done(&context);
+        assert_eq!(counts.errors.load(Ordering::Relaxed), 0);
+        assert_eq!(std::fs::read(folder.path().join("good")).unwrap(), b"abcdefgh");
+
+        let linked = file(b"linked");
+        std::fs::hard_link(folder.path().join("linked"), folder.path().join("other name")).unwrap();
+        linked.write(&context, 4, b"efgh");
+        linked.piece_done(&context);
+        assert_eq!(counts.errors.load(Ordering::Relaxed), 1);
+        assert_eq!(counts.files_restored.load(Ordering::Relaxed), 1);
+    }
 }

@@ -196,6 +196,16 @@ pub struct GitRules {
     rules: Gitignore,
 }
 
+impl Drop for GitRules {
+    fn drop(&mut self) {
+        // One by one: thousands of levels dropped by recursion would overflow the stack.
+        let mut next = self.above.take();
+        while let Some(mut rules) = next.and_then(Arc::into_inner) {
+            next = rules.above.take();
+        }
+    }
+}
+
 impl GitRules {
     /// Whether the rules leave an entry out. `path` is absolute and lies below the folder of these rules.
     pub fn excludes(&self, path: &[u8], is_dir: bool) -> bool {

@@ -34,7 +34,13 @@ impl Inner {
         for name in self.unfinished(own)? {
             let path = session_path(name.session);
             let Some(_lock) = self.parts.files.try_lock(&path, &self.parts.owner)? else { continue };
-            healed.extend(self.adopt(name)?);
+            match self.adopt(name) {
+                Ok(found) => healed.extend(found),
+                // Nobody was told that its rest is stored, and a bad sector in it must not end all backups.
+                Err(StoreError::Files(error) | StoreError::Pack(PackError::Files(error))) if pack::is_media(&error) => {
+                }
+                Err(error) => return Err(error),
+            }
         }
         self.remove_ended_sessions(own)?;
         Ok(healed)

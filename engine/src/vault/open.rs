@@ -173,7 +173,7 @@ impl Vault {
     pub fn open(place: Place, env: Env, unlock: Unlock<'_>, owner: &str) -> Result<Self> {
         let loaded = load_config(&place)?;
         let mut notes = loaded.damaged;
-        let config_count = (!notes.is_empty()).then_some(loaded.count + 1);
+        let config_count = (!notes.is_empty()).then_some(loaded.count.saturating_add(1));
         let unlocked = unlock_keys(&place, &loaded.value, &unlock)?;
         let keys = unlocked.keys;
         let config = loaded.value.verify(&keys)?;
@@ -270,6 +270,6 @@ fn unlock_keys(place: &Place, config: &ConfigFile, unlock: &Unlock<'_>) -> Resul
         (Unlock::MachineKey(key), true) => keyring.unlock_with_machine_key(key)?,
         (Unlock::Secret(secret), true) => keyring.unlock_with_secret((*secret).clone())?,
     };
-    let heal = (!notes.is_empty()).then_some((keyring, count + 1));
+    let heal = (!notes.is_empty()).then_some((keyring, count.saturating_add(1)));
     Ok(UnlockedKeys { keys, notes, heal })
 }

@@ -1,0 +1,206 @@
+//! Whole backups in small worlds: what must not be left out, and who must not wait for ever.
+
+use super::*;
+use crate::branch;
+use crate::branch::entry::What;
+use crate::env::{Clock, Env, Executor, SystemClock, Threads};
+use crate::files::memory::MemoryFiles;
+use crate::id::Kind;
+use crate::index::FrameNumber;
+use crate::kv::memory::MemoryKvHome;
+use crate::progress::Progress;
+use crate::store::Store;
+use crate::vault::{CreateOptions, Place, Vault};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+fn vault(env: Env) -> (Vault, MemoryFiles) {
+    let files = MemoryFiles::new();
+    let place = Place { files: Arc::new(files.clone()), kv_home: Arc::new(MemoryKvHome::new()) };
+    let options = CreateOptions { encrypted: false, ..CreateOptions::default() };
+    (Vault::create(place, env, &options, &[]).unwrap().0, files)
+}
+
+fn options(paths: &[&Path]) -> BackupOptions {
+    let paths = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+    BackupOptions { paths, host: "h".into(), ..BackupOptions::default() }
+}
+
+fn holds(vault: &Vault, snapshot: ChunkId, path: &Path) -> bool {
+    let reader = vault.reader().unwrap();
+    let mut tree = branch::snapshot(&reader, &snapshot).unwrap().tree;
+    for name in path.as_os_str().as_bytes().split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+        match branch::find(&reader, &tree, name).unwrap().map(|entry| entry.what) {
+            Some(What::Directory(below)) => tree = below,
+            found => return found.is_some(),
+        }
+    }
+    true
+}
+
+#[test]
+fn a_source_on_another_file_system_below_a_source_is_kept() {
+    let (above, below) = (Path::new("/dev"), Path::new("/dev/shm"));
+    let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+    if device(above).is_none() || device(below).is_none() || device(above) == device(below) {
+        return;
+    }
+    let Ok(folder) = tempfile::tempdir_in(below) else { return };
+    let file = folder.path().join("deep/file");
+    std::fs::create_dir(folder.path().join("deep")).unwrap();
+    std::fs::write(&file, [1; 1000]).unwrap();
+    let (vault, _) = vault(Env::system(2));
+    let mut options = options(&[above, folder.path()]);
+    options.filter.one_file_system = true;
+    let summary = backup(&vault, &options, &Progress::silent()).unwrap();
+    assert!(holds(&vault, summary.snapshot.unwrap(), &file));
+
+    options.paths.truncate(1);
+    let summary = backup(&vault, &options, &Progress::silent()).unwrap();
+    assert!(!holds(&vault, summary.snapshot.unwrap(), &file));
+}
+
+#[test]
+fn a_source_below_another_that_is_not_there_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vault, _) = vault(Env::system(1));
+    let options = options(&[folder.path(), &folder.path().join("none")]);
+    assert_eq!(backup(&vault, &options, &Progress::silent()).unwrap().errors, 1);
+}
+
+/// Panics when asked for the `at`-th time.
+struct Panicking {
+    clock: SystemClock,
+    left: AtomicU64,
+}
+
+impl Clock for Panicking {
+    fn now(&self) -> Time {
+        assert!(self.left.fetch_sub(1, Ordering::Relaxed) != 1, "planned");
+        self.clock.now()
+    }
+
+    fn elapsed(&self) -> std::time::Duration {
+        self.clock.elapsed()
+    }
+}
+
+#[test]
+fn a_worker_that_panics_leaves_nobody_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..20 {
+        std::fs::write(folder.path().join(n.to_string()), [n; 1000]).unwrap();
+    }
+    let path = folder.path().to_owned();
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let clock = Arc::new(Panicking { clock: SystemClock::default(), left: AtomicU64::new(0) });
+        let executor: Arc<dyn Executor> = Arc::new(Threads(4));
+        let (vault, _) = vault(Env { clock: clock.clone(), executor, ..Env::system(4) });
+        clock.left.store(16, Ordering::Relaxed);
+        let run = || backup(&vault, &options(&[&path]), &Progress::silent()).is_ok();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        let _ = done.send(outcome.is_err());
+    });
+    assert_eq!(wait.recv_timeout(std::time::Duration::from_secs(60)), Ok(true), "it panics and does not hang");
+}
+
+#[test]
+fn nothing_changed_still_heals_the_parent() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = vec![0; 300_000];
+    crate::env::Dice(7).fill(&mut bytes);
+    std::fs::write(folder.path().join("file"), bytes).unwrap();
+    let (vault, _) = vault(Env::system(1));
+    let options = BackupOptions { skip_if_unchanged: true, ..options(&[folder.path()]) };
+    let first = backup(&vault, &options, &Progress::silent()).unwrap();
+    expel_leaves(&**vault.store());
+    let second = backup(&vault, &options, &Progress::silent()).unwrap();
+    assert!(first.snapshot.is_some() && second.snapshot.is_none() && second.parent == first.snapshot, "{second:?}");
+    assert_eq!((second.unwhole, second.healed > 0), (0, true), "{second:?}");
+}
+
+/// Takes the standing of all file content.
+fn expel_leaves(store: &dyn Store) {
+    let frames = store.frames(FrameNumber(0), 1000).unwrap();
+    let leaves: Vec<_> = frames.iter().filter(|place| place.kind == Kind::Leaf).map(|place| place.number).collect();
+    store.expel(&leaves).unwrap();
+}
+
+type Hook = Box<dyn Fn() + Send>;
+
+/// Does something the `at`-th time it is asked.
+#[derive(Default)]
+struct Hooked {
+    clock: SystemClock,
+    hook: std::sync::Mutex<Option<(u64, Hook)>>,
+}
+
+impl Clock for Hooked {
+    fn now(&self) -> Time {
+        let mut hook = self.hook.lock().unwrap();
+        if let Some((left, _)) = &mut *hook {
+            *left -= 1;
+        }
+        if let Some((_, run)) = hook.take_if(|(left, _)| *left == 0) {
+            run();
+        }
+        self.clock.now()
+    }
+
+    fn elapsed(&self) -> std::time::Duration {
+        self.clock.elapsed()
+    }
+}
+
+#[test]
+fn what_is_lost_meanwhile_is_put_again_and_counted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..3 {
+        std::fs::write(folder.path().join(n.to_string()), [n; 3000]).unwrap();
+    }
+    let mut healed = 0;
+    for at in 1..24 {
+        let clock = Arc::new(Hooked::default());
+        let (vault, _) = vault(Env { clock: clock.clone(), ..Env::system(1) });
+        let options = options(&[folder.path()]);
+        backup(&vault, &options, &Progress::silent()).unwrap();
+        let store = vault.store().clone();
+        *clock.hook.lock().unwrap() = Some((at, Box::new(move || expel_leaves(&*store))));
+        let second = backup(&vault, &options, &Progress::silent()).unwrap();
+        healed += second.healed;
+        assert_eq!(second.files_new + second.files_changed + second.files_unchanged, 3, "at {at}: {second:?}");
+        assert_eq!(second.bytes_processed, 9000, "at {at}: {second:?}");
+        clock.hook.lock().unwrap().take();
+        let third = backup(&vault, &options, &Progress::silent()).unwrap();
+        assert_eq!(third.unwhole, 0, "at {at}: {third:?}");
+        assert!(holds(&vault, second.snapshot.unwrap(), &folder.path().join("2")));
+    }
+    assert!(healed > 0);
+}
+
+#[test]
+fn without_a_cache_a_young_time_vouches_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (young, old) = (folder.path().join("young"), folder.path().join("old"));
+    let (vault, _) = vault(Env::system(1));
+    let write = |content: u8| {
+        let now = std::time::SystemTime::now();
+        for (path, age) in [(&young, 0), (&old, 3600)] {
+            std::fs::write(path, [content; 1000]).unwrap();
+            let mtime = now - std::time::Duration::from_secs(age);
+            std::fs::File::open(path).unwrap().set_modified(mtime).unwrap();
+        }
+        now
+    };
+    let now = write(1);
+    backup(&vault, &options(&[folder.path()]), &Progress::silent()).unwrap();
+    // Written again within one step of the file system's clock.
+    std::fs::write(&young, [2; 1000]).unwrap();
+    std::fs::File::open(&young).unwrap().set_modified(now).unwrap();
+    let second = backup(&vault, &options(&[folder.path()]), &Progress::silent()).unwrap();
+    assert_eq!((second.files_changed, second.files_unchanged), (1, 1), "{second:?}");
+}
