@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,11 +71,16 @@ fn what_goes_in_comes_out() {
     assert_eq!(third.files_unchanged, 1507, "{third:?}");
     // The snapshot itself, and the listing of a temporary folder that others change too.
     assert!(third.chunks_new <= 3 && third.bytes_added < 4000, "{third:?}");
+    // A ctime that moved alone is no reason to read again for who says so.
+    let tiny = source.join("tiny");
+    fs::set_permissions(&tiny, fs::Permissions::from_mode(0o600)).unwrap();
+    let fourth = run(&vault, &BackupOptions { ignore_ctime: true, ..options.clone() });
+    assert_eq!((fourth.files_unchanged, fourth.files_changed), (1507, 0), "{fourth:?}");
     drop(vault);
 
     let vault = Vault::open(place(), Env::system(2), Unlock::Secret(&secret), "test").unwrap();
     let snapshots = vault.snapshots().unwrap();
-    assert_eq!((snapshots.list.len(), snapshots.damaged.len()), (3, 0));
+    assert_eq!((snapshots.list.len(), snapshots.damaged.len()), (4, 0));
     let newest = snapshots.list.last().unwrap();
     let root = TreeRoot { snapshot: newest.id, path: b"/".to_vec(), what: RootWhat::Directory(newest.snapshot.tree) };
     let progress = Progress::new(|warning| panic!("{}: {}", String::from_utf8_lossy(&warning.path), warning.message));
@@ -86,6 +92,16 @@ fn what_goes_in_comes_out() {
     let diff = std::process::Command::new("diff").args(["-r", "--no-dereference"]).arg(&source).arg(&restored).output();
     let diff = diff.unwrap();
     assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+
+    // A folder with something in it never makes way for a file unless that was asked for.
+    fs::remove_file(restored.join("tiny")).unwrap();
+    fs::create_dir_all(restored.join("tiny/with")).unwrap();
+    let kept = restore(&vault, &root, &RestoreOptions::to(target.clone()), &Progress::silent()).unwrap();
+    assert_eq!(kept.errors, 1, "{kept:?}");
+    assert!(restored.join("tiny/with").is_dir());
+    let delete = RestoreOptions { delete: true, ..RestoreOptions::to(restored.clone()) };
+    let part = resolve_path(&vault, newest, source.as_os_str().as_bytes()).unwrap();
+    assert_eq!(restore(&vault, &part, &delete, &Progress::silent()).unwrap().errors, 0);
 
     fs::write(restored.join("tiny"), b"something else").unwrap();
     let again = restore(&vault, &root, &RestoreOptions::to(target), &Progress::silent()).unwrap();

@@ -7,6 +7,7 @@
 mod checkpoint;
 mod counts;
 mod dry;
+mod entry;
 mod file;
 mod old;
 mod pool;

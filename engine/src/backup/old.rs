@@ -57,15 +57,17 @@ impl OldDir {
                 let at = names.as_ref().and_then(|names| names.binary_search_by(|other| (**other).cmp(name)).ok());
                 at.and_then(|at| cached.stats.get(at)).map_or(Known::Nothing, Known::Stat)
             }
-            None => {
-                let entries = self.entries.get_or_init(|| read_entries(reader, &self.tree).ok());
-                let found = entries.as_ref().and_then(|entries| {
-                    let at = entries.binary_search_by(|other| (*other.name).cmp(name)).ok()?;
-                    entries.get(at)
-                });
-                found.map_or(Known::Nothing, Known::Entry)
-            }
+            None => self.entry(reader, name).map_or(Known::Nothing, Known::Entry),
         }
+    }
+}
+
+impl OldDir {
+    /// What the old listing itself says of a name.
+    pub fn entry(&self, reader: &ChunkReader, name: &[u8]) -> Option<&OldEntry> {
+        let entries = self.entries.get_or_init(|| read_entries(reader, &self.tree).ok()).as_ref()?;
+        let at = entries.binary_search_by(|other| (*other.name).cmp(name)).ok()?;
+        entries.get(at)
     }
 }
 

@@ -5,7 +5,7 @@ use super::counts::Counts;
 use super::old::{Known, OldDir};
 use super::run::{Shared, Worker};
 use super::scope::Scope;
-use crate::branch::entry::{Content, Entry, Metadata, What};
+use crate::branch::entry::{Content, Entry, What};
 use crate::branch::{DirectoryReader, DirectoryWriter};
 use crate::cache::{CachedDir, CachedStat, DirKey, NamesHasher};
 use crate::env::Time;
@@ -121,7 +121,7 @@ impl DirJob {
         })
     }
 
-    fn names(&self) -> &[Box<[u8]>] {
+    pub fn names(&self) -> &[Box<[u8]>] {
         self.listing.get().map_or(&[], |listing| &listing.names)
     }
 
@@ -143,7 +143,7 @@ impl DirJob {
         self.names()[slot].clone()
     }
 
-    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+    pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
         self.dir.path_of(name)
     }
 
@@ -328,6 +328,11 @@ impl<'a> Worker<'a> {
         !options.ignore_ctime && old.same(&CachedStat::now(stat), options.ignore_inode, false)
     }
 
+    fn is_same_content(&self, old: &CachedStat, stat: &Stat) -> bool {
+        let options = self.shared.options;
+        options.ignore_ctime && old.same(&CachedStat::now(stat), options.ignore_inode, true)
+    }
+
     /// The outcome of a name that is no folder; none if the file's outcome comes later.
     fn entry(
         &mut self,
@@ -350,6 +355,14 @@ impl<'a> Worker<'a> {
                     Counts::add(&counts.others, 1);
                 }
                 return Ok(Some(Slot::Same(CachedStat::from_stat(stat, looked_at))));
+            }
+            // Without ctime nothing vouches for metadata: it is taken anew, and the content from the old listing.
+            Known::Stat(old) if is_file && self.is_same_content(old, stat) => {
+                let old = job.old.as_ref().and_then(|old| old.entry(&self.shared.reader, name));
+                if let Some(content) = old.and_then(|old| old.content(stat.size, stat.mtime)) {
+                    let content = content.clone();
+                    return Ok(Some(self.reused(job, at, handle, stat, looked_at, content)));
+                }
             }
             Known::Entry(old) if is_file => {
                 let content = old.content(stat.size, stat.mtime).filter(|_| !self.shared.options.force);
@@ -389,51 +402,6 @@ impl<'a> Worker<'a> {
         self.count_unchanged(stat.size);
         let meta = self.metadata_of(job, at, handle, stat);
         let entry = Entry { name: job.name(at), meta, what: What::File(content) };
-        Slot::New(Box::new(entry), CachedStat::from_stat(stat, looked_at))
-    }
-
-    fn metadata_of(&self, job: &DirJob, at: usize, handle: &DirHandle, stat: &Stat) -> Metadata {
-        let xattrs = handle.xattrs(&job.names()[at]);
-        self.metadata(stat, xattrs, || job.path_of(&job.names()[at]))
-    }
-
-    /// Metadata as it is stored; attributes that cannot be read or are too many are reported.
-    pub fn metadata(
-        &self,
-        stat: &Stat,
-        xattrs: source::Result<Vec<crate::branch::entry::Xattr>>,
-        path: impl FnOnce() -> Vec<u8>,
-    ) -> Metadata {
-        let xattrs = match xattrs {
-            Ok(xattrs) if crate::branch::xattrs_fit(&xattrs) => xattrs,
-            Ok(_) => {
-                self.warn(path(), "its extended attributes are larger than Twinkeep keeps; they are left out");
-                Vec::new()
-            }
-            Err(error) => {
-                self.missed(&error);
-                Vec::new()
-            }
-        };
-        source::metadata(stat, xattrs, &self.shared.owners, self.shared.options.with_atime)
-    }
-
-    fn special(&self, job: &DirJob, at: usize, handle: &DirHandle, stat: &Stat, looked_at: Time) -> Slot {
-        let what = match stat.kind {
-            FileKind::Symlink => match handle.read_link(&job.names()[at]) {
-                Ok(target) => What::Symlink(target),
-                Err(error) => {
-                    self.missed(&error);
-                    return Slot::Gone;
-                }
-            },
-            FileKind::CharDevice { major, minor } => What::CharDevice { major, minor },
-            FileKind::BlockDevice { major, minor } => What::BlockDevice { major, minor },
-            FileKind::Fifo => What::Fifo,
-            FileKind::Socket => What::Socket,
-            FileKind::File | FileKind::Directory => return Slot::Gone,
-        };
-        let entry = Entry { name: job.name(at), meta: self.metadata_of(job, at, handle, stat), what };
         Slot::New(Box::new(entry), CachedStat::from_stat(stat, looked_at))
     }
 

@@ -57,6 +57,12 @@ impl Context<'_> {
         self.progress.warn(path, text);
     }
 
+    /// A folder that is not empty stands where something else is to be.
+    pub fn stands_in_the_way(&self, path: &[u8]) {
+        add(&self.counts.errors, 1);
+        self.progress.warn(path, "a folder that is not empty stands there; remove it, or restore with --delete");
+    }
+
     /// Metadata the system did not take.
     pub fn shortfalls(&self, path: &[u8], shortfalls: Vec<Shortfall>) {
         for shortfall in shortfalls {
@@ -381,6 +387,10 @@ impl<'c> Plan<'c> {
             }
         };
         let begin = begin(self.context.options, &entry, found.as_ref());
+        if begin == Some(Begin::Replace) && self.is_full_folder(&dir, &entry, found.as_ref()) {
+            self.context.stands_in_the_way(&self.path);
+            return Ok(());
+        }
         if let Some(link) = entry.meta.link
             && let Some(first) = self.links.first(&link, &entry.what)
         {
@@ -406,6 +416,17 @@ impl<'c> Plan<'c> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a folder with something in it stands where a file or link is to be, and nobody asked to delete.
+    fn is_full_folder(&self, dir: &TargetDir, entry: &Entry, found: Option<&Found>) -> bool {
+        let is_folder = found.is_some_and(|found| found.kind == FoundKind::Directory);
+        if !is_folder || self.context.options.delete {
+            return false;
+        }
+        let names = dir.enter(&entry.name).and_then(|folder| folder.map_or(Ok(Vec::new()), |folder| folder.names()));
+        // What cannot be looked into may hold something.
+        names.map_or(true, |names| !names.is_empty())
     }
 
     fn file(
