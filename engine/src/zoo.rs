@@ -32,7 +32,7 @@ pub const BUGS: &[(&str, &str)] = &[
     ("kind-not-in-id", "leaves and branches are named under one key"),
     ("header-not-sealed", "kind, ids and all else in a frame's header is left out of the associated data"),
     ("swallow-write-error", "a failed append to a pack is taken for a success"),
-    ("trust-cache", "an unchanged folder is used again without asking the store whether it still has it"),
+    ("trust-cache", "what is unchanged is used again without asking the store whether it still has it"),
     ("skip-chunk-check", "restore hands out bytes without comparing them with their name"),
     ("adopt-without-sync", "frames of an ended session are admitted without making them durable first"),
     ("settle-what-lacks", "a root is settled although something below it is missing"),
