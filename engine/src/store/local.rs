@@ -20,7 +20,7 @@ use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
 use crate::pack::{self, PackName};
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -90,10 +90,11 @@ impl LocalStore {
         }
     }
 
-    /// How many chunks and references wait for rows before a session commits by itself, at least 1: tests choose
-    /// few. Sessions that have begun obey at their next put.
-    pub fn set_pending_rows_max(&self, rows: usize) {
-        self.0.pending_rows_max.store(rows.max(1), Ordering::Relaxed);
+    /// How many chunks and references wait for rows before a session commits by itself, at least 1. Sessions that have
+    /// begun obey at their next put.
+    #[cfg(test)]
+    pub(super) fn set_pending_rows_max(&self, rows: usize) {
+        self.0.pending_rows_max.store(rows.max(1), std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Builds the index anew from the packs, whatever state it is in.
