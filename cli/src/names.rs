@@ -171,6 +171,7 @@ mod tests {
     use super::*;
     use twinkeep_engine::branch::{Snapshot, Totals};
     use twinkeep_engine::env::Time;
+    use twinkeep_engine::history::RefState;
     use twinkeep_engine::id::{ChunkId, SessionId};
 
     #[test]
@@ -214,7 +215,9 @@ mod tests {
             command: Vec::new(),
             excludes: Vec::new(),
         };
-        SnapshotInfo { id: ChunkId(id), snapshot, received: Time(0), record: 0 }
+        let state = RefState::Live;
+        let (pinned, aside) = (false, false);
+        SnapshotInfo { id: ChunkId(id), snapshot, received: Time(0), record: 0, state, pinned, aside }
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod record;
 pub mod branch;
 pub mod index;
 pub mod store;
+pub mod history;
 pub mod vault;
 pub mod source;
 pub mod cache;

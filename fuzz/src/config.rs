@@ -47,6 +47,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         suite: Suite::Aes256Gcm,
         compression_level: 1,
         retention_days_min: 30,
+        undelete_days: 7,
     };
     let small = CutParams::new(64, 256, 1024, 0).expect("the least there may be");
     let others = Config { cut: small, suite: Suite::Plain, compression_level: 19, ..config.clone() };

@@ -6,7 +6,9 @@
 use twinkeep_engine::env::Time;
 use twinkeep_engine::id::{ChunkId, SessionId};
 use twinkeep_engine::limits::RECORD_LEN_MAX;
-use twinkeep_engine::record::{Level, RECORD_OVERHEAD, Record, RecordKind, RefKind, RefRecord};
+use twinkeep_engine::record::{
+    ChangeKind, ChangeRecord, Level, RECORD_OVERHEAD, Record, RecordKind, RefKind, RefRecord,
+};
 
 use crate::keys::{self, SESSION, VAULT};
 
@@ -32,6 +34,11 @@ pub fn body(data: &[u8]) {
         let payload = reference.encode();
         assert!(payload.len() <= record.payload.len());
         assert_eq!(RefRecord::decode(&payload), Ok(reference));
+    }
+    if let Ok(change) = ChangeRecord::decode(&record.payload) {
+        let payload = change.encode();
+        assert!(payload.len() <= record.payload.len());
+        assert_eq!(ChangeRecord::decode(&payload), Ok(change));
     }
 }
 
@@ -101,6 +108,11 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         RefRecord { kind: RefKind::PartialSnapshot, level: Level::P2, session: SessionId([0; 16]), ..snapshot.clone() };
     let mut seeds = seeds_of("snapshot", &of(RecordKind::Ref, snapshot.encode()));
     seeds.extend(seeds_of("partial", &of(RecordKind::Ref, partial.encode())));
+    let tags = ChangeKind::Tag { add: vec!["new".into()], remove: vec!["old".into(), String::new()] };
+    for (name, kind) in [("forget", ChangeKind::Forget { undelete_days: 7 }), ("tag", tags)] {
+        let change = ChangeRecord { records: vec![1, 2], note: "why".into(), kind };
+        seeds.extend(seeds_of(name, &of(RecordKind::Change, change.encode())));
+    }
     seeds.push(("nothing".into(), [&[FILE][..], &of(RecordKind::Config, Vec::new())].concat()));
     seeds.push(("payload-null".into(), [&[PAYLOAD][..], &[0; 8]].concat()));
     seeds

@@ -23,6 +23,8 @@ struct Config {
   # zstd, 1 to 19.
   retentionDaysMin @8 :UInt32;
   # No snapshot received within so many days may be forgotten.
+  undeleteDays @9 :UInt32;
+  # For so many days what was forgotten can be brought back.
 }
 
 struct Keyring {
@@ -90,4 +92,38 @@ enum RefKind {
   snapshot @1;
   partialSnapshot @2;
   # A checkpoint of a backup that did not end; never the latest snapshot.
+}
+
+struct Change {
+  # Something said of records that stand before this one in the chain.
+
+  records @0 :List(UInt64);
+  # Their counts, strictly ascending. Empty where the change is about the vault as a whole.
+  note @1 :Text;
+  # Why, in words: a policy, a repair, a person.
+
+  union {
+    unknown @2 :Void;
+    forget :group {
+      # These snapshots are no longer wanted. What they hold stays until they are purged.
+      undeleteDays @3 :UInt32;
+      # For so many days they can be brought back.
+    }
+    undelete @4 :Void;
+    # These snapshots are wanted again. No effect on what was purged before.
+    purge @5 :Void;
+    # These snapshots hold nothing back any more, for ever.
+    pin @6 :Void;
+    # No policy forgets these.
+    unpin @7 :Void;
+    tag :group {
+      # First the tags of `remove` go, then those of `add` come.
+      add @8 :List(Text);
+      remove @9 :List(Text);
+    }
+    setAside @10 :Void;
+    # What is unreadable of these is known and stops nothing. What is readable below them stays.
+    clockIsRight @11 :Void;
+    # The jump of the clock that shows before this record is real. About no record.
+  }
 }

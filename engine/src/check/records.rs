@@ -54,17 +54,16 @@ fn verify(vault: &Vault, kind: RecordKind, bytes: &[u8]) -> std::result::Result<
     parsed.verify_mac(&|bytes| vault.keys().record_mac(bytes)).map(drop)
 }
 
-/// All refs that can be believed, checkpoints and what superseded them alike; the other records become faults.
+/// All refs that hold something back, checkpoints and what superseded them alike; records that cannot be believed
+/// become faults.
 pub(super) fn refs(vault: &Vault, findings: &mut Findings) -> Result<Vec<Ref>> {
-    let mut damaged = Vec::new();
-    let refs = vault.refs(&mut damaged)?;
+    let history = vault.history()?;
     findings.report.records = vault.store().records()?.len() as u64;
-    damaged.extend(vault.chain_faults()?);
-    for fault in damaged {
-        findings.fault(fault.file, fault.problem);
+    for fault in history.open_faults() {
+        findings.fault(fault.file.clone(), fault.problem.clone());
     }
-    let named = refs
-        .into_iter()
-        .map(|(record, reference)| Ref { target: reference.target, record: format!("records/{:016x}", record.count) });
+    let named = history
+        .roots()
+        .map(|entry| Ref { target: entry.reference.target, record: format!("records/{:016x}", entry.count) });
     Ok(named.collect())
 }

@@ -7,7 +7,7 @@
 //! ```text
 //!   0   4  magic "TKRC"
 //!   4   2  version, 1
-//!   6   1  kind: 1 config, 2 keyring, 3 ref
+//!   6   1  kind: 1 config, 2 keyring, 3 ref, 4 change
 //!   7   1  flags, 0
 //!   8  16  vault id
 //!  24   8  count: place in its chain, from 1; of config and keyring how often they were written
@@ -20,8 +20,10 @@
 //! ```
 
 pub mod canonical;
+pub mod change;
 pub mod refs;
 
+pub use change::{ChangeKind, ChangeRecord};
 pub use refs::{Level, RefKind, RefRecord};
 
 use crate::env::Time;
@@ -109,6 +111,8 @@ pub enum RecordKind {
     Keyring = 2,
     /// A name for a branch.
     Ref = 3,
+    /// What is said of earlier records.
+    Change = 4,
 }
 
 impl RecordKind {
@@ -118,6 +122,7 @@ impl RecordKind {
             1 => Some(Self::Config),
             2 => Some(Self::Keyring),
             3 => Some(Self::Ref),
+            4 => Some(Self::Change),
             _ => None,
         }
     }
@@ -189,7 +194,7 @@ impl Record {
         check_sum(bytes)?;
         let [kind, flags] = header.take();
         let unknown = |what, expected, found: u8| RecordError::Unknown { what, expected, found: found.into() };
-        let kind = RecordKind::from_byte(kind).ok_or_else(|| unknown("kind", "1 to 3", kind))?;
+        let kind = RecordKind::from_byte(kind).ok_or_else(|| unknown("kind", "1 to 4", kind))?;
         if flags != 0 {
             return Err(unknown("flags", "0", flags));
         }

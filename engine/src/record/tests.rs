@@ -92,7 +92,7 @@ fn says_what_is_unknown_or_misplaced() {
     };
     check(0, b'X', "record begins with [58, 4b, 52, 43], expected \"TKRC\"");
     check(4, 2, "record has version 2, this version reads 1");
-    check(6, 9, "record has kind 9, this version reads 1 to 3");
+    check(6, 9, "record has kind 9, this version reads 1 to 4");
     check(7, 1, "record has flags 1, this version reads 0");
     check(72, 8, "record has 147 bytes, expected 148");
     check(75, 255, "record has 147 bytes, expected 4278190227");

@@ -318,8 +318,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Appends a record to the chain.
-    pub fn append_record(&self, make: &dyn Fn(ChainLink) -> Vec<u8>) -> Result<ChainLink> {
+    /// Appends a record to the chain; none where `make` builds none.
+    pub fn append_record(&self, make: &mut dyn FnMut(ChainLink) -> Option<Vec<u8>>) -> Result<Option<ChainLink>> {
         let _lock = self.parts.lock("records")?;
         let last = record_files(&*self.parts.files)?.pop();
         let link = match last {
@@ -336,13 +336,13 @@ impl Inner {
             }
         };
         let path = format!("{RECORDS}/{:016x}", link.count);
-        let bytes = make(link);
+        let Some(bytes) = make(link) else { return Ok(None) };
         // Longer, it could not be read again, and the chain would end here.
         if bytes.len() > RECORD_LEN_MAX {
             return Err(refused(&path, ErrorKind::FileTooLarge).into());
         }
         write_record(&*self.parts.files, &path, &bytes)?;
-        Ok(link)
+        Ok(Some(link))
     }
 }
 
@@ -424,6 +424,10 @@ impl Store for LocalStore {
             name: format!("{RECORDS}/{name}"),
         };
         Ok(record_files(&**files)?.into_iter().map(read).collect())
+    }
+
+    fn append(&self, make: &mut dyn FnMut(ChainLink) -> Option<Vec<u8>>) -> Result<Option<ChainLink>> {
+        self.0.append_record(make)
     }
 
     fn expel(&self, frames: &[FrameNumber]) -> Result<Vec<ChunkId>> {

@@ -181,6 +181,10 @@ pub trait Store: Send + Sync {
     /// All records in the order of their count.
     fn records(&self) -> Result<Vec<StoredRecord>>;
 
+    /// Appends the record that `make` builds for its place in the chain, durably; nobody else appends meanwhile.
+    /// Nothing happens where it builds none.
+    fn append(&self, make: &mut dyn FnMut(ChainLink) -> Option<Vec<u8>>) -> Result<Option<ChainLink>>;
+
     /// Takes these frames' standing: their chunks and every branch above are no longer known.
     fn expel(&self, frames: &[FrameNumber]) -> Result<Vec<ChunkId>>;
 

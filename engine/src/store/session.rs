@@ -220,7 +220,8 @@ impl Session for LocalSession {
 
     fn publish(&self, settled: Settled, make: &dyn Fn(ChainLink) -> Vec<u8>) -> Result<ChainLink> {
         let _ = settled;
-        let link = self.step(|| self.store.append_record(make))?;
+        let link = self.step(|| self.store.append_record(&mut |link| Some(make(link))))?;
+        let link = link.expect("a record was made for every link");
         if crate::zoo::planted("record-before-rows") {
             self.step(|| self.commit(true))?;
         }

@@ -11,6 +11,7 @@ use crate::crypto::{Suite, VaultKeys};
 use crate::env::Time;
 use crate::id::VaultId;
 use crate::record::canonical::{self, CanonicalError};
+use crate::record::change::UNDELETE_DAYS_MAX;
 use crate::record::{ParsedRecord, Record, RecordError, RecordKind};
 
 /// The config's name in the vault's folder.
@@ -44,6 +45,8 @@ pub struct Config {
     pub compression_level: i32,
     /// No snapshot received within so many days may be forgotten; 0 for no such rule.
     pub retention_days_min: u32,
+    /// For so many days what was forgotten can be brought back; at most [`UNDELETE_DAYS_MAX`].
+    pub undelete_days: u32,
 }
 
 /// A whole config file, not yet shown to be written by a member.
@@ -85,6 +88,7 @@ impl Config {
         root.set_suite(self.suite as u8);
         root.set_compression_level(level as u8);
         root.set_retention_days_min(self.retention_days_min);
+        root.set_undelete_days(self.undelete_days);
         canonical::encode(message)
     }
 
@@ -104,6 +108,10 @@ impl Config {
         if retention_days_min > RETENTION_DAYS_MAX {
             return Err(format!("retention is {retention_days_min} days, expected at most {RETENTION_DAYS_MAX}"));
         }
+        let undelete_days = root.get_undelete_days();
+        if undelete_days > UNDELETE_DAYS_MAX {
+            return Err(format!("undelete window is {undelete_days} days, expected at most {UNDELETE_DAYS_MAX}"));
+        }
         let suite = root.get_suite();
         let normalization = root.get_cut_normalization();
         let config = Self {
@@ -115,6 +123,7 @@ impl Config {
             suite: Suite::from_byte(suite).ok_or_else(|| format!("cipher suite is {suite}, expected 0 to 2"))?,
             compression_level,
             retention_days_min,
+            undelete_days,
         };
         if config.payload() != record.payload {
             // Writing the config anew would drop them.
@@ -166,6 +175,7 @@ mod tests {
             suite: Suite::Aes256Gcm,
             compression_level: 3,
             retention_days_min: 30,
+            undelete_days: 7,
         }
     }
 
@@ -175,7 +185,7 @@ mod tests {
         for config in [
             config(),
             Config { cut: small, ..config() },
-            Config { suite: Suite::Plain, retention_days_min: 0, compression_level: 1, ..config() },
+            Config { suite: Suite::Plain, retention_days_min: 0, undelete_days: 0, compression_level: 1, ..config() },
             Config { suite: Suite::ChaCha20Poly1305, compression_level: 19, created: Time(-1), ..config() },
         ] {
             let (count, file) = ConfigFile::parse(&config.encode(5, Time(9), &keys())).unwrap();
@@ -187,8 +197,12 @@ mod tests {
 
     #[test]
     fn the_file_is_format() {
-        let whole = blake3::hash(&config().encode(1, Time(2), &keys())).to_hex();
-        assert_eq!(whole.as_str(), "67235349410d547faf38b054d50e1dc59474ef624eb7bef065bd7417479001fb");
+        let check = |undelete_days, expected: &str| {
+            let config = Config { undelete_days, ..config() };
+            assert_eq!(blake3::hash(&config.encode(1, Time(2), &keys())).to_hex().as_str(), expected);
+        };
+        check(0, "67235349410d547faf38b054d50e1dc59474ef624eb7bef065bd7417479001fb");
+        check(7, "d58ae3791838b4138ad24052ec682f4edece003791c4072818c56024144fffe6");
     }
 
     #[test]
@@ -227,6 +241,7 @@ mod tests {
         check(|root| root.set_compression_level(0), "compression level is 0");
         check(|root| root.set_compression_level(20), "compression level is 20");
         check(|root| root.set_retention_days_min(u32::MAX), "retention is 4294967295 days");
+        check(|root| root.set_undelete_days(u32::MAX), "undelete window is 4294967295 days");
         check(|root| root.set_suite(3), "cipher suite is 3");
         check(|root| root.set_cut_avg(3), "too short");
         check(|root| root.set_cut_max(u32::MAX), "exceeds");

@@ -12,7 +12,7 @@ mod snapshots;
 pub mod twin;
 
 pub use error::{ErrorClass, VaultError};
-pub use open::{CreateOptions, Head, NewSlot, Place, Unlock};
+pub use open::{CreateOptions, Head, NewSlot, Place, UNDELETE_DAYS_DEFAULT, Unlock};
 pub use reader::{ChunkReader, ReadError, damaged};
 pub use snapshots::{SnapshotInfo, Snapshots};
 

@@ -43,11 +43,24 @@ pub struct CreateOptions {
     pub level: i32,
     /// How content is cut.
     pub cut: CutParams,
+    /// No snapshot received within so many days may be forgotten; 0 for no such rule.
+    pub retention_days_min: u32,
+    /// For so many days what was forgotten can be brought back.
+    pub undelete_days: u32,
 }
+
+/// Undelete window of new vaults, days: a mistake is mostly noticed within a week.
+pub const UNDELETE_DAYS_DEFAULT: u32 = 7;
 
 impl Default for CreateOptions {
     fn default() -> Self {
-        Self { encrypted: true, level: crate::limits::COMPRESSION_LEVEL_DEFAULT, cut: CutParams::default() }
+        Self {
+            encrypted: true,
+            level: crate::limits::COMPRESSION_LEVEL_DEFAULT,
+            cut: CutParams::default(),
+            retention_days_min: 0,
+            undelete_days: UNDELETE_DAYS_DEFAULT,
+        }
     }
 }
 
@@ -156,7 +169,8 @@ impl Vault {
             cut: options.cut,
             suite: if options.encrypted { Suite::fastest() } else { Suite::Plain },
             compression_level: options.level,
-            retention_days_min: 0,
+            retention_days_min: options.retention_days_min,
+            undelete_days: options.undelete_days,
         };
         place.files.create_dir("")?;
         if crate::zoo::planted("config-first") {

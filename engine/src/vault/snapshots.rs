@@ -3,97 +3,77 @@
 use super::{Result, Vault};
 use crate::branch::{self, Snapshot};
 use crate::env::Time;
+use crate::history::{History, RefHistory, RefState};
 use crate::id::ChunkId;
-use crate::record::{self, Level, Record, RecordError, RecordKind, RefKind, RefRecord};
-use crate::store::{ChainLink, Fault, Session, Settled, StoredRecord};
+use crate::record::{ChangeRecord, Level, Record, RecordKind, RefKind, RefRecord};
+use crate::store::{ChainLink, Fault, Session, Settled};
 use std::collections::HashSet;
 
-/// A snapshot and when the vault received it.
+/// A snapshot and what the vault knows of it.
 #[derive(Clone, Debug)]
 pub struct SnapshotInfo {
     /// Its name: the id of its root chunk.
     pub id: ChunkId,
-    /// What it says of itself.
+    /// What it says of itself; its tags are those it has by now.
     pub snapshot: Snapshot,
     /// When the vault received it, by the vault's clock.
     pub received: Time,
     /// Place of its record in the chain.
     pub record: u64,
+    /// Whether it is wanted.
+    pub state: RefState,
+    /// Whether no policy may forget it.
+    pub pinned: bool,
+    /// Whether it is damaged, and that is known and accepted.
+    pub aside: bool,
 }
 
 /// All snapshots, and records that cannot be believed.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshots {
-    /// In the order they were received.
+    /// Those that are wanted, in the order they were received.
     pub list: Vec<SnapshotInfo>,
+    /// Those that were forgotten and may be brought back, in the order they were received.
+    pub forgotten: Vec<SnapshotInfo>,
+    /// Checkpoints that a later backup of the same sources went beyond.
+    pub superseded: Vec<SnapshotInfo>,
     /// What cannot be read, file by file.
     pub damaged: Vec<Fault>,
 }
 
 impl Vault {
-    /// Lists the snapshots. A checkpoint that a later backup of the same sources went beyond is left out.
+    /// Lists the snapshots.
     pub fn snapshots(&self) -> Result<Snapshots> {
-        let mut found = Snapshots::default();
-        let refs = self.refs(&mut found.damaged)?;
+        let history = self.history()?;
+        let mut found = Snapshots { damaged: history.open_faults().cloned().collect(), ..Snapshots::default() };
         let reader = self.reader()?;
-        for (record, reference) in refs {
-            match branch::snapshot(&reader, &reference.target) {
-                Ok(snapshot) => found.list.push(SnapshotInfo {
-                    id: reference.target,
-                    snapshot,
-                    received: record.received,
-                    record: record.count,
-                }),
+        for entry in history.roots() {
+            let target = entry.reference.target;
+            match branch::snapshot(&reader, &target) {
+                Ok(snapshot) if entry.state == RefState::Live => found.list.push(info(entry, snapshot)),
+                Ok(snapshot) => found.forgotten.push(info(entry, snapshot)),
+                Err(error) if error.is_damage() && entry.aside => {}
                 Err(error) if error.is_damage() => found.damaged.push(Fault {
-                    file: record_path(record.count),
-                    problem: format!("its snapshot {} cannot be read: {error}", reference.target),
+                    file: record_path(entry.count),
+                    problem: format!("its snapshot {target} cannot be read: {error}"),
                 }),
                 Err(error) => return Err(error.into()),
             }
         }
-        drop_superseded(&mut found.list);
+        found.superseded = take_superseded(&mut found.list);
         Ok(found)
     }
 
-    /// All refs whose record is whole and ours; the others, and gaps between records, go to `damaged`.
-    pub(crate) fn refs(&self, damaged: &mut Vec<Fault>) -> Result<Vec<(Record, RefRecord)>> {
-        let mut refs = Vec::new();
-        let mut next = 1;
-        for stored in self.store().records()? {
-            if stored.count != next {
-                let problem = format!("records {next} to {} are gone", stored.count.saturating_sub(1));
-                damaged.push(Fault { file: stored.name.clone(), problem });
-            }
-            next = stored.count.saturating_add(1);
-            match self.parse_ref(&stored) {
-                Ok(parsed) => refs.push(parsed),
-                Err(problem) => damaged.push(Fault { file: stored.name, problem }),
-            }
-        }
-        Ok(refs)
+    /// What the chain of records says, each of them shown to be written with the vault's keys.
+    pub fn history(&self) -> Result<History> {
+        let trust = |parsed: crate::record::ParsedRecord| parsed.verify_mac(&|bytes| self.keys().record_mac(bytes));
+        Ok(History::read(&**self.store(), self.config().retention_days_min, &trust)?)
     }
 
-    /// How many snapshots lack something below them.
+    /// How many wanted snapshots lack something below them.
     pub(crate) fn unwhole_snapshots(&self) -> Result<u64> {
-        let refs = self.refs(&mut Vec::new())?;
-        let roots: Vec<ChunkId> = refs.iter().map(|(_, reference)| reference.target).collect();
+        let roots: Vec<ChunkId> = self.history()?.live().map(|entry| entry.reference.target).collect();
         Ok(self.store().known(&roots)?.iter().filter(|known| !**known).count() as u64)
-    }
-
-    fn parse_ref(&self, stored: &StoredRecord) -> std::result::Result<(Record, RefRecord), String> {
-        let bytes = stored.bytes.as_ref().map_err(String::clone)?;
-        let parse = || -> std::result::Result<(Record, RefRecord), RecordError> {
-            let parsed = Record::parse(bytes)?;
-            parsed.record.expect(RecordKind::Ref, self.id())?;
-            let record = parsed.verify_mac(&|bytes| self.keys().record_mac(bytes))?;
-            let reference = RefRecord::decode(&record.payload)?;
-            Ok((record, reference))
-        };
-        let (record, reference) = parse().map_err(|error| error.to_string())?;
-        match record.count == stored.count {
-            true => Ok((record, reference)),
-            false => Err(format!("it is record {}, put in the place of record {}", record.count, stored.count)),
-        }
     }
 
     /// Publishes a settled snapshot root.
@@ -108,53 +88,66 @@ impl Vault {
             RefRecord { kind, target: settled.root(), session: session.id(), level: Level::P0, session_started };
         let payload = reference.encode();
         Ok(session.publish(settled, &|link| {
-            let record = Record {
-                kind: RecordKind::Ref,
-                vault: self.id(),
-                count: link.count,
-                received: self.env().clock.now(),
-                previous: link.previous,
-                payload: payload.clone(),
-            };
-            record.encode(&|bytes| self.keys().record_mac(bytes))
+            self.encode_record(RecordKind::Ref, link, self.env().clock.now(), payload.clone())
         })?)
     }
 
-    /// Records that do not follow from the one before.
-    pub(crate) fn chain_faults(&self) -> Result<Vec<Fault>> {
-        let mut faults = Vec::new();
-        let mut previous = (0, [0; 32]);
-        for stored in self.store().records()? {
-            let Ok(bytes) = &stored.bytes else {
-                previous = (stored.count, [0; 32]);
-                continue;
-            };
-            if let Ok(parsed) = Record::parse(bytes)
-                && stored.count == previous.0 + 1
-                && parsed.record.previous != previous.1
-                && previous.1 != [0; 32]
-            {
-                let problem = "it does not follow from the record before it, which was changed since".to_owned();
-                faults.push(Fault { file: stored.name.clone(), problem });
-            }
-            previous = (stored.count, record::hash(bytes));
+    /// Appends a change to the chain. `decide` is given the history up to there and the time the change will carry,
+    /// while nobody else can append; it gives nothing where nothing is to be said.
+    pub fn change(
+        &self,
+        decide: &mut dyn FnMut(&History, Time) -> Option<ChangeRecord>,
+    ) -> Result<Option<(ChainLink, ChangeRecord)>> {
+        let mut said = None;
+        let mut failed = None;
+        let link = self.store().append(&mut |link| {
+            let now = self.env().clock.now();
+            let history = self.history().map_err(|error| failed = Some(error)).ok()?;
+            let change = decide(&history, now)?;
+            let bytes = self.encode_record(RecordKind::Change, link, now, change.encode());
+            said = Some(change);
+            Some(bytes)
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(link.zip(said)),
         }
-        Ok(faults)
+    }
+
+    fn encode_record(&self, kind: RecordKind, link: ChainLink, received: Time, payload: Vec<u8>) -> Vec<u8> {
+        let record = Record { kind, vault: self.id(), count: link.count, received, previous: link.previous, payload };
+        record.encode(&|bytes| self.keys().record_mac(bytes))
     }
 }
 
-/// Drops partial snapshots after which the same host's same paths were backed up again, wholly or further.
-fn drop_superseded(list: &mut Vec<SnapshotInfo>) {
+fn info(entry: &RefHistory, mut snapshot: Snapshot) -> SnapshotInfo {
+    snapshot.tags = entry.tags(&snapshot.tags);
+    SnapshotInfo {
+        id: entry.reference.target,
+        snapshot,
+        received: entry.received,
+        record: entry.count,
+        state: entry.state,
+        pinned: entry.pinned,
+        aside: entry.aside,
+    }
+}
+
+/// Takes out partial snapshots after which the same host's same paths were backed up again, wholly or further.
+fn take_superseded(list: &mut Vec<SnapshotInfo>) -> Vec<SnapshotInfo> {
     let mut seen: HashSet<(String, Vec<Vec<u8>>)> = HashSet::new();
-    let mut kept: Vec<SnapshotInfo> = Vec::with_capacity(list.len());
+    let (mut kept, mut superseded) = (Vec::with_capacity(list.len()), Vec::new());
     for info in list.drain(..).rev() {
         let is_newest = seen.insert((info.snapshot.host.clone(), info.snapshot.paths.clone()));
-        if is_newest || !info.snapshot.partial {
-            kept.push(info);
+        match is_newest || !info.snapshot.partial || info.pinned {
+            true => kept.push(info),
+            false => superseded.push(info),
         }
     }
     kept.reverse();
+    superseded.reverse();
     *list = kept;
+    superseded
 }
 
 fn record_path(count: u64) -> String {

@@ -104,7 +104,7 @@ pub fn plain(folder: &Path) {
     settle_times(&base);
     let clock = Arc::new(ManualClock::new(Time(BEGIN * 1_000_000_000)));
     let cut = CutParams::new(64, 512, 2048, 1).unwrap();
-    let options = CreateOptions { encrypted: false, level: 3, cut };
+    let options = CreateOptions { encrypted: false, level: 3, cut, ..CreateOptions::default() };
     let vault_folder = folder.join("vault");
     fs::create_dir_all(&vault_folder).unwrap();
     let (vault, _) = Vault::create(Place::folder(&vault_folder), env(6, clock), &options, &[]).unwrap();

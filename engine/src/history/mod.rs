@@ -1,0 +1,114 @@
+//! History: what the chain of records says, replayed from its first record to its last.
+//!
+//! What always holds: the same records give the same history to everybody, with keys or without, at whatever time;
+//! nothing here asks a clock. What no rule allows has no effect and is told as a fault.
+
+mod replay;
+#[cfg(test)]
+mod tests;
+
+pub use replay::{CLOCK_BACK_MAX, CLOCK_FORWARD_MAX, Jump};
+
+use crate::env::Time;
+use crate::id::VaultId;
+use crate::record::{ParsedRecord, Record, RecordError, RefRecord};
+use crate::store::{Fault, Store, StoredRecord};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What became of a ref.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RefState {
+    /// It is wanted.
+    Live,
+    /// It is not wanted any more, and may be brought back.
+    Forgotten {
+        /// When the vault heard of it.
+        at: Time,
+        /// For so many days it can be brought back.
+        undelete_days: u32,
+    },
+    /// It holds nothing back.
+    Purged,
+}
+
+/// A ref and all that was said of it since.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RefHistory {
+    /// Place of its record in the chain.
+    pub count: u64,
+    /// When the vault received it.
+    pub received: Time,
+    /// What it names.
+    pub reference: RefRecord,
+    /// What became of it.
+    pub state: RefState,
+    /// Whether no policy may forget it.
+    pub pinned: bool,
+    /// Whether its damage is known and accepted.
+    pub aside: bool,
+    /// Tags that were added since.
+    pub tags_added: BTreeSet<String>,
+    /// Tags that were taken away since.
+    pub tags_removed: BTreeSet<String>,
+}
+
+impl RefHistory {
+    /// The tags it has now, when it began with these.
+    pub fn tags(&self, first: &[String]) -> Vec<String> {
+        let kept = first.iter().filter(|tag| !self.tags_removed.contains(*tag) && !self.tags_added.contains(*tag));
+        kept.chain(&self.tags_added).cloned().collect()
+    }
+}
+
+/// What can be said of records as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// All refs by the count of their record.
+    pub refs: BTreeMap<u64, RefHistory>,
+    /// Records that are unreadable, missing, forged, or say what no rule allows; each with its count.
+    pub faults: Vec<(u64, Fault)>,
+    /// Counts of records whose loss is known and accepted.
+    pub aside: BTreeSet<u64>,
+    /// Count of the last record; 0 where there is none.
+    pub tip: u64,
+    /// When the last record was received; nothing where there is none.
+    pub last_received: Option<Time>,
+    /// Jumps of the clock that nobody confirmed.
+    pub jumps: Vec<Jump>,
+}
+
+impl History {
+    /// Refs that are wanted, in the order they were received.
+    pub fn live(&self) -> impl Iterator<Item = &RefHistory> {
+        self.refs.values().filter(|entry| entry.state == RefState::Live)
+    }
+
+    /// Refs that hold back what they name.
+    pub fn roots(&self) -> impl Iterator<Item = &RefHistory> {
+        self.refs.values().filter(|entry| entry.state != RefState::Purged)
+    }
+
+    /// What has to be known before anything may be deleted: faults nobody has accepted.
+    pub fn open_faults(&self) -> impl Iterator<Item = &Fault> {
+        self.faults.iter().filter(|(count, _)| !self.aside.contains(count)).map(|(_, fault)| fault)
+    }
+
+    /// Reads the whole chain. `trust` says which record to believe; see [`unkeyed`].
+    pub fn read(store: &dyn Store, retention_days_min: u32, trust: &Trust<'_>) -> crate::store::Result<Self> {
+        Ok(Self::replay(&store.records()?, store.vault(), retention_days_min, trust))
+    }
+
+    /// Replays records that stand in the order of their counts.
+    pub fn replay(records: &[StoredRecord], vault: VaultId, retention_days_min: u32, trust: &Trust<'_>) -> Self {
+        replay::replay(records, vault, retention_days_min, trust)
+    }
+}
+
+/// Decides whether a record that is whole was written by somebody who may.
+pub type Trust<'a> = dyn Fn(ParsedRecord) -> Result<Record, RecordError> + 'a;
+
+/// For those without keys: whole is good enough. What stands in the folder can be destroyed by who can write there
+/// anyway; what a forged record can do is no more than that.
+pub fn unkeyed(parsed: ParsedRecord) -> Result<Record, RecordError> {
+    Ok(parsed.record)
+}
