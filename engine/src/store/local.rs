@@ -24,14 +24,14 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-pub(super) const RECORDS: &str = "records";
-pub(super) const SESSIONS: &str = "sessions";
+pub(crate) const RECORDS: &str = "records";
+pub(crate) const SESSIONS: &str = "sessions";
 const LOCKS: &str = "locks";
 const LOCK_POLL: Duration = Duration::from_millis(5);
 const OPEN_PACKS_MAX: usize = 128;
 
 /// The parts a local store is made of.
-pub(super) struct Parts {
+pub(crate) struct Parts {
     pub files: Arc<dyn Files>,
     pub kv_home: Arc<dyn KvHome>,
     pub env: Env,
@@ -42,9 +42,9 @@ pub(super) struct Parts {
 
 /// A store in a folder. Cheap to clone; clones are the same store.
 #[derive(Clone)]
-pub struct LocalStore(pub(super) Arc<Inner>);
+pub struct LocalStore(pub(crate) Arc<Inner>);
 
-pub(super) struct Inner {
+pub(crate) struct Inner {
     pub parts: Parts,
     pub kv: Arc<dyn Kv>,
     /// Chunks and references that may wait for rows before a session commits on its own.
@@ -235,7 +235,7 @@ impl Inner {
     }
 
     /// Enters the progress of packs; returns the number of each.
-    fn put_packs(&self, write: &mut dyn kv::Write, taken: &Taken) -> Result<HashMap<PackName, PackNumber>> {
+    pub fn put_packs(&self, write: &mut dyn kv::Write, taken: &Taken) -> Result<HashMap<PackName, PackNumber>> {
         let mut numbers = self.numbers(write, taken)?;
         for progress in &taken.packs {
             let number = match numbers.get(&progress.name) {
@@ -382,7 +382,7 @@ impl Store for LocalStore {
 
     fn known(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
         let read = self.0.kv.read()?;
-        Ok(ids.iter().map(|id| index::is_admitted(&*read, id)).collect::<kv::Result<_>>()?)
+        Ok(ids.iter().map(|id| index::View::FIRM.has(&*read, id)).collect::<kv::Result<_>>()?)
     }
 
     fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>> {
@@ -457,6 +457,6 @@ pub(super) fn whole_frame(number: FrameNumber, place: &FramePlace) -> Place {
 }
 
 /// Whether a frame is of a kind and still believed.
-pub(super) fn is_good(place: &FramePlace, kind: Kind) -> bool {
+pub(crate) fn is_good(place: &FramePlace, kind: Kind) -> bool {
     place.kind == kind && place.state == FrameState::Good
 }

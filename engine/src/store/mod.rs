@@ -6,16 +6,18 @@
 mod adopt;
 mod damage;
 mod inspect;
+mod pins;
 pub mod local;
-mod packs;
+pub(crate) mod packs;
 mod rebuild;
-mod session;
+pub(crate) mod session;
 #[cfg(test)]
 mod local_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use local::{LocalStore, Opened};
+pub use pins::Pin;
 
 use crate::files::FilesError;
 use crate::frame::SealedFrame;
