@@ -85,7 +85,8 @@ impl Plan {
 
     /// Bytes that are written anew for it.
     pub fn moved(&self) -> u64 {
-        let rewritten = |pack: &PackSurvey| pack.len - pack.dead_len - if self.takes_apart { pack.sparse_dead_len } else { 0 };
+        let rewritten =
+            |pack: &PackSurvey| pack.len - pack.dead_len - if self.takes_apart { pack.sparse_dead_len } else { 0 };
         self.with(Step::Rewrite).map(rewritten).sum()
     }
 

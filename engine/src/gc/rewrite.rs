@@ -126,7 +126,13 @@ impl<'a> Rewriter<'a> {
         Ok(true)
     }
 
-    fn move_whole(&mut self, number: FrameNumber, place: &FramePlace, header: FrameHeader, bytes: Vec<u8>) -> Result<()> {
+    fn move_whole(
+        &mut self,
+        number: FrameNumber,
+        place: &FramePlace,
+        header: FrameHeader,
+        bytes: Vec<u8>,
+    ) -> Result<()> {
         self.counts.frames_moved += 1;
         let origin = Origin::Moved { number, pack: place.pack, offset: place.offset };
         self.append(origin, SealedFrame { id: place.id, header, bytes })
@@ -267,7 +273,9 @@ impl<'a> Rewriter<'a> {
         };
         let mut here = Vec::new();
         for frame in frames {
-            let Some(place) = index::find_frame(&*write, *frame)?.filter(|place| place.pack == number) else { continue };
+            let Some(place) = index::find_frame(&*write, *frame)?.filter(|place| place.pack == number) else {
+                continue;
+            };
             if is_needed(store, &*write, *frame, &place)? {
                 return Ok(None);
             }
@@ -308,7 +316,8 @@ fn names(store: &Inner, place: &FramePlace) -> Result<Vec<ChunkId>> {
     let len = FIXED_LEN as u32 + ChunkId::LEN as u32 * u32::from(place.chunks);
     let mut bytes = Vec::new();
     match store.read_at(place.pack, place.offset, len.min(place.len), &mut bytes) {
-        Err(crate::store::StoreError::Files(error)) if error.kind() == ErrorKind::NotFound || pack::is_media(&error) => {}
+        Err(crate::store::StoreError::Files(error))
+            if error.kind() == ErrorKind::NotFound || pack::is_media(&error) => {}
         result => result?,
     }
     let ids = bytes.get(FIXED_LEN..).unwrap_or_default();

@@ -76,7 +76,8 @@ fn remove(store: &Inner, dead: &[(ChunkId, ChunkRow)]) -> Result<u64> {
     let mut removed = 0;
     for (id, row) in dead {
         // Put anew meanwhile it lives elsewhere.
-        let is_there = index::chunk(&*write, id)?.is_some_and(|now| (now.frame, now.position) == (row.frame, row.position));
+        let is_there =
+            index::chunk(&*write, id)?.is_some_and(|now| (now.frame, now.position) == (row.frame, row.position));
         if is_there {
             index::delete_chunk(&mut *write, id)?;
             removed += 1;

@@ -23,8 +23,8 @@ mod condemn;
 
 pub use admit::{AllBranches, NewFrame, ReadHeader, absent_below, admit, expel};
 pub use condemn::{
-    Collection, Phase, Standing, View, clear_condemned, collection, condemned_bits, condemned_from, is_condemned, is_set,
-    leaning, put_collection, put_condemned, settle_leaning, standing,
+    Collection, Phase, Standing, View, clear_condemned, collection, condemned_bits, condemned_from, is_condemned,
+    is_set, leaning, put_collection, put_condemned, settle_leaning, standing,
 };
 
 use crate::id::{ChunkId, FrameId, Kind, VaultId};

@@ -54,8 +54,15 @@ fn new_frame(kind: Kind, chunks: &[(ChunkId, Vec<ChunkId>)]) -> NewFrame {
         Kind::Leaf => Vec::new(),
         Kind::Branch => chunks.iter().map(|(_, refs)| refs.clone()).collect(),
     };
-    let place =
-        FramePlace { id: FrameId([0; 32]), pack: PackNumber(0), offset: 64, len: 200, chunks: chunks.len() as u16, kind, state: FrameState::Good };
+    let place = FramePlace {
+        id: FrameId([0; 32]),
+        pack: PackNumber(0),
+        offset: 64,
+        len: 200,
+        chunks: chunks.len() as u16,
+        kind,
+        state: FrameState::Good,
+    };
     NewFrame { place, ids, refs }
 }
 
@@ -111,7 +118,8 @@ fn a_branch_is_admitted_when_all_below_it_is_in_whatever_order() {
             let whole: HashSet<_> = (0..count).map(id).filter(|id| is_whole(id, &refs, &there)).collect();
             for number in 0..count {
                 assert_eq!(View::FIRM.has(&*read, &id(number)).unwrap(), whole.contains(&id(number)), "{number}");
-                let absent: HashSet<_> = absent_below(&*read, View::FIRM, id(number), &header).unwrap().into_iter().collect();
+                let absent: HashSet<_> =
+                    absent_below(&*read, View::FIRM, id(number), &header).unwrap().into_iter().collect();
                 assert_eq!(absent, not_there(&id(number), &refs, &there, &whole));
             }
             assert!(healed.iter().all(|id| whole.contains(id) && !admitted_before.contains(id)));

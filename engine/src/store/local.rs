@@ -396,7 +396,12 @@ impl Store for LocalStore {
     }
 
     fn read_frame(&self, place: &Place, bytes: &mut Vec<u8>) -> Result<()> {
-        self.0.read_at(place.pack, place.offset, place.len, bytes)
+        let Err(error) = self.0.read_at(place.pack, place.offset, place.len, bytes) else { return Ok(()) };
+        match index::find_frame(&*self.0.kv.read()?, place.number)? {
+            Some(now) if (now.pack, now.offset) == (place.pack, place.offset) => Err(error),
+            Some(now) => self.0.read_at(now.pack, now.offset, now.len, bytes),
+            None => Err(StoreError::Gone { frame: place.frame }),
+        }
     }
 
     fn frames(&self, from: FrameNumber, count: usize) -> Result<Vec<Place>> {

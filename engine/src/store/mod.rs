@@ -59,6 +59,12 @@ pub enum StoreError {
         /// Where it begins.
         offset: u64,
     },
+    /// The frame is no more: what was needed of it lives elsewhere. Ask for the chunk's place again.
+    #[error("frame {frame} was taken apart")]
+    Gone {
+        /// Frame.
+        frame: FrameId,
+    },
     /// This session failed before; nothing it said since is believed.
     #[error("the session failed earlier; begin a new one")]
     SessionFailed,
@@ -168,7 +174,11 @@ pub trait Store: Send + Sync {
     /// For each id: where is it? A chunk may have a place and not be known: then something below it is missing.
     fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>>;
 
-    /// Reads the stored bytes of a frame into `bytes`, which is resized to fit. They are not verified.
+    /// Reads the stored bytes of a frame into `bytes`, which is resized to fit. They are not verified. A frame that
+    /// moved since its place was asked for is found where it is now.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] where it is no more.
     fn read_frame(&self, place: &Place, bytes: &mut Vec<u8>) -> Result<()>;
 
     /// All places of frames with numbers from `from` on, at most `count`, in number order; position is 0.

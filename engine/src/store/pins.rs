@@ -49,8 +49,8 @@ impl LocalStore {
         let pin = Pin { files: parts.files.clone(), path, lock };
         // After the lock: what is condemned later is looked at again, and the pin is found then.
         match index::standing(&*self.0.kv.read()?, &root)? {
-            Standing::Condemned | Standing::Absent => Err(StoreError::Missing(vec![root])),
-            Standing::Firm | Standing::Doubtful => Ok(Some(pin)),
+            Standing::Condemned => Err(StoreError::Missing(vec![root])),
+            Standing::Firm | Standing::Doubtful | Standing::Absent => Ok(Some(pin)),
         }
     }
 }

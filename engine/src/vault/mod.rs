@@ -85,9 +85,7 @@ impl Vault {
         let suite = self.config.suite;
         let wrapped = match suite {
             Suite::Plain => WrappedKey([0; WRAPPED_LEN]),
-            Suite::Aes256Gcm | Suite::ChaCha20Poly1305 => {
-                wrap::wrap(public, &data_key, &self.id(), &*self.env.entropy)
-            }
+            Suite::Aes256Gcm | Suite::ChaCha20Poly1305 => wrap::wrap(public, &data_key, &self.id(), &*self.env.entropy),
         };
         SealKeys { suite, data_key: Arc::new(data_key), wrapped, generation, vault: self.id(), session }
     }
