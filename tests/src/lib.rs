@@ -11,4 +11,6 @@ pub mod lab;
 pub mod crash;
 pub mod faults;
 pub mod damage;
+pub mod hooked;
+pub mod garbage;
 pub mod fidelity;
