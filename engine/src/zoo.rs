@@ -40,6 +40,7 @@ pub const BUGS: &[(&str, &str)] = &[
     ("record-behind-loose-one", "a record is written behind one whose name may not be durable yet"),
     ("config-first", "the config of a new vault is written before what it needs"),
     ("scan-without-name", "a frame found in a pack is taken without comparing it with the name behind it"),
+    ("expel-what-moved", "a frame that was found bad where it no longer stands is expelled"),
     ("expel-leaves-branches", "branches above a lost chunk go on counting as whole"),
 ];
 

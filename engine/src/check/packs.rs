@@ -13,7 +13,7 @@ use crate::index::{FrameNumber, FramePlace, FrameState, PackState};
 use crate::limits::FRAME_LEN_MAX;
 use crate::pack::{self, FrameRow, HEADER_LEN, PackError, PackName, Scanned, Scanner};
 use crate::progress::Progress;
-use crate::store::{Fault, StoreError};
+use crate::store::{BadFrame, Fault, StoreError};
 use crate::vault::{ErrorClass, Vault};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
@@ -67,7 +67,7 @@ impl Chosen {
 /// What reading the packs showed about the index.
 #[derive(Default)]
 pub(super) struct Outcome {
-    bad: Vec<FrameNumber>,
+    bad: Vec<BadFrame>,
     /// Some branch counts as whole and is not.
     unclosed: bool,
     suspects: HashMap<FrameNumber, Vec<ChunkId>>,
@@ -109,7 +109,7 @@ pub(super) fn check(
         all.unclosed |= outcome.unclosed;
         all.suspects.extend(outcome.suspects);
     }
-    all.bad.sort_unstable();
+    all.bad.sort_unstable_by_key(|bad| bad.number);
     name_wrong_rows(vault, &all.suspects, findings)?;
     Ok(all)
 }
@@ -156,7 +156,7 @@ fn name_wrong_rows(
 
 /// Takes the standing of the frames found bad.
 pub(super) fn expel(vault: &Vault, outcome: Outcome, findings: &mut Findings) -> Result<Trust> {
-    let bad = outcome.bad.iter().copied().collect();
+    let bad = outcome.bad.iter().map(|bad| bad.number).collect();
     match vault.store().expel(&outcome.bad) {
         Ok(_) => Ok(Trust { is_closed: !outcome.unclosed, bad: HashSet::new() }),
         // A vault that cannot be written to can still be checked.
@@ -243,7 +243,7 @@ impl Worker<'_> {
             let place = self.vault.local().frame_row(number)?;
             match place.state {
                 FrameState::Good => {
-                    self.outcome.bad.push(number);
+                    self.outcome.bad.push(BadFrame::at(number, &place));
                     lost += 1;
                 }
                 FrameState::Bad => self.set_aside(path, place.len, place.offset),
@@ -423,7 +423,7 @@ impl Worker<'_> {
     }
 
     fn bad(&mut self, path: &str, number: FrameNumber, place: &FramePlace, what: &str) {
-        self.outcome.bad.push(number);
+        self.outcome.bad.push(BadFrame::at(number, place));
         self.findings.fault(path, format!("the frame of {} bytes at {} {what}", place.len, place.offset));
     }
 }

@@ -227,6 +227,16 @@ pub fn frame(read: &dyn Read, number: FrameNumber) -> kv::Result<FramePlace> {
     }
 }
 
+/// The place of a frame, `None` if it has no row.
+pub fn frame_if_any(read: &dyn Read, number: FrameNumber) -> kv::Result<Option<FramePlace>> {
+    read.get(Table::Frames, &number.key())?.map(FramePlace::decode).transpose()
+}
+
+/// The row of a pack, `None` if it has none.
+pub fn pack(read: &dyn Read, number: PackNumber) -> kv::Result<Option<PackRow>> {
+    read.get(Table::Packs, &number.0.to_be_bytes())?.map(PackRow::decode).transpose()
+}
+
 /// Visits chunk rows in id order from `from` on; `visit` answers whether to go on.
 pub fn chunks_from(read: &dyn Read, from: &[u8], visit: &mut dyn FnMut(ChunkId, ChunkRow) -> bool) -> kv::Result<()> {
     scan(read, Table::Chunks, from, |key, value| {
@@ -327,7 +337,7 @@ fn next_frame(read: &dyn Read) -> kv::Result<FrameNumber> {
     }
 }
 
-fn put_frame(write: &mut dyn Write, number: FrameNumber, place: &FramePlace) -> kv::Result<()> {
+pub(crate) fn put_frame(write: &mut dyn Write, number: FrameNumber, place: &FramePlace) -> kv::Result<()> {
     write.put(Table::Frames, &number.key(), &place.encode())
 }
 

@@ -8,7 +8,7 @@
 
 use super::packs::Taken;
 use super::session::LocalSession;
-use super::{ChainLink, Fault, Place, Result, Session, Store, StoreError, StoredRecord};
+use super::{BadFrame, ChainLink, Fault, Place, Result, Session, Store, StoreError, StoredRecord};
 use crate::env::Env;
 use crate::files::{Files, FilesError, Lock, ReadAt};
 use crate::frame::{FrameHeader, frame_id};
@@ -426,8 +426,8 @@ impl Store for LocalStore {
         Ok(record_files(&**files)?.into_iter().map(read).collect())
     }
 
-    fn expel(&self, frames: &[FrameNumber]) -> Result<Vec<ChunkId>> {
-        self.0.expel(&frames.iter().copied().collect())
+    fn expel(&self, frames: &[BadFrame]) -> Result<Vec<ChunkId>> {
+        self.0.expel(frames)
     }
 
     fn unwhole(&self) -> Result<Vec<ChunkId>> {
