@@ -268,6 +268,11 @@ pub fn unwhole(read: &dyn Read) -> kv::Result<Vec<ChunkId>> {
     Ok(unwhole_rows(read)?.into_iter().map(|(id, _)| id).collect())
 }
 
+/// Whether a branch is among those that are stored and not whole.
+pub fn is_listed_unwhole(read: &dyn Read, id: &ChunkId) -> kv::Result<bool> {
+    Ok(read.get(Table::Unwhole, &id.0)?.is_some())
+}
+
 /// Every unwhole branch with one chunk that it lacks.
 fn unwhole_rows(read: &dyn Read) -> kv::Result<Vec<(ChunkId, ChunkId)>> {
     collect(read, Table::Unwhole, |key, value| {
