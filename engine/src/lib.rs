@@ -25,3 +25,4 @@ pub mod backup;
 pub mod query;
 pub mod restore;
 pub mod check;
+pub mod scrub;

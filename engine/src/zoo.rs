@@ -41,6 +41,10 @@ pub const BUGS: &[(&str, &str)] = &[
     ("config-first", "the config of a new vault is written before what it needs"),
     ("scan-without-name", "a frame found in a pack is taken without comparing it with the name behind it"),
     ("expel-what-moved", "a frame that was found bad where it no longer stands is expelled"),
+    ("scrub-skips-after-resume", "a scrub that goes on leaves out the rest of the pack it stood in"),
+    ("scrub-without-second-read", "what looks wrong is called bad without being read again from the disk"),
+    ("scrub-says-clean-on-error", "a read that failed for want of means counts as one of a whole frame"),
+    ("scrub-place-before-faults", "the place of a scrub is written down without what was found before it"),
     ("expel-leaves-branches", "branches above a lost chunk go on counting as whole"),
 ];
 

@@ -60,6 +60,12 @@ impl Inner {
     /// Compares the packs that are there with those that should be. A pack that is gone or shorter than it was
     /// is marked lost, and the frames that went with it are expelled.
     pub(super) fn audit(&self) -> Result<Vec<Fault>> {
+        let short: Vec<PackNumber> = self.short_packs()?.into_iter().map(|(number, _)| number).collect();
+        self.lose(&short)
+    }
+
+    /// Packs that seem to lack something, with what; nothing is changed, and the next look may know better.
+    pub(super) fn short_packs(&self) -> Result<Vec<(PackNumber, Fault)>> {
         // Rows first: packs only grow, so a running session is never taken for a loss.
         let rows = index::packs(&*self.kv.read()?)?;
         let lens: HashMap<String, u64> =
@@ -68,11 +74,14 @@ impl Inner {
         for (number, row) in rows {
             let listed = lens.get(&row.name.file_name()).copied();
             let is_listed_whole = listed.is_some_and(|len| len >= row.indexed_len);
-            if !is_listed_whole && counts(&row) && self.missing(&row)?.is_some() {
-                short.push(number);
+            if !is_listed_whole
+                && counts(&row)
+                && let Some((_, problem)) = self.missing(&row)?
+            {
+                short.push((number, Fault { file: row.name.path(), problem }));
             }
         }
-        self.lose(&short)
+        Ok(short)
     }
 
     /// What a pack has left where it lacks some of what was written to it; 0 if it is gone. A listing alone proves

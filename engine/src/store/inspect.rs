@@ -1,8 +1,8 @@
 //! The local store's rows and files, laid open for those who check them. Nothing here changes anything.
 
 use super::local::SESSIONS;
-use super::{LocalStore, Result};
-use crate::files::Listed;
+use super::{Fault, LocalStore, Result};
+use crate::files::{Listed, Lock};
 use crate::id::{ChunkId, SessionId};
 use crate::index::{self, ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, PackRow};
 use crate::kv;
@@ -15,6 +15,30 @@ impl LocalStore {
     /// Reads the whole index and checks its structure; see [`kv::Kv::verify`].
     pub fn verify_index(&self) -> kv::Result<()> {
         self.0.kv.verify()
+    }
+
+    /// Count and path of every record file, in order.
+    pub fn record_paths(&self) -> Result<Vec<(u64, String)>> {
+        let files = super::local::record_files(&*self.0.parts.files)?;
+        Ok(files.into_iter().map(|(count, name)| (count, format!("{}/{name}", super::local::RECORDS))).collect())
+    }
+
+    /// What an audit would find now, changing nothing.
+    pub fn short_packs(&self) -> Result<Vec<Fault>> {
+        Ok(self.0.short_packs()?.into_iter().map(|(_, fault)| fault).collect())
+    }
+
+    /// Takes a lock of the vault that is held for long, under `locks/`; never waits.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Busy`] names who holds it.
+    pub fn try_lock(&self, what: &'static str) -> Result<Box<dyn Lock>> {
+        let parts = &self.0.parts;
+        let path = format!("{}/{what}", super::local::LOCKS);
+        match parts.files.try_lock(&path, &parts.owner)? {
+            Some(lock) => Ok(lock),
+            None => Err(super::StoreError::Busy { what, owner: parts.owner_of(&path) }),
+        }
     }
 
     /// All packs the index knows.

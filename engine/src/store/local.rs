@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub(super) const RECORDS: &str = "records";
 pub(super) const SESSIONS: &str = "sessions";
-const LOCKS: &str = "locks";
+pub(super) const LOCKS: &str = "locks";
 const LOCK_POLL: Duration = Duration::from_millis(5);
 const OPEN_PACKS_MAX: usize = 128;
 
@@ -369,7 +369,7 @@ fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// Count and name of every record file, in order. Files with other names are left alone.
-fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
+pub(super) fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
     let named = files.list(RECORDS)?.into_iter().filter(|file| !file.is_dir);
     let counted = named.filter_map(|file| Some((u64::from_str_radix(&file.name, 16).ok()?, file.name)));
     Ok(counted.filter(|(count, name)| *count > 0 && format!("{count:016x}") == *name).collect())
