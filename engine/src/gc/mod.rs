@@ -419,7 +419,7 @@ impl<'a> Round<'a> {
 
     fn tell(&mut self, rewriter: &Rewriter<'_>) -> Result<()> {
         for number in &rewriter.damaged {
-            if let Some(place) = index::find_frame(&*self.store.kv.read()?, *number)? {
+            if let Some(place) = index::frame_if_any(&*self.store.kv.read()?, *number)? {
                 let pack = self.store.name(place.pack)?.file_name();
                 self.report.damaged.push(format!("frame {} in {pack} at {}", place.id, place.offset));
             }

@@ -8,7 +8,7 @@
 
 use super::packs::Taken;
 use super::session::LocalSession;
-use super::{ChainLink, Fault, Place, Result, Session, Store, StoreError, StoredRecord};
+use super::{BadFrame, ChainLink, Fault, Place, Result, Session, Store, StoreError, StoredRecord};
 use crate::env::Env;
 use crate::files::{Files, FilesError, Lock, ReadAt};
 use crate::frame::{FrameHeader, frame_id};
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub(crate) const RECORDS: &str = "records";
 pub(crate) const SESSIONS: &str = "sessions";
-const LOCKS: &str = "locks";
+pub(super) const LOCKS: &str = "locks";
 const LOCK_POLL: Duration = Duration::from_millis(5);
 const OPEN_PACKS_MAX: usize = 128;
 
@@ -369,7 +369,7 @@ fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// Count and name of every record file, in order. Files with other names are left alone.
-fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
+pub(super) fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
     let named = files.list(RECORDS)?.into_iter().filter(|file| !file.is_dir);
     let counted = named.filter_map(|file| Some((u64::from_str_radix(&file.name, 16).ok()?, file.name)));
     Ok(counted.filter(|(count, name)| *count > 0 && format!("{count:016x}") == *name).collect())
@@ -397,7 +397,7 @@ impl Store for LocalStore {
 
     fn read_frame(&self, place: &Place, bytes: &mut Vec<u8>) -> Result<()> {
         let Err(error) = self.0.read_at(place.pack, place.offset, place.len, bytes) else { return Ok(()) };
-        match index::find_frame(&*self.0.kv.read()?, place.number)? {
+        match index::frame_if_any(&*self.0.kv.read()?, place.number)? {
             Some(now) if (now.pack, now.offset) == (place.pack, place.offset) => Err(error),
             Some(now) => self.0.read_at(now.pack, now.offset, now.len, bytes),
             None => Err(StoreError::Gone { frame: place.frame }),
@@ -435,8 +435,8 @@ impl Store for LocalStore {
         self.0.append_record(make)
     }
 
-    fn expel(&self, frames: &[FrameNumber]) -> Result<Vec<ChunkId>> {
-        self.0.expel(&frames.iter().copied().collect())
+    fn expel(&self, frames: &[BadFrame]) -> Result<Vec<ChunkId>> {
+        self.0.expel(frames)
     }
 
     fn unwhole(&self) -> Result<Vec<ChunkId>> {
