@@ -214,7 +214,7 @@ mod tests {
             command: Vec::new(),
             excludes: Vec::new(),
         };
-        SnapshotInfo { id: ChunkId(id), snapshot, received: Time(0), record: 0 }
+        SnapshotInfo { id: ChunkId(id), snapshot, received: Time(0), record: 0, device: None }
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub const BUGS: &[(&str, &str)] = &[
     ("record-behind-loose-one", "a record is written behind one whose name may not be durable yet"),
     ("config-first", "the config of a new vault is written before what it needs"),
     ("scan-without-name", "a frame found in a pack is taken without comparing it with the name behind it"),
+    ("keyring-unlocked", "the keyring is changed without keeping others from changing it meanwhile"),
+    ("keyring-count-stays", "a changed keyring does not say that it is newer than its twin"),
+    ("believe-any-device", "a record is believed of a device that the keyring does not admit, or no longer"),
     ("expel-leaves-branches", "branches above a lost chunk go on counting as whole"),
 ];
 

@@ -96,6 +96,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         session: SESSION,
         level: Level::P0,
         session_started: Time(1_700_000_000_000_000_000),
+        device: None,
     };
     let partial =
         RefRecord { kind: RefKind::PartialSnapshot, level: Level::P2, session: SessionId([0; 16]), ..snapshot.clone() };

@@ -3,7 +3,7 @@
 //! ```text
 //! packs/    frames            records/  the chain of records, one file each
 //! index/    the index         sessions/ one lock file for each writer's run
-//! locks/    index, records: held for moments
+//! locks/    index, records, keyring: held for moments
 //! ```
 
 use super::packs::Taken;
@@ -147,6 +147,11 @@ impl LocalStore {
             names: RwLock::default(),
             open_packs: Mutex::default(),
         }))
+    }
+
+    /// Takes one of the short locks: `index`, `records`, `keyring`. Waits for whoever holds it up to `LOCK_WAIT_SECS`.
+    pub(crate) fn lock(&self, what: &'static str) -> Result<Box<dyn Lock>> {
+        self.0.parts.lock(what)
     }
 
     /// The files below, for tools that look at the vault from outside.

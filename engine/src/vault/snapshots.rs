@@ -1,10 +1,11 @@
 //! The snapshots of a vault: which there are, and adding one.
 
+use super::authors::{Authors, Judged};
 use super::{Result, Vault};
 use crate::branch::{self, Snapshot};
 use crate::env::Time;
-use crate::id::ChunkId;
-use crate::record::{self, Level, Record, RecordError, RecordKind, RefKind, RefRecord};
+use crate::id::{ChunkId, DeviceId};
+use crate::record::{self, Level, ParsedRecord, Record, RecordError, RecordKind, RefKind, RefRecord};
 use crate::store::{ChainLink, Fault, Session, Settled, StoredRecord};
 use std::collections::HashSet;
 
@@ -15,6 +16,21 @@ pub struct SnapshotInfo {
     pub id: ChunkId,
     /// What it says of itself.
     pub snapshot: Snapshot,
+    /// When the vault received it, by the vault's clock.
+    pub received: Time,
+    /// Place of its record in the chain.
+    pub record: u64,
+    /// The device that wrote it; none for a member. What a device says of host and paths is its own word.
+    pub device: Option<DeviceId>,
+}
+
+/// A snapshot as who cannot open it sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its name: the id of its root chunk.
+    pub id: ChunkId,
+    /// Whether it is a checkpoint of a backup that had not come to its end.
+    pub partial: bool,
     /// When the vault received it, by the vault's clock.
     pub received: Time,
     /// Place of its record in the chain.
@@ -43,6 +59,7 @@ impl Vault {
                     snapshot,
                     received: record.received,
                     record: record.count,
+                    device: reference.device,
                 }),
                 Err(error) if error.is_damage() => found.damaged.push(Fault {
                     file: record_path(record.count),
@@ -55,8 +72,22 @@ impl Vault {
         Ok(found)
     }
 
+    /// What was received, without looking into it. A device sees its own alone.
+    pub fn received(&self) -> Result<Vec<Received>> {
+        let refs = self.refs(&mut Vec::new())?.into_iter();
+        Ok(refs
+            .map(|(record, reference)| Received {
+                id: reference.target,
+                partial: reference.kind == RefKind::PartialSnapshot,
+                received: record.received,
+                record: record.count,
+            })
+            .collect())
+    }
+
     /// All refs whose record is whole and ours; the others, and gaps between records, go to `damaged`.
     pub(crate) fn refs(&self, damaged: &mut Vec<Fault>) -> Result<Vec<(Record, RefRecord)>> {
+        let authors = Authors::new(self);
         let mut refs = Vec::new();
         let mut next = 1;
         for stored in self.store().records()? {
@@ -65,9 +96,17 @@ impl Vault {
                 damaged.push(Fault { file: stored.name.clone(), problem });
             }
             next = stored.count.saturating_add(1);
-            match self.parse_ref(&stored) {
-                Ok(parsed) => refs.push(parsed),
-                Err(problem) => damaged.push(Fault { file: stored.name, problem }),
+            let (parsed, reference) = match self.parse_ref(&stored) {
+                Ok(parsed) => parsed,
+                Err(problem) => {
+                    damaged.push(Fault { file: stored.name, problem });
+                    continue;
+                }
+            };
+            match authors.judge(parsed, reference.device)? {
+                Judged::Believed(record) => refs.push((record, reference)),
+                Judged::Refused(problem) => damaged.push(Fault { file: stored.name, problem }),
+                Judged::Unknown => {}
             }
         }
         Ok(refs)
@@ -80,19 +119,19 @@ impl Vault {
         Ok(self.store().known(&roots)?.iter().filter(|known| !**known).count() as u64)
     }
 
-    fn parse_ref(&self, stored: &StoredRecord) -> std::result::Result<(Record, RefRecord), String> {
+    /// A ref record that is whole and of this vault, but may be anybody's.
+    fn parse_ref(&self, stored: &StoredRecord) -> std::result::Result<(ParsedRecord, RefRecord), String> {
         let bytes = stored.bytes.as_ref().map_err(String::clone)?;
-        let parse = || -> std::result::Result<(Record, RefRecord), RecordError> {
+        let parse = || -> std::result::Result<(ParsedRecord, RefRecord), RecordError> {
             let parsed = Record::parse(bytes)?;
             parsed.record.expect(RecordKind::Ref, self.id())?;
-            let record = parsed.verify_mac(&|bytes| self.keys().record_mac(bytes))?;
-            let reference = RefRecord::decode(&record.payload)?;
-            Ok((record, reference))
+            let reference = RefRecord::decode(&parsed.record.payload)?;
+            Ok((parsed, reference))
         };
-        let (record, reference) = parse().map_err(|error| error.to_string())?;
-        match record.count == stored.count {
-            true => Ok((record, reference)),
-            false => Err(format!("it is record {}, put in the place of record {}", record.count, stored.count)),
+        let (parsed, reference) = parse().map_err(|error| error.to_string())?;
+        match parsed.record.count == stored.count {
+            true => Ok((parsed, reference)),
+            false => Err(format!("it is record {}, put in the place of record {}", parsed.record.count, stored.count)),
         }
     }
 
@@ -104,8 +143,14 @@ impl Vault {
         kind: RefKind,
         session_started: Time,
     ) -> Result<ChainLink> {
-        let reference =
-            RefRecord { kind, target: settled.root(), session: session.id(), level: Level::P0, session_started };
+        let reference = RefRecord {
+            kind,
+            target: settled.root(),
+            session: session.id(),
+            level: Level::P0,
+            session_started,
+            device: self.device(),
+        };
         let payload = reference.encode();
         Ok(session.publish(settled, &|link| {
             let record = Record {
@@ -143,12 +188,13 @@ impl Vault {
     }
 }
 
-/// Drops partial snapshots after which the same host's same paths were backed up again, wholly or further.
+/// Drops partial snapshots after which the same host's same paths were backed up again, wholly or further. A device
+/// could say that it is any host, so its word counts for its own only.
 fn drop_superseded(list: &mut Vec<SnapshotInfo>) {
-    let mut seen: HashSet<(String, Vec<Vec<u8>>)> = HashSet::new();
+    let mut seen: HashSet<(Option<DeviceId>, String, Vec<Vec<u8>>)> = HashSet::new();
     let mut kept: Vec<SnapshotInfo> = Vec::with_capacity(list.len());
     for info in list.drain(..).rev() {
-        let is_newest = seen.insert((info.snapshot.host.clone(), info.snapshot.paths.clone()));
+        let is_newest = seen.insert((info.device, info.snapshot.host.clone(), info.snapshot.paths.clone()));
         if is_newest || !info.snapshot.partial {
             kept.push(info);
         }
