@@ -5,9 +5,9 @@ pub mod check;
 pub mod completions;
 pub mod diff;
 pub mod dump;
-
 pub mod find;
 pub mod init;
+pub mod key;
 pub mod ls;
 pub mod man;
 pub mod restore;
