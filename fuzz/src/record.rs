@@ -4,7 +4,7 @@
 //! a record of our own.
 
 use twinkeep_engine::env::Time;
-use twinkeep_engine::id::{ChunkId, SessionId};
+use twinkeep_engine::id::{ChunkId, DeviceId, SessionId};
 use twinkeep_engine::limits::RECORD_LEN_MAX;
 use twinkeep_engine::record::{Level, RECORD_OVERHEAD, Record, RecordKind, RefKind, RefRecord};
 
@@ -102,6 +102,8 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         RefRecord { kind: RefKind::PartialSnapshot, level: Level::P2, session: SessionId([0; 16]), ..snapshot.clone() };
     let mut seeds = seeds_of("snapshot", &of(RecordKind::Ref, snapshot.encode()));
     seeds.extend(seeds_of("partial", &of(RecordKind::Ref, partial.encode())));
+    let by_device = RefRecord { device: Some(DeviceId([9; 8])), ..snapshot };
+    seeds.extend(seeds_of("device", &of(RecordKind::Ref, by_device.encode())));
     seeds.push(("nothing".into(), [&[FILE][..], &of(RecordKind::Config, Vec::new())].concat()));
     seeds.push(("payload-null".into(), [&[PAYLOAD][..], &[0; 8]].concat()));
     seeds
