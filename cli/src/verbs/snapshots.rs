@@ -146,10 +146,17 @@ fn table(infos: &[&SnapshotInfo], zone: &TimeZone) -> String {
             lines(snapshot.paths.iter().map(|path| show::escaped(path)).collect()),
             snapshot.totals.files.to_string(),
             show::size(snapshot.totals.bytes),
-            if snapshot.partial { "partial".to_owned() } else { String::new() },
+            marks(info),
         ]
     };
     show::table(&["ID", "Time", "Host", "Tags", "Paths", "Files", "Size", ""], infos.iter().map(row).collect(), &[5, 6])
+}
+
+/// What else there is to know of it.
+fn marks(info: &SnapshotInfo) -> String {
+    let partial = info.snapshot.partial.then(|| "partial".to_owned());
+    let device = info.device.map(|id| format!("device {}", &id.to_hex()[..8]));
+    partial.into_iter().chain(device).collect::<Vec<_>>().join(", ")
 }
 
 /// The fields of a `snapshot` message.

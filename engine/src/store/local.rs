@@ -154,6 +154,11 @@ impl LocalStore {
         self.0.parts.lock(what)
     }
 
+    /// As [`Self::lock`] without waiting; none while somebody else holds it.
+    pub(crate) fn try_lock(&self, what: &'static str) -> Result<Option<Box<dyn Lock>>> {
+        Ok(self.0.parts.files.try_lock(&format!("{LOCKS}/{what}"), &self.0.parts.owner)?)
+    }
+
     /// The files below, for tools that look at the vault from outside.
     pub fn files(&self) -> &Arc<dyn Files> {
         &self.0.parts.files

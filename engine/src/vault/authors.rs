@@ -62,10 +62,7 @@ impl<'a> Authors<'a> {
         let devices = match self.devices.get() {
             Some(devices) => devices,
             None => {
-                let devices = match self.vault.lost_keyring() {
-                    true => None,
-                    false => Some(self.vault.keyring()?.devices().to_vec()),
-                };
+                let devices = self.vault.devices()?;
                 self.devices.get_or_init(|| devices)
             }
         };

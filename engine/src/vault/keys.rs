@@ -5,7 +5,7 @@
 //! keyring of before or the one of after.
 
 use super::device::DeviceKey;
-use super::keyring::{KEYRING_PATH, Keyring, KeyringError, LockedKeyring, Unlocked};
+use super::keyring::{Device, KEYRING_PATH, Keyring, KeyringError, LockedKeyring, Unlocked};
 use super::twin::{self, COPY_SUFFIX, Loaded};
 use super::{Result, Vault, VaultError};
 use crate::crypto::{VaultKeys, VaultSecret};
@@ -70,9 +70,14 @@ impl Vault {
         Ok(self.unlock_again()?.1.keyring)
     }
 
-    /// Whether both files of the keyring were lost when the vault was opened with its secret.
-    pub(super) fn lost_keyring(&self) -> bool {
-        matches!(self.access, Access::Member { has_keyring: false, .. })
+    /// Devices as the keyring has them now; none where both of its files were lost when the vault was opened.
+    pub(super) fn devices(&self) -> Result<Option<Vec<Device>>> {
+        match self.access {
+            // Anybody could make a device's key there, so there are no devices.
+            Access::Open => Ok(Some(Vec::new())),
+            Access::Member { has_keyring: false, .. } => Ok(None),
+            Access::Member { .. } | Access::Device => Ok(Some(self.keyring()?.devices().to_vec())),
+        }
     }
 
     /// The keyring as it is on disk now, how often it was written, and keys with every generation.
@@ -101,6 +106,21 @@ impl Vault {
         };
         let (count, mut unlocked) = self.unlock_again()?;
         let done = change(&mut unlocked.keyring, &mut unlocked.keys, &unlocked.secret)?;
+        self.store_keyring(count, &unlocked)?;
+        Ok(done)
+    }
+
+    /// Writes both files of the keyring anew, because one of them was bad; whatever it is by now, for others may have
+    /// changed it since we looked. If that cannot be done, whoever opens the vault next tries.
+    pub(super) fn heal_keyring(&self) {
+        let Ok(Some(_lock)) = self.local().try_lock("keyring") else { return };
+        if let Ok((count, unlocked)) = self.unlock_again() {
+            let _ = self.store_keyring(count, &unlocked);
+        }
+    }
+
+    /// Puts a keyring in the place of the one that was written `count` times; the lock is held.
+    fn store_keyring(&self, count: u64, unlocked: &Unlocked) -> Result<()> {
         let next = match crate::zoo::planted("keyring-count-stays") {
             true => count,
             false => count.saturating_add(1),
@@ -111,7 +131,7 @@ impl Vault {
         // From here on the change holds, because the newer of the two counts. Should the other one not be written
         // now, whoever opens the vault next does it.
         let _ = files.write_atomic(KEYRING_PATH, &bytes);
-        Ok(done)
+        Ok(())
     }
 
     /// Draws a new key pair for new sessions; returns its generation. Sessions that run go on with the old one.

@@ -193,11 +193,12 @@ impl Vault {
         if let Some(count) = config_count {
             let _ = twin::store(&*place.files, CONFIG_PATH, &config.encode(count, now, &keys));
         }
-        if let Some((keyring, count)) = unlocked.heal {
-            let _ = twin::store(&*place.files, KEYRING_PATH, &keyring.encode(count, now, &keys));
-        }
         notes.extend(unlocked.notes);
-        Self::assemble(place, env, config, (keys, unlocked.access), owner, notes)
+        let vault = Self::assemble(place, env, config, (keys, unlocked.access), owner, notes)?;
+        if unlocked.heals_keyring {
+            vault.heal_keyring();
+        }
+        Ok(vault)
     }
 
     /// Opens it to be added to. Neither config nor keyring can be verified, so nothing that is written depends on them.
@@ -282,8 +283,8 @@ struct UnlockedKeys {
     keys: VaultKeys,
     access: Access,
     notes: Vec<String>,
-    /// The keyring, to be written this how-manieth time because a copy of it was bad.
-    heal: Option<(Keyring, u64)>,
+    /// One copy of the keyring was bad.
+    heals_keyring: bool,
 }
 
 /// Opens the keyring. The secret alone opens a vault whose keyring is lost, as far as its key pairs were never rotated.
@@ -293,16 +294,21 @@ fn unlock_keys(place: &Place, config: &ConfigFile, unlock: &Unlock<'_>) -> Resul
     if let (Unlock::Secret(secret), Err(error)) = (unlock, &loaded) {
         let notes = vec![format!("{error}: opened with the recovery words")];
         let access = Access::Member { secret: (*secret).clone(), slot: None, has_keyring: false };
-        return Ok(UnlockedKeys { keys: VaultKeys::derive(secret, vault), access, notes, heal: None });
+        return Ok(UnlockedKeys { keys: VaultKeys::derive(secret, vault), access, notes, heals_keyring: false });
     }
-    let Loaded { value: keyring, count, damaged: notes } = loaded?;
+    let Loaded { value: keyring, damaged: notes, .. } = loaded?;
     if keyring.vault() != vault {
         return Err(VaultError::Unlock("the keyring belongs to another vault"));
     }
     let encrypted = config.unverified().is_encrypted();
-    let Unlocked { keyring, keys, secret, slot } = match (unlock, encrypted) {
+    let Unlocked { keys, secret, slot, .. } = match (unlock, encrypted) {
         (Unlock::Nothing, false) => {
-            return Ok(UnlockedKeys { keys: keyring.open_unencrypted()?, access: Access::Open, notes, heal: None });
+            return Ok(UnlockedKeys {
+                keys: keyring.open_unencrypted()?,
+                access: Access::Open,
+                notes,
+                heals_keyring: false,
+            });
         }
         // Somebody may have put an unencrypted vault in the place of ours: what would be backed up lies open then.
         (_, false) => return Err(VaultError::Unlock("a key was given, but this vault is not encrypted")),
@@ -312,7 +318,7 @@ fn unlock_keys(place: &Place, config: &ConfigFile, unlock: &Unlock<'_>) -> Resul
         (Unlock::Secret(secret), true) => keyring.unlock_with_secret((*secret).clone())?,
         (Unlock::Device(_), true) => return Err(VaultError::WriteOnly),
     };
-    let heal = (!notes.is_empty()).then_some((keyring, count.saturating_add(1)));
+    let heals_keyring = !notes.is_empty();
     let access = Access::Member { secret, slot, has_keyring: true };
-    Ok(UnlockedKeys { keys, access, notes, heal })
+    Ok(UnlockedKeys { keys, access, notes, heals_keyring })
 }

@@ -75,6 +75,23 @@ fn ways_in_are_added_replaced_and_taken_away() {
 }
 
 #[test]
+fn a_bad_copy_is_written_anew_with_what_others_changed_since() {
+    let (world, vault) = World::new();
+    let copy = format!("{KEYRING_PATH}{}", twin::COPY_SUFFIX);
+    for (path, other) in [(KEYRING_PATH, copy.as_str()), (&copy, KEYRING_PATH)] {
+        add_password(&vault, path).unwrap();
+        assert!(world.files.damage(path, |bytes| bytes[90] ^= 1));
+        // While somebody changes it nobody waits to mend it.
+        let held = world.files.try_lock("locks/keyring", "somebody").unwrap().unwrap();
+        assert_eq!(world.open(Unlock::Password(path)).unwrap().notes().len(), 1);
+        drop(held);
+        assert_eq!(world.open(Unlock::Password(path)).unwrap().notes().len(), 1);
+        assert_eq!(world.files.bytes(path), world.files.bytes(other));
+        assert!(world.open(Unlock::Password(path)).unwrap().notes().is_empty());
+    }
+}
+
+#[test]
 fn a_new_key_pair_is_for_new_sessions_and_old_ones_go_on() {
     let source = tempfile::tempdir().unwrap();
     std::fs::write(source.path().join("file"), [7; 5000]).unwrap();
@@ -175,5 +192,32 @@ fn an_open_vault_has_no_keys_to_change() {
     let share = vault.keys().share(crate::id::DeviceId([1; 8])).unwrap();
     let config = config::Config { suite: crate::crypto::Suite::Aes256Gcm, ..vault.config().clone() };
     let key = DeviceKey::new(share, &config, crate::env::Time(0)).unwrap();
-    assert!(matches!(Vault::open(place, Env::system(1), Unlock::Device(&key), "test"), Err(VaultError::Unlock(_))));
+    let opened = Vault::open(place.clone(), Env::system(1), Unlock::Device(&key), "test");
+    assert!(matches!(opened, Err(VaultError::Unlock(_))));
+    // A record in a device's name, which anybody can make here, is refused and does not keep the others from us.
+    let source = tempfile::tempdir().unwrap();
+    let id = back_up(&vault, source.path());
+    let link = crate::store::ChainLink { count: 2, previous: [0; 32] };
+    let device = key.keys();
+    let reference = crate::record::RefRecord {
+        kind: crate::record::RefKind::Snapshot,
+        target: id,
+        session: crate::id::SessionId([1; 16]),
+        level: crate::record::Level::P0,
+        session_started: crate::env::Time(0),
+        device: device.device(),
+    };
+    let record = crate::record::Record {
+        kind: crate::record::RecordKind::Ref,
+        vault: vault.id(),
+        count: link.count,
+        received: crate::env::Time(0),
+        previous: link.previous,
+        payload: reference.encode(),
+    };
+    let bytes = record.encode(&|bytes| device.record_mac(bytes));
+    place.files.write_atomic("records/0000000000000002", &bytes).unwrap();
+    let list = vault.snapshots().unwrap();
+    assert_eq!(list.list.iter().map(|info| info.id).collect::<Vec<_>>(), [id]);
+    assert!(list.damaged.iter().any(|fault| fault.problem.contains("never admitted")), "{:?}", list.damaged);
 }
