@@ -11,7 +11,8 @@ use serde_json::json;
 use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::env::{Env, SystemEntropy};
 use twinkeep_engine::id::VaultId;
-use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Unlock, Vault};
+use twinkeep_engine::vault::keyring::KeyringError;
+use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Unlock, Vault, VaultError};
 
 use crate::args::Globals;
 use crate::dirs;
@@ -133,13 +134,19 @@ impl Run {
         } else if let Some(password) = password::given(&self.globals, &dirs::process_var)? {
             open(Unlock::Password(&password))
         } else if let Some(key) = self.kept_key(head.vault, keyfile::read)? {
-            open(Unlock::MachineKey(&key))
+            match open(Unlock::MachineKey(&key)) {
+                // Its slot was taken away, and a password is another way in.
+                Err(error) if head.has_password && is_wrong_key(&error) && password::can_ask() => {
+                    open(Unlock::Password(&asked(location)?))
+                }
+                result => result,
+            }
         } else if let Some(key) = self.kept_key(head.vault, keyfile::read_device)? {
             open(Unlock::Device(&key))
         } else if !head.encrypted {
             open(Unlock::Nothing)
         } else if head.has_password && password::can_ask() {
-            open(Unlock::Password(&password::ask(&format!("password of {}", location.display()))?))
+            open(Unlock::Password(&asked(location)?))
         } else {
             return Err(no_key(location, head.has_password));
         }
@@ -300,6 +307,14 @@ fn refuse_occupied(location: &Path) -> anyhow::Result<()> {
 
 fn told_occupied(location: &Path, what: &str, hint: &str) -> anyhow::Error {
     hinted(Code::Failed, format!("{what} {} already", location.display()), hint)
+}
+
+fn asked(location: &Path) -> anyhow::Result<Password> {
+    password::ask(&format!("password of {}", location.display()))
+}
+
+fn is_wrong_key(error: &VaultError) -> bool {
+    matches!(error, VaultError::Keyring(KeyringError::Wrong { .. } | KeyringError::NoSlot { .. }))
 }
 
 fn no_vault(location: &Path) -> anyhow::Error {

@@ -43,6 +43,8 @@ pub const BUGS: &[(&str, &str)] = &[
     ("keyring-unlocked", "the keyring is changed without keeping others from changing it meanwhile"),
     ("keyring-count-stays", "a changed keyring does not say that it is newer than its twin"),
     ("believe-any-device", "a record is believed of a device that the keyring does not admit, or no longer"),
+    ("lists-hold-content", "what a device remembers of listings holds the content of short files"),
+    ("believe-blanks", "a device takes the zeros in the place of short content for the content"),
     ("expel-leaves-branches", "branches above a lost chunk go on counting as whole"),
 ];
 

@@ -108,7 +108,8 @@ fn passwords_and_machine_keys_come_and_go() {
     let refused = home.expect(2, &["key", "remove", &machines[0]]);
     assert!(refused.err.contains("only way") && refused.err.contains("hint: "), "{}", refused.err);
     home.expect(0, &["snapshots"]);
-    home.expect(0, &["key", "remove", &machines[0], "--yes"]);
+    let own_gone = home.expect(0, &["key", "remove", &machines[0], "--yes"]).out;
+    assert!(own_gone.contains("may be deleted"), "{own_gone}");
     home.expect(12, &["snapshots"]);
     fs::remove_file(own).unwrap();
     home.expect(0, &["key", "add", "--machine", "--recovery-words-file", "words"]);
@@ -214,6 +215,9 @@ fn a_write_only_machine_backs_up_and_cannot_look() {
     assert_eq!(fs::read(home.path("back/plan")).unwrap(), fs::read(machine.path("work/plan")).unwrap());
     home.expect(0, &["check", "--read-data"]);
 
+    machine.expect(0, &["-r", &folder, "backup", "--stdin-from-command", "--", "echo", "from a program"]);
+    assert_eq!(home.expect(0, &["dump", "latest:/stdin"]).out, "from a program\n");
+
     // By flag, too; not where no vault is, nor with a file that is none.
     let flag = machine.path("flag.device").to_str().unwrap().to_owned();
     fs::rename(&own, &flag).unwrap();
@@ -227,7 +231,7 @@ fn a_write_only_machine_backs_up_and_cannot_look() {
     home.expect(2, &["key", "remove", &device[0]]);
     let refused = machine.expect(12, &["-r", &folder, "--device-key-file", &flag, "backup", "work"]);
     assert!(refused.err.contains("no longer"), "{}", refused.err);
-    assert_eq!(home.json(0, &["snapshots"]).len(), 4);
+    assert_eq!(home.json(0, &["snapshots"]).len(), 5);
 }
 
 #[test]

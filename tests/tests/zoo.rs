@@ -26,6 +26,7 @@ const RUNS: &[(&str, Run)] = &[
     ("failing calls", || faults::sweep(3, Job::Backup, 8).map(|_| ())),
     ("failing key changes", || faults::sweep(3, Job::KeyChange, 8).map(|_| ())),
     ("two change keys", || devices::two_change_keys(3)),
+    ("short files of a device", || devices::short_files(3)),
     ("forgeries of a device", || devices::forgeries(3)),
     ("a loose record", || crash::run_loose_record(3, 60).map(|_| ())),
     ("power cuts", power_cuts),

@@ -116,7 +116,7 @@ fn own_path(run: &Run, vault: &Vault) -> anyhow::Result<PathBuf> {
         return Err(hinted(
             Code::Failed,
             format!("this machine has a key to the vault already: {}", path.display()),
-            "--out FILE makes one for another machine",
+            "--out FILE makes one for another machine; move this one away if it no longer opens the vault",
         ));
     }
     keyfile::make_folder(&folder)?;

@@ -45,6 +45,9 @@ pub fn run(run: &Run, args: &RemoveArgs) -> anyhow::Result<Code> {
     }
     run.screen.tell(&format!("removed {}", way.name()))?;
     run.screen.tell(told)?;
+    if way.kind == WayKind::Machine && vault.slot() == Some(way.id) {
+        run.screen.tell("It was this machine's own: its key file opens nothing any more and may be deleted.")?;
+    }
     Ok(Code::Done)
 }
 
