@@ -118,6 +118,23 @@ fn pins_and_minimum_retention_hold_against_everything() {
 }
 
 #[test]
+fn a_longer_minimum_retention_holds_from_then_on() {
+    let retain = |days_min| ChangeKind::Retain { days_min };
+    let two = || Chain::default().snapshot().snapshot().days(10);
+    let after = two().say(&[], retain(30)).forget(1);
+    after.check("ll", &["minimum retention of 30 days"]);
+    assert_eq!(after.replay(0).retention_days_min, 30);
+    // What was done while it was shorter stays done, and is no fault.
+    let before = || two().forget(1).days(7).say(&[1], ChangeKind::Purge).forget(2).say(&[], retain(30));
+    before().check("pf", &[]);
+    before().days(7).say(&[2], ChangeKind::Purge).check("pf", &["minimum retention of 30 days"]);
+    before().days(13).say(&[2], ChangeKind::Purge).check("pp", &[]);
+    // Nothing makes it shorter.
+    two().say(&[], retain(30)).say(&[], retain(1)).forget(1).check("ll", &["minimum retention of 30 days"]);
+    two().say(&[], retain(1)).forget(1).check_with(30, "ll", &["minimum retention of 30 days"]);
+}
+
+#[test]
 fn checkpoints_have_no_window() {
     let partial = || Chain::default().reference(RefKind::PartialSnapshot);
     partial().forget(1).say(&[1], ChangeKind::Purge).check_with(30, "p", &[]);
