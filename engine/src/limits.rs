@@ -90,6 +90,14 @@ pub const CHECKPOINT_LEN: u64 = 10 << 30;
 /// How long a writer waits for another's short lock before it reports who holds it.
 pub const LOCK_WAIT_SECS: u64 = 30;
 
+/// How often a decision about snapshots is made again because the vault changed meanwhile: a backup ends every few
+/// seconds at the most.
+pub const RETENTION_TRIES_MAX: usize = 16;
+
+/// Bytes kept of the note of a change: a command line, not a story.
+pub const CHANGE_NOTE_LEN: usize = 1024;
+
+const _: () = assert!(CHANGE_NOTE_LEN <= crate::record::change::NOTE_LEN_MAX);
 const _: () = assert!(FRAME_CHUNKS_MAX <= u16::MAX as usize);
 const _: () = assert!(LIST_ENTRIES_MIN < LIST_ENTRIES_MAX);
 const _: () = assert!(LIST_NODE_LEN_TARGET + XATTRS_LEN_MAX <= CHUNK_LEN_MAX);

@@ -40,6 +40,13 @@ pub const BUGS: &[(&str, &str)] = &[
     ("record-behind-loose-one", "a record is written behind one whose name may not be durable yet"),
     ("config-first", "the config of a new vault is written before what it needs"),
     ("scan-without-name", "a frame found in a pack is taken without comparing it with the name behind it"),
+    ("change-not-synced", "what is said of snapshots is acknowledged before it is durable"),
+    ("retention-counts-claimed-time", "snapshots are aged by the time their writer claims"),
+    ("forget-empties-group", "a policy that keeps nothing of a group is obeyed"),
+    ("forget-ignores-pin", "what is pinned is forgotten"),
+    ("minimum-retention-ignored", "what is younger than the minimum retention is forgotten"),
+    ("purge-early", "what was forgotten is purged before its undelete window is over"),
+    ("clock-jump-ignored", "ages are told by a clock that has jumped"),
     ("expel-leaves-branches", "branches above a lost chunk go on counting as whole"),
 ];
 

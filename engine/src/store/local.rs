@@ -18,6 +18,7 @@ use crate::kv::memory::MemoryKvHome;
 use crate::kv::{self, Kv, KvError, KvHome};
 use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
 use crate::pack::{self, PackName};
+use crate::record::RecordKind;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::atomic::AtomicUsize;
@@ -351,7 +352,8 @@ fn refused(path: &str, kind: ErrorKind) -> FilesError {
 }
 
 fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
-    if crate::zoo::planted("record-not-synced") {
+    let is_change = bytes.get(6) == Some(&(RecordKind::Change as u8));
+    if crate::zoo::planted("record-not-synced") || (is_change && crate::zoo::planted("change-not-synced")) {
         let aside = format!("{path}.tmp");
         files.create(&aside)?.append(bytes)?;
         files.rename(&aside, path)?;
