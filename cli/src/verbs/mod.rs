@@ -3,15 +3,20 @@
 pub mod backup;
 pub mod check;
 pub mod completions;
+pub mod config;
 pub mod diff;
 pub mod dump;
 
 pub mod find;
+pub mod forget;
 pub mod init;
 pub mod ls;
 pub mod man;
+pub mod pin;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;
+pub mod tag;
+pub mod undelete;
 pub mod version;
 pub mod walk;

@@ -13,7 +13,7 @@ pub enum PolicyError {
     #[error("the policy has no rule that keeps anything")]
     Empty,
     /// Its rules want nothing of a group in which there is something.
-    #[error("the policy would keep none of the {snapshots} snapshots of {group}; nothing was forgotten")]
+    #[error("the policy would keep nothing of {group}; nothing was forgotten")]
     KeepsNothing {
         /// The group.
         group: GroupKey,

@@ -3,7 +3,7 @@
 //! ```text
 //! packs/    frames            records/  the chain of records, one file each
 //! index/    the index         sessions/ one lock file for each writer's run
-//! locks/    index, records: held for moments
+//! locks/    index, records, config: held for moments
 //! ```
 
 use super::packs::Taken;
@@ -153,6 +153,14 @@ impl LocalStore {
     /// The files below, for tools that look at the vault from outside.
     pub fn files(&self) -> &Arc<dyn Files> {
         &self.0.parts.files
+    }
+
+    /// Takes one of the short locks in `locks/`, waiting for whoever holds it.
+    ///
+    /// # Errors
+    /// Busy: somebody holds it for longer than is right.
+    pub(crate) fn lock(&self, what: &'static str) -> Result<Box<dyn Lock>> {
+        self.0.parts.lock(what)
     }
 }
 

@@ -87,6 +87,9 @@ pub enum VaultError {
     /// A record is not believed.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A setting out of its bounds.
+    #[error("{0}")]
+    Setting(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -118,7 +121,7 @@ impl VaultError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NoVault => ErrorClass::NoVault,
-            Self::Occupied | Self::Exists => ErrorClass::Usage,
+            Self::Occupied | Self::Exists | Self::Setting(_) => ErrorClass::Usage,
             Self::Unlock(_) => ErrorClass::WrongKey,
             Self::Keyring(KeyringError::Record(error)) | Self::Record(error) => class_of_record(error),
             Self::Keyring(KeyringError::Bound { .. } | KeyringError::EmptyPassword | KeyringError::Cost { .. }) => {

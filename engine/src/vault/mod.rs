@@ -4,6 +4,7 @@
 //! MAC made with them.
 
 pub mod config;
+mod configure;
 mod error;
 pub mod keyring;
 mod open;
@@ -11,6 +12,7 @@ mod reader;
 mod snapshots;
 pub mod twin;
 
+pub use configure::ConfigChange;
 pub use error::{ErrorClass, VaultError};
 pub use open::{CreateOptions, Head, NewSlot, Place, UNDELETE_DAYS_DEFAULT, Unlock};
 pub use reader::{ChunkReader, ReadError, damaged};
