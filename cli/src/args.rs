@@ -91,6 +91,17 @@ pub enum Verb {
     Dump(verbs::dump::DumpArgs),
     /// Show what differs between two snapshots
     Diff(verbs::diff::DiffArgs),
+    /// Forget snapshots, by a policy or by name
+    Forget(Box<verbs::forget::ForgetArgs>),
+    /// Bring forgotten snapshots back
+    Undelete(verbs::undelete::UndeleteArgs),
+    /// Keep snapshots from being forgotten
+    Pin(verbs::pin::PinArgs),
+    /// Change the tags of snapshots
+    Tag(verbs::tag::TagArgs),
+    /// Show or change the settings of the vault
+    #[command(name = "config")]
+    Config(verbs::config::ConfigArgs),
     /// Free what no snapshot needs
     #[command(alias = "prune")]
     Gc(verbs::gc::GcArgs),

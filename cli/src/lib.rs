@@ -2,6 +2,7 @@
 
 mod archive;
 mod args;
+mod calendar;
 mod config;
 mod dirs;
 mod error;
@@ -12,6 +13,7 @@ mod parse;
 mod password;
 mod paths;
 mod places;
+mod retention;
 mod screen;
 mod session;
 mod show;
@@ -63,6 +65,11 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Find(args) => verbs::find::run(run, &args),
         Verb::Dump(args) => verbs::dump::run(run, &args),
         Verb::Diff(args) => verbs::diff::run(run, &args),
+        Verb::Forget(args) => verbs::forget::run(run, &args),
+        Verb::Undelete(args) => verbs::undelete::run(run, &args),
+        Verb::Pin(args) => verbs::pin::run(run, &args),
+        Verb::Tag(args) => verbs::tag::run(run, &args),
+        Verb::Config(args) => verbs::config::run(run, &args),
         Verb::Gc(args) => verbs::gc::run(run, &args),
         Verb::Check(args) => verbs::check::run(run, &args),
         Verb::Stats(args) => verbs::stats::run(run, &args),

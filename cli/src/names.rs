@@ -54,7 +54,8 @@ impl Spec {
 }
 
 impl Name {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads a name without a path.
+    pub fn parse(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix("latest") {
             return match rest.strip_prefix('~') {
                 Some(back) => back.parse().ok().map(Self::Latest),
@@ -94,6 +95,11 @@ pub struct SnapshotFilter {
 }
 
 impl SnapshotFilter {
+    /// Whether it leaves out anything.
+    pub fn is_any(&self) -> bool {
+        !(self.host.is_empty() && self.tag.is_empty() && self.path.is_empty())
+    }
+
     /// Whether a snapshot counts; paths are taken relative to `cwd`.
     pub fn admits(&self, info: &SnapshotInfo, cwd: &[u8]) -> bool {
         let snapshot = &info.snapshot;
@@ -146,7 +152,11 @@ pub fn find<'a>(
     }
 }
 
-fn by_id<'a>(prefix: &str, list: &'a [SnapshotInfo]) -> anyhow::Result<&'a SnapshotInfo> {
+/// The only one of a list whose id begins so.
+///
+/// # Errors
+/// There is none, or more than one.
+pub fn by_id<'a>(prefix: &str, list: &'a [SnapshotInfo]) -> anyhow::Result<&'a SnapshotInfo> {
     let found: Vec<&SnapshotInfo> = list.iter().filter(|info| info.id.to_hex().starts_with(prefix)).collect();
     match found.as_slice() {
         [one] => Ok(one),

@@ -14,7 +14,7 @@ use twinkeep_engine::id::VaultId;
 use twinkeep_engine::store::LocalStore;
 use twinkeep_engine::vault::config::Config;
 use twinkeep_engine::vault::keyring::KeyringError;
-use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Unlock, Vault, VaultError};
+use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Snapshots, Unlock, Vault, VaultError};
 
 use crate::args::Globals;
 use crate::dirs;
@@ -270,12 +270,22 @@ impl Run {
 
     /// All snapshots, oldest first; each that cannot be read is a warning.
     pub fn snapshots(&self, vault: &Vault) -> anyhow::Result<Vec<SnapshotInfo>> {
+        Ok(self.all(vault)?.list)
+    }
+
+    /// The same, with those that were forgotten.
+    pub fn all(&self, vault: &Vault) -> anyhow::Result<Snapshots> {
         let all = vault.snapshots().context("cannot list the snapshots")?;
+        self.warn_damaged(&all);
+        Ok(all)
+    }
+
+    /// Warns of each snapshot that a list lacks.
+    pub fn warn_damaged(&self, all: &Snapshots) {
         for fault in &all.damaged {
             self.screen.warn(Some(fault.file.as_bytes()), &fault.problem);
         }
         self.lacks_snapshots.fetch_or(!all.damaged.is_empty(), Ordering::Relaxed);
-        Ok(all.list)
     }
 
     /// How a verb ends that tells of all snapshots: with damage when [`Self::snapshots`] could not list them all.

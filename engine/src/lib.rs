@@ -19,6 +19,7 @@ pub mod index;
 pub mod store;
 pub mod history;
 pub mod vault;
+pub mod retention;
 pub mod gc;
 pub mod source;
 pub mod cache;

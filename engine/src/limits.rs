@@ -103,6 +103,14 @@ pub const SCRUB_ROUND_LEN_MAX: usize = 12 << 20;
 /// Most bytes of the list of packs a round owes, 21 each: a vault of 700 TB has no more.
 pub const SCRUB_LIST_LEN_MAX: usize = 256 << 20;
 
+/// How often a decision about snapshots is made again because the vault changed meanwhile: a backup ends every few
+/// seconds at the most.
+pub const RETENTION_TRIES_MAX: usize = 16;
+
+/// Bytes kept of the note of a change: a command line, not a story.
+pub const CHANGE_NOTE_LEN: usize = 1024;
+
+const _: () = assert!(CHANGE_NOTE_LEN <= crate::record::change::NOTE_LEN_MAX);
 const _: () = assert!(FRAME_CHUNKS_MAX <= u16::MAX as usize);
 const _: () = assert!(LIST_ENTRIES_MIN < LIST_ENTRIES_MAX);
 const _: () = assert!(LIST_NODE_LEN_TARGET + XATTRS_LEN_MAX <= CHUNK_LEN_MAX);

@@ -142,5 +142,10 @@ struct Change {
     # What is unreadable of these is known and stops nothing. What is readable below them stays.
     clockIsRight @11 :Void;
     # The jump of the clock that shows before this record is real. About no record.
+    retain :group {
+      # From here on every snapshot is kept at least so long. Never shorter than before. About no record.
+      daysMin @12 :UInt32;
+      # Days after it was received.
+    }
   }
 }

@@ -4,10 +4,12 @@
 //! nothing here asks a clock. What no rule allows has no effect and is told as a fault.
 
 mod replay;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 pub use replay::{CLOCK_BACK_MAX, CLOCK_FORWARD_MAX, Jump};
+pub use rules::{DAY, Refusal, is_past};
 
 use crate::env::Time;
 use crate::id::VaultId;
@@ -73,6 +75,8 @@ pub struct History {
     pub tip: u64,
     /// When the last record was received; nothing where there is none.
     pub last_received: Option<Time>,
+    /// No snapshot received within so many days may be forgotten now: what the config says, or a record has made of it.
+    pub retention_days_min: u32,
     /// Jumps of the clock that nobody confirmed.
     pub jumps: Vec<Jump>,
 }

@@ -33,7 +33,8 @@ impl Chain {
     fn reference(self, kind: RefKind) -> Self {
         let target = ChunkId([self.stored.len() as u8; 32]);
         let session_started = Time(self.now);
-        let reference = RefRecord { kind, target, session: SessionId([0; 16]), level: Level::P0, session_started, device: None };
+        let reference =
+            RefRecord { kind, target, session: SessionId([0; 16]), level: Level::P0, session_started, device: None };
         self.put(RecordKind::Ref, reference.encode())
     }
 
@@ -115,6 +116,23 @@ fn pins_and_minimum_retention_hold_against_everything() {
     old(30).check_with(30, "f", &[]);
     // A forget that was written while the minimum was shorter purges nothing within the one that holds now.
     old(1).days(10).say(&[1], ChangeKind::Purge).check_with(30, "l", &["minimum retention", "not forgotten"]);
+}
+
+#[test]
+fn a_longer_minimum_retention_holds_from_then_on() {
+    let retain = |days_min| ChangeKind::Retain { days_min };
+    let two = || Chain::default().snapshot().snapshot().days(10);
+    let after = two().say(&[], retain(30)).forget(1);
+    after.check("ll", &["minimum retention of 30 days"]);
+    assert_eq!(after.replay(0).retention_days_min, 30);
+    // What was done while it was shorter stays done, and is no fault.
+    let before = || two().forget(1).days(7).say(&[1], ChangeKind::Purge).forget(2).say(&[], retain(30));
+    before().check("pf", &[]);
+    before().days(7).say(&[2], ChangeKind::Purge).check("pf", &["minimum retention of 30 days"]);
+    before().days(13).say(&[2], ChangeKind::Purge).check("pp", &[]);
+    // Nothing makes it shorter.
+    two().say(&[], retain(30)).say(&[], retain(1)).forget(1).check("ll", &["minimum retention of 30 days"]);
+    two().say(&[], retain(1)).forget(1).check_with(30, "ll", &["minimum retention of 30 days"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //! packs/    frames            records/  the chain of records, one file each
 //! index/    the index         sessions/ one lock file for each writer's run
-//! locks/    index, records, keyring: held for moments
+//! locks/    index, records, keyring, config: held for moments
 //! ```
 
 use super::packs::Taken;
@@ -18,6 +18,7 @@ use crate::kv::memory::MemoryKvHome;
 use crate::kv::{self, Kv, KvError, KvHome};
 use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
 use crate::pack::{self, PackName};
+use crate::record::RecordKind;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::atomic::AtomicUsize;
@@ -149,7 +150,7 @@ impl LocalStore {
         }))
     }
 
-    /// Takes one of the short locks: `index`, `records`, `keyring`. Waits for whoever holds it up to `LOCK_WAIT_SECS`.
+    /// Takes one of the short locks: `index`, `records`, `keyring`, `config`. Waits for whoever holds it up to `LOCK_WAIT_SECS`.
     pub(crate) fn lock(&self, what: &'static str) -> Result<Box<dyn Lock>> {
         self.0.parts.lock(what)
     }
@@ -369,7 +370,8 @@ fn refused(path: &str, kind: ErrorKind) -> FilesError {
 }
 
 fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
-    if crate::zoo::planted("record-not-synced") {
+    let is_change = bytes.get(6) == Some(&(RecordKind::Change as u8));
+    if crate::zoo::planted("record-not-synced") || (is_change && crate::zoo::planted("change-not-synced")) {
         let aside = format!("{path}.tmp");
         files.create(&aside)?.append(bytes)?;
         files.rename(&aside, path)?;

@@ -94,6 +94,9 @@ pub enum VaultError {
     /// A record is not believed.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A setting out of its bounds.
+    #[error("{0}")]
+    Setting(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -125,7 +128,7 @@ impl VaultError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NoVault => ErrorClass::NoVault,
-            Self::Occupied | Self::Exists => ErrorClass::Usage,
+            Self::Occupied | Self::Exists | Self::Setting(_) => ErrorClass::Usage,
             Self::Unlock(_) | Self::DeviceRefused(_) => ErrorClass::WrongKey,
             Self::WriteOnly => ErrorClass::NotAllowed,
             Self::Keyring(KeyringError::Record(error)) | Self::Record(error) => class_of_record(error),

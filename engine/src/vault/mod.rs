@@ -5,6 +5,7 @@
 
 mod authors;
 pub mod config;
+mod configure;
 pub mod device;
 mod error;
 pub mod keyring;
@@ -14,6 +15,7 @@ mod reader;
 mod snapshots;
 pub mod twin;
 
+pub use configure::ConfigChange;
 pub use device::{DeviceKey, DeviceKeyError};
 pub use error::{ErrorClass, VaultError};
 pub use open::{CreateOptions, Head, NewSlot, Place, UNDELETE_DAYS_DEFAULT, Unlock};

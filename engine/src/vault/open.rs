@@ -5,7 +5,7 @@ use super::device::DeviceKey;
 use super::keyring::{KEYRING_PATH, Keyring, LockedKeyring, PasswordCost, SlotKind, Unlocked};
 use super::keys::Access;
 use super::twin::{self, Loaded, TwinError};
-use super::{Result, Vault, VaultError};
+use super::{Result, Vault, VaultError, configure};
 use crate::chunk::CutParams;
 use crate::crypto::{Suite, VaultKeys, VaultSecret};
 use crate::env::{Entropy, Env};
@@ -198,14 +198,14 @@ impl Vault {
             return Self::open_for_device(place, env, key, loaded, owner);
         }
         let mut notes = loaded.damaged;
-        let config_count = (!notes.is_empty()).then_some(loaded.count.saturating_add(1));
+        let is_config_whole = notes.is_empty();
         let unlocked = unlock_keys(&place, &loaded.value, &unlock)?;
         let keys = unlocked.keys;
         let config = loaded.value.verify(&keys)?;
         // Of what is kept twice one copy was bad: both are written again. A read-only vault stays as it is.
         let now = env.clock.now();
-        if let Some(count) = config_count {
-            let _ = twin::store(&*place.files, CONFIG_PATH, &config.encode(count, now, &keys));
+        if !is_config_whole {
+            configure::mend(&place, owner, &keys, now);
         }
         notes.extend(unlocked.notes);
         let vault = Self::assemble(place, env, config, (keys, unlocked.access), owner, notes)?;

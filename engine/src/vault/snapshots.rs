@@ -96,18 +96,21 @@ impl Vault {
     pub fn history(&self) -> Result<History> {
         let authors = Authors::new(self);
         let mut failed = None;
-        let history = History::read(&**self.store(), self.config().retention_days_min, &mut |parsed: ParsedRecord| {
-            match authors.judge_record(parsed) {
-                Ok(Judged::Believed(record)) => Ok(Some(record)),
-                Ok(Judged::Unknown) => Ok(None),
-                Ok(Judged::Refused(problem)) => Err(problem),
-                Err(error) => {
-                    let problem = error.to_string();
-                    failed.get_or_insert(error);
-                    Err(problem)
-                }
-            }
-        })?;
+        let history =
+            History::read(
+                &**self.store(),
+                self.config().retention_days_min,
+                &mut |parsed: ParsedRecord| match authors.judge_record(parsed) {
+                    Ok(Judged::Believed(record)) => Ok(Some(record)),
+                    Ok(Judged::Unknown) => Ok(None),
+                    Ok(Judged::Refused(problem)) => Err(problem),
+                    Err(error) => {
+                        let problem = error.to_string();
+                        failed.get_or_insert(error);
+                        Err(problem)
+                    }
+                },
+            )?;
         failed.map_or(Ok(history), Err)
     }
 
