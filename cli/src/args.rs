@@ -90,6 +90,8 @@ pub enum Verb {
     Diff(verbs::diff::DiffArgs),
     /// Verify the vault
     Check(verbs::check::CheckArgs),
+    /// Verify the bytes of the vault, without a password
+    Scrub(verbs::scrub::ScrubArgs),
     /// Count what snapshots hold and what they take
     Stats(verbs::stats::StatsArgs),
     /// Print the version

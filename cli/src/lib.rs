@@ -5,6 +5,7 @@ mod args;
 mod config;
 mod dirs;
 mod error;
+mod idle;
 mod keyfile;
 mod names;
 mod node;
@@ -64,6 +65,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Dump(args) => verbs::dump::run(run, &args),
         Verb::Diff(args) => verbs::diff::run(run, &args),
         Verb::Check(args) => verbs::check::run(run, &args),
+        Verb::Scrub(args) => verbs::scrub::run(run, &args),
         Verb::Stats(args) => verbs::stats::run(run, &args),
         Verb::Version(args) => verbs::version::run(run, &args),
         Verb::Completions(args) => verbs::completions::run(&args),

@@ -92,6 +92,15 @@ impl Run {
     /// # Errors
     /// Exit 10 where there is none, 12 without the right key.
     pub fn open(&self) -> anyhow::Result<Vault> {
+        let (location, _) = self.place()?;
+        self.open_at(&location, None)
+    }
+
+    /// Where the vault is, for work that needs no key.
+    ///
+    /// # Errors
+    /// Exit 10 where there is none.
+    pub fn place(&self) -> anyhow::Result<(PathBuf, Place)> {
         let location = self.location()?;
         if !is_vault(&location)? {
             return Err(hinted(
@@ -100,7 +109,8 @@ impl Run {
                 "`twinkeep backup` makes one there, --vault names another",
             ));
         }
-        self.open_at(&location, None)
+        let place = Place::folder(&location);
+        Ok((location, place))
     }
 
     /// Opens the vault or, where none is, makes one.
@@ -250,7 +260,8 @@ pub fn host_name() -> String {
 }
 
 /// What a lock says of its holder.
-fn owner() -> String {
+/// Who we are to others who find something locked.
+pub fn owner() -> String {
     format!("twinkeep, pid {} on {}", std::process::id(), host_name())
 }
 

@@ -11,4 +11,5 @@ pub mod lab;
 pub mod crash;
 pub mod faults;
 pub mod damage;
+pub mod scrub;
 pub mod fidelity;

@@ -11,6 +11,7 @@ pub mod init;
 pub mod ls;
 pub mod man;
 pub mod restore;
+pub mod scrub;
 pub mod snapshots;
 pub mod stats;
 pub mod version;
