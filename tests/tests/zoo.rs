@@ -23,7 +23,7 @@ const RUNS: &[(&str, Run)] = &[
     ("expelled elsewhere", || damage::expelled_elsewhere(3)),
     ("interrupted scrubs", || scrub::interrupted_everywhere(3, 4).map(|_| ())),
     ("power cuts in a scrub", || scrub::power_cuts(3, 5).map(|_| ())),
-    ("a disk that lies once", || scrub::wrong_once(3, 4)),
+    ("a disk that lies once", || scrub::wrong_once(3, 1)),
     ("a scrub without means", || scrub::errors_are_not_clean(3, 4)),
     ("unchanged heals", || damage::unchanged_heals(3)),
     ("lost syncs", || faults::lost_syncs(3).map(|_| ())),
