@@ -345,7 +345,7 @@ fn move_a_pack(files: &MemoryFiles, kv: &dyn crate::kv::Kv) {
 }
 
 #[test]
-fn a_damaged_index_is_said_and_one_that_is_gone_is_built_again() {
+fn an_index_that_is_gone_is_built_again_and_that_is_said() {
     let world = World::new();
     let frames = world.scrub().round.counts.frames;
     world.kv.remove();
