@@ -107,6 +107,8 @@ pub enum Verb {
     Gc(verbs::gc::GcArgs),
     /// Verify the vault
     Check(verbs::check::CheckArgs),
+    /// Verify the bytes of the vault, without a password
+    Scrub(verbs::scrub::ScrubArgs),
     /// Count what snapshots hold and what they take
     Stats(verbs::stats::StatsArgs),
     /// Ways into the vault: list, add, replace, remove them

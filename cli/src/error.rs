@@ -89,6 +89,7 @@ pub fn judge(error: &anyhow::Error) -> (Code, Option<String>) {
 /// What the engine says of its own errors.
 fn class(error: &anyhow::Error) -> Option<ErrorClass> {
     use twinkeep_engine::retention::RetentionError;
+    use twinkeep_engine::scrub::ScrubError;
     use twinkeep_engine::vault::VaultError;
     use twinkeep_engine::{backup::BackupError, check::CheckError, query::QueryError, restore::RestoreError};
     None.or_else(|| error.downcast_ref::<VaultError>().map(VaultError::class))
@@ -97,6 +98,7 @@ fn class(error: &anyhow::Error) -> Option<ErrorClass> {
         .or_else(|| error.downcast_ref::<RestoreError>().map(RestoreError::class))
         .or_else(|| error.downcast_ref::<CheckError>().map(CheckError::class))
         .or_else(|| error.downcast_ref::<QueryError>().map(QueryError::class))
+        .or_else(|| error.downcast_ref::<ScrubError>().map(ScrubError::class))
 }
 
 fn of_class(class: ErrorClass) -> (Code, Option<String>) {

@@ -6,6 +6,7 @@ mod calendar;
 mod config;
 mod dirs;
 mod error;
+mod idle;
 mod keyfile;
 mod names;
 mod node;
@@ -72,6 +73,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Config(args) => verbs::config::run(run, &args),
         Verb::Gc(args) => verbs::gc::run(run, &args),
         Verb::Check(args) => verbs::check::run(run, &args),
+        Verb::Scrub(args) => verbs::scrub::run(run, &args),
         Verb::Stats(args) => verbs::stats::run(run, &args),
         Verb::Key(args) => verbs::key::run(run, &args),
         Verb::Version(args) => verbs::version::run(run, &args),

@@ -96,14 +96,17 @@ impl Run {
     /// # Errors
     /// Exit 10 where there is none, 12 without the right key.
     pub fn open(&self) -> anyhow::Result<Vault> {
-        self.open_at(&self.existing()?, None)
+        self.open_at(&self.place()?.0, None)
     }
 
-    /// The folder of the vault, which is there.
-    fn existing(&self) -> anyhow::Result<PathBuf> {
+    /// Where the vault is, for work that needs no key.
+    ///
+    /// # Errors
+    /// Exit 10 where there is none.
+    pub fn place(&self) -> anyhow::Result<(PathBuf, Place)> {
         let location = self.location()?;
         match is_vault(&location)? {
-            true => Ok(location),
+            true => Ok((location.clone(), Place::folder(&location))),
             false => Err(no_vault(&location)),
         }
     }
@@ -132,8 +135,8 @@ impl Run {
     /// # Errors
     /// Exit 10 where there is none.
     pub fn open_store(&self) -> anyhow::Result<(LocalStore, Config)> {
-        let location = self.existing()?;
-        let opened = Vault::open_store(Place::folder(&location), self.env(None), &owner());
+        let (location, place) = self.place()?;
+        let opened = Vault::open_store(place, self.env(None), &owner());
         let (store, config, notes) = opened.with_context(|| format!("cannot open the vault {}", location.display()))?;
         for note in &notes {
             self.screen.warn(None, note);
@@ -300,7 +303,8 @@ pub fn host_name() -> String {
 }
 
 /// What a lock says of its holder.
-fn owner() -> String {
+/// Who we are to others who find something locked.
+pub fn owner() -> String {
     format!("twinkeep, pid {} on {}", std::process::id(), host_name())
 }
 

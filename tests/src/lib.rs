@@ -14,4 +14,5 @@ pub mod damage;
 pub mod hooked;
 pub mod garbage;
 pub mod devices;
+pub mod scrub;
 pub mod fidelity;

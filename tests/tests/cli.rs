@@ -381,3 +381,72 @@ fn a_vault_does_not_swallow_itself() {
     assert!(ran.out.contains("/notes\n") && ran.out.contains("/.local/share/twinkeep/vault\n"), "{}", ran.out);
     assert!(!ran.out.contains("packs") && !ran.out.contains(".stat"), "{}", ran.out);
 }
+
+#[test]
+fn a_scrub_takes_no_password_is_told_and_goes_on() {
+    let home = Home::new();
+    home.write("d/file", &"text ".repeat(10_000));
+    home.write("password", "secret\n");
+    let key = ["-r", "v", "--password-file", "password"];
+    home.expect(0, &[&key[..], &["backup", "d"]].concat());
+    home.expect(10, &["-r", "nowhere", "scrub", "start"]);
+    home.expect(2, &["-r", "v", "scrub", "start", "--rate", "0"]);
+    assert!(home.expect(0, &["-r", "v", "scrub", "status"]).out.contains("no round is complete"));
+    assert!(home.expect(1, &["-r", "v", "scrub", "resume"]).err.contains("no scrub to go on with"));
+    home.expect(0, &["-r", "v", "scrub", "pause"]);
+    let ran = home.expect(0, &["-r", "v", "scrub", "start", "--json", "--rate", "500M"]);
+    let summary: Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["end"], &summary["clean"], &summary["packs"]), (&"complete".into(), &true.into(), &2.into()));
+    assert!(home.expect(0, &["-r", "v", "scrub", "status"]).out.contains("every byte was what was stored"));
+    // One byte of the content goes bad.
+    let mut packs = fs::read_dir(home.path("v/packs")).unwrap().map(|entry| entry.unwrap().path());
+    let leaf = packs.find(|path| path.extension().is_some_and(|kind| kind == "leaf")).unwrap();
+    let mut bytes = fs::read(&leaf).unwrap();
+    bytes[200] ^= 1;
+    fs::write(&leaf, bytes).unwrap();
+    let ran = home.expect(18, &["-r", "v", "scrub", "start"]);
+    assert!(ran.out.contains("is damaged; set aside"), "{}", ran.out);
+    let ran = home.expect(18, &["-r", "v", "scrub", "status", "--json"]);
+    let fault: Value = serde_json::from_str(ran.out.lines().next().unwrap()).unwrap();
+    assert_eq!((&fault["done"], &fault["offset"], &fault["round"]), (&"set_aside".into(), &64.into(), &2.into()));
+    home.expect(17, &[&key[..], &["backup", "d"]].concat());
+    home.expect(0, &["-r", "v", "scrub", "start"]);
+}
+
+#[test]
+fn a_scrub_is_paused_from_elsewhere_and_ended_by_a_signal() {
+    let home = Home::new();
+    home.write("d/file", "");
+    let mut bytes = vec![0; 12 << 20];
+    let mut word = 88_172_645_463_325_252_u64;
+    for byte in &mut bytes {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        *byte = word as u8;
+    }
+    fs::write(home.path("d/file"), bytes).unwrap();
+    home.expect(0, &["-r", "v", "backup", "d"]);
+    let begin = |action: &str| {
+        let mut child = home.command(&["-r", "v", "scrub", action, "--rate", "1M"]);
+        let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while !home.expect(0, &["-r", "v", "scrub", "status"]).out.contains("running") {
+            assert!(begun.elapsed().as_secs() < 20, "it does not begin");
+        }
+        child
+    };
+    let first = begin("start");
+    assert!(home.expect(11, &["-r", "v", "scrub", "start"]).err.contains("in use by twinkeep, pid"));
+    assert!(home.expect(0, &["-r", "v", "scrub", "pause"]).out.contains("paused"));
+    let first = ran(first.wait_with_output().unwrap());
+    assert_eq!(first.code, Some(0), "{}", first.err);
+    assert!(first.out.contains("paused at"), "{}", first.out);
+    assert!(home.expect(0, &["-r", "v", "scrub", "status"]).out.contains("paused"));
+    let second = begin("resume");
+    let id = rustix::process::Pid::from_raw(second.id() as i32).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    assert_eq!(ran(second.wait_with_output().unwrap()).code, Some(130));
+    let ran = home.expect(0, &["-r", "v", "scrub", "resume"]);
+    assert!(ran.out.contains("round 1:") && ran.out.contains("every byte is what was stored"), "{}", ran.out);
+}

@@ -11,6 +11,7 @@ use twinkeep_tests::crash::{self, Budget};
 use twinkeep_tests::damage::{self, Base};
 use twinkeep_tests::devices;
 use twinkeep_tests::faults::{self, Job};
+use twinkeep_tests::scrub;
 
 /// A small run of one of the tests; the problem it found.
 type Run = fn() -> Result<(), String>;
@@ -21,6 +22,10 @@ const RUNS: &[(&str, Run)] = &[
     ("rows that lie", || damage::rows_that_lie(3)),
     ("expelled meanwhile", || damage::expelled_meanwhile(3)),
     ("expelled elsewhere", || damage::expelled_elsewhere(3)),
+    ("interrupted scrubs", || scrub::interrupted_everywhere(3, 4).map(|_| ())),
+    ("power cuts in a scrub", || scrub::power_cuts(3, 5).map(|_| ())),
+    ("a disk that lies once", || scrub::wrong_once(3, 1)),
+    ("a scrub without means", || scrub::errors_are_not_clean(3, 4)),
     ("unchanged heals", || damage::unchanged_heals(3)),
     ("lost syncs", || faults::lost_syncs(3).map(|_| ())),
     ("rot", || Base::new(3)?.run(300).map(|_| ())),

@@ -15,6 +15,7 @@ pub mod ls;
 pub mod man;
 pub mod pin;
 pub mod restore;
+pub mod scrub;
 pub mod snapshots;
 pub mod stats;
 pub mod tag;

@@ -150,7 +150,7 @@ pub fn scrub(
 ) -> Result<ScrubReport> {
     let files = &**store.files();
     files.create_dir(DIR)?;
-    let _lock = store.try_lock(LOCK)?;
+    let _lock = lock(store, options)?;
     // Whoever asked before this run began meant another one.
     remove(files, PAUSE)?;
     let mut notes = Vec::new();
@@ -167,6 +167,18 @@ pub fn scrub(
     remove(files, PAUSE)?;
     notes.append(&mut run.notes);
     Ok(ScrubReport { end, round: run.round, notes })
+}
+
+/// Takes the lock of scrubs. Who only asks whether one runs holds it for a moment, which is waited for.
+fn lock(store: &LocalStore, options: &ScrubOptions) -> Result<Box<dyn crate::files::Lock>> {
+    const TRIES: usize = 4;
+    for _ in 1..TRIES {
+        match store.try_lock(LOCK) {
+            Err(StoreError::Busy { .. }) => (options.wait)(Duration::from_millis(50)),
+            result => return Ok(result?),
+        }
+    }
+    Ok(store.try_lock(LOCK)?)
 }
 
 /// A new round. One that was left is left for good.

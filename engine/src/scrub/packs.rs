@@ -104,6 +104,7 @@ impl Run<'_> {
         path: &str,
         from: u64,
     ) -> Going<(u64, Vec<FrameRow>)> {
+        let len = file.len()?;
         let mut rows = Vec::new();
         let mut at = HEADER_LEN;
         for (number, _) in view.frames_of(pack) {
@@ -120,7 +121,9 @@ impl Run<'_> {
             }
             match place.state {
                 FrameState::Good => self.frame(file, path, number, &place)?,
-                FrameState::Bad => self.round.counts.set_aside += 1,
+                // Of a pack that is cut all was told.
+                FrameState::Bad if at > len => self.round.counts.set_aside += 1,
+                FrameState::Bad => self.round.add_known(path, &place),
             }
             self.round.place = Some(PackPlace { name: pack.row.name, offset: at });
             self.save_if_due()?;

@@ -10,7 +10,7 @@ use crate::check::index::{self, IndexView, PackView};
 use crate::check::records;
 use crate::env::Env;
 use crate::files::{Files, FilesError};
-use crate::index::{FramePlace, PackState};
+use crate::index::{ChunkState, FramePlace, PackState};
 use crate::pack::PackName;
 use crate::progress::Progress;
 use crate::record::{self, Record, RecordError, RecordKind};
@@ -396,9 +396,24 @@ impl<'a> Run<'a> {
         self.progress.set_current(path.as_bytes().to_vec());
     }
 
+    /// Counts once more what is lost: backups may have healed some of it since the round read the index, and others
+    /// may have found more.
+    fn count_lost(&mut self) -> Result<()> {
+        let mut lost = 0;
+        self.store.visit_chunk_rows(&mut |_, row| {
+            lost += u64::from(row.state == ChunkState::Suspect);
+            true
+        })?;
+        self.round.counts.lost_chunks = lost;
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<()> {
         self.save()?;
         self.set_aside()?;
+        if self.round.counts.set_aside > 0 {
+            self.count_lost()?;
+        }
         let now = self.env.clock.now();
         (self.round.saved, self.round.ended) = (now, Some(now));
         self.round.bytes_total = self.round.bytes_done;

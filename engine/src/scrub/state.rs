@@ -43,6 +43,8 @@ pub enum Done {
     Pending = 1,
     /// What it hits lost its standing: the next backup stores anew what it still meets.
     SetAside = 2,
+    /// It had lost its standing when the round came to it.
+    Earlier = 3,
 }
 
 /// Something bad.
@@ -155,9 +157,23 @@ impl Round {
         }
     }
 
-    /// Whether all that was looked at is as it was stored, and no loss from earlier is left.
+    /// Whether all that was looked at is as it was stored, and of what was lost earlier everything was stored anew.
     pub fn is_clean(&self) -> bool {
-        self.faults.is_empty() && self.faults_more == 0 && self.counts.lost_chunks == 0
+        let is_old = |fault: &ScrubFault| fault.done == Done::Earlier;
+        self.faults.iter().all(is_old) && self.faults_more == 0 && self.counts.lost_chunks == 0
+    }
+
+    /// A frame is passed over because it was found bad before the round came to it: perhaps by this very round, which
+    /// looks into branches when it takes the standing of what is below them.
+    pub(super) fn add_known(&mut self, file: &str, place: &FramePlace) {
+        self.counts.set_aside += 1;
+        let is_told = |fault: &ScrubFault| fault.offset == Some(place.offset) && fault.file == file;
+        // Room is left for what is new.
+        if self.faults.len() < SCRUB_FAULTS_MAX / 2 && !self.faults.iter().any(is_told) {
+            let problem = crate::check::judge::frame_problem(place, "was found damaged earlier");
+            let (file, offset) = (file.to_owned(), Some(place.offset));
+            self.faults.push(ScrubFault { file, offset, problem, done: Done::Earlier, frame: None });
+        }
     }
 
     /// Bytes of packs that are done, those of the pack it stands in among them.
@@ -365,6 +381,7 @@ fn read_fault(fields: &mut Fields<'_>) -> Option<ScrubFault> {
         0 => Done::Told,
         1 => Done::Pending,
         2 => Done::SetAside,
+        3 => Done::Earlier,
         _ => return None,
     };
     let offset = fields.u64()?;
