@@ -53,6 +53,22 @@ pub fn main() -> ExitCode {
     ExitCode::from(code as u8)
 }
 
+/// Every verb as it is typed, those of a noun with the noun before them; for tests of what is told about them.
+pub fn verb_names() -> Vec<String> {
+    fn gather(command: &clap::Command, before: &str, names: &mut Vec<String>) {
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let name = format!("{before}{}", verb.get_name());
+            match verb.has_subcommands() {
+                true => gather(verb, &format!("{name} "), names),
+                false => names.push(name),
+            }
+        }
+    }
+    let mut names = Vec::new();
+    gather(&Cli::command(), "", &mut names);
+    names
+}
+
 fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
     match verb {
         Verb::Init(args) => verbs::init::run(run, &args),

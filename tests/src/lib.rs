@@ -12,3 +12,5 @@ pub mod crash;
 pub mod faults;
 pub mod damage;
 pub mod fidelity;
+pub mod home;
+pub mod jsondoc;

@@ -3,79 +3,9 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use serde_json::Value;
-
-/// A person with an empty home.
-struct Home(tempfile::TempDir);
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_twinkeep-under-test"));
-        command.env_clear().env("HOME", self.0.path()).env("TZ", "UTC").env("PATH", "/usr/bin:/bin");
-        command.current_dir(self.0.path()).args(args).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        ran(self.command(args).output().unwrap())
-    }
-
-    fn run_with(&self, args: &[&str], vars: &[(&str, &str)]) -> Ran {
-        ran(self.command(args).envs(vars.iter().copied()).output().unwrap())
-    }
-
-    /// Runs and expects an exit code.
-    fn expect(&self, code: i32, args: &[&str]) -> Ran {
-        let ran = self.run(args);
-        assert_eq!(ran.code, Some(code), "{args:?}\n{}\n{}", ran.out, ran.err);
-        ran
-    }
-}
-
-fn ran(output: Output) -> Ran {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-}
-
-/// Every line an object whose type comes first.
-fn messages(text: &str) -> Vec<Value> {
-    let message = |line: &str| {
-        assert!(line.starts_with("{\"message_type\":\""), "{line}");
-        serde_json::from_str(line).unwrap()
-    };
-    text.lines().map(message).collect()
-}
-
-fn types(text: &str) -> Vec<String> {
-    messages(text).iter().map(|message| message["message_type"].as_str().unwrap().to_owned()).collect()
-}
-
-fn has_mode(path: &Path, bits: u32) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).unwrap().permissions().mode() & 0o777 == bits
-}
+use twinkeep_tests::home::{Home, has_mode, messages, types};
 
 #[test]
 fn a_first_backup_needs_nothing_and_shows_the_words_once() {
