@@ -77,6 +77,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Snapshots(args) => verbs::snapshots::run(run, &args),
         Verb::Ls(args) => verbs::ls::run(run, &args),
         Verb::Find(args) => verbs::find::run(run, &args),
+        Verb::History(args) => verbs::history::run(run, &args),
         Verb::Dump(args) => verbs::dump::run(run, &args),
         Verb::Diff(args) => verbs::diff::run(run, &args),
         Verb::Check(args) => verbs::check::run(run, &args),

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::env::{Env, SystemEntropy};
-use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Unlock, Vault};
+use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Snapshots, Unlock, Vault};
 
 use crate::args::Globals;
 use crate::dirs;
@@ -228,14 +228,19 @@ impl Run {
         Ok(())
     }
 
-    /// All snapshots, oldest first; each that cannot be read is a warning.
+    /// The snapshots that are listed, oldest first; each that cannot be read is a warning.
     pub fn snapshots(&self, vault: &Vault) -> anyhow::Result<Vec<SnapshotInfo>> {
+        Ok(self.all_snapshots(vault)?.list)
+    }
+
+    /// Like [`Self::snapshots`], with those that are not listed any more.
+    pub fn all_snapshots(&self, vault: &Vault) -> anyhow::Result<Snapshots> {
         let all = vault.snapshots().context("cannot list the snapshots")?;
         for fault in &all.damaged {
             self.screen.warn(Some(fault.file.as_bytes()), &fault.problem);
         }
         self.lacks_snapshots.fetch_or(!all.damaged.is_empty(), Ordering::Relaxed);
-        Ok(all.list)
+        Ok(all)
     }
 
     /// How a verb ends that tells of all snapshots: with damage when [`Self::snapshots`] could not list them all.

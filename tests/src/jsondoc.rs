@@ -83,9 +83,9 @@ impl Doc {
                 name = Some(heading);
             } else if let (true, None, Some(section)) = (line.starts_with("Send"), &name, sections.last_mut()) {
                 section.sends_nothing = line.starts_with("Send nothing") || line.starts_with("Sends nothing");
-                section.sends.extend(quoted(line));
+                section.sends.extend(types_in(line));
                 while let Some((_, more)) = lines.next_if(|(_, line)| !line.is_empty()) {
-                    section.sends.extend(quoted(more));
+                    section.sends.extend(types_in(more));
                 }
             } else if let (Some(name), Some(section)) = (&name, sections.last_mut()) {
                 let message = section.messages.entry(name.clone()).or_default();
@@ -344,6 +344,11 @@ fn shape(text: &str) -> Result<Shape, String> {
     })
 }
 
+/// The types that a line names; a flag is none.
+fn types_in(line: &str) -> impl Iterator<Item = String> {
+    quoted(line).into_iter().filter(|word| !word.starts_with('-'))
+}
+
 /// The words between backticks.
 fn quoted(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
@@ -379,7 +384,7 @@ mod tests {
 
     const TEXT: &str = "# Title\n\n## Any verb\n\n### `warning`\n\n| field | value | when | meaning |\n|---|---|---|---|\n\
         | `path` | path | if there is one | |\n\n\
-        ## `ls`\n\nSends `snapshot`,\nthen `node`.\n\n### `snapshot`\n\n| `id` | id | | |\n\n\
+        ## `ls`\n\nSends `snapshot`,\nand with `--all` `node`.\n\n### `snapshot`\n\n| `id` | id | | |\n\n\
         ### `node`\n\nProse.\n\n| `a`, `b` | bytes | | |\n| `c` | list of `pair` or null | sometimes | |\n\n\
         ### `pair`\n\n| `at` | time | | |\n\n\
         ## `find`, `key`\n\nSends `match`, and `snapshot`.\n\n### `match`\n\nEvery field of `node`, and\n\n| `in` | id | | |\n\n\

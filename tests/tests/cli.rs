@@ -311,3 +311,47 @@ fn a_vault_does_not_swallow_itself() {
     assert!(ran.out.contains("/notes\n") && ran.out.contains("/.local/share/twinkeep/vault\n"), "{}", ran.out);
     assert!(!ran.out.contains("packs") && !ran.out.contains(".stat"), "{}", ran.out);
 }
+
+/// What somebody asks who has to make room, or to find yesterday's letter.
+#[test]
+fn space_and_versions_are_told() {
+    let home = Home::new();
+    let random: String = (0..40_000u32).map(|at| format!("{:08x}", at.wrapping_mul(2_654_435_761) ^ at << 7)).collect();
+    let docs = fs::canonicalize(&home.0).unwrap().join("docs");
+    home.write("docs/letter", "dear all");
+    home.write("docs/film", &random);
+    home.expect(0, &["backup", "docs", "--host", "old"]);
+    fs::remove_file(docs.join("film")).unwrap();
+    home.expect(0, &["backup", "docs", "--host", "new"]);
+    home.expect(0, &["backup", "docs", "--host", "new"]);
+    home.write("docs/letter", "dear all, and dear you");
+    home.expect(0, &["backup", "docs", "--host", "new"]);
+
+    let number = |args: &[&str], field: &str| {
+        messages(&home.expect(0, &[&["--json", "stats"], args].concat()).out).last().unwrap()[field].as_u64().unwrap()
+    };
+    let film = number(&["--mode", "freed", "--host", "old"], "bytes_plain");
+    assert!((320_000..325_000).contains(&film), "{film}");
+    assert!(number(&["--mode", "freed", "latest"], "bytes_plain") < 5_000);
+    let all = number(&["--mode", "freed"], "bytes_stored");
+    assert_eq!(all, number(&["--mode", "freed"], "bytes_stored_whole"));
+    assert_eq!(all, number(&["--mode", "space"], "bytes_needed"));
+    let each = home.expect(0, &["stats", "--each"]).out;
+    assert!(each.lines().count() == 6 && each.contains("together") && each.contains(" KiB"), "{each}");
+    let space = home.expect(0, &["stats", "--mode", "space"]).out;
+    assert!(space.contains("needed by snapshots") && !space.contains("forgotten"), "{space}");
+    home.expect(2, &["stats", "--mode", "space", "--latest", "1"]);
+    assert_eq!(number(&["--latest", "1", "--host", "new"], "snapshots"), 1);
+    assert_eq!(number(&["--latest", "1", "--host", "new"], "files"), 1);
+
+    let letter = docs.join("letter").to_str().unwrap().to_owned();
+    let told = home.expect(0, &["history", &letter, "--host", "new"]).out;
+    assert!(told.lines().count() == 4 && told.contains("2 versions of") && told.contains("22 B"), "{told}");
+    let versions = messages(&home.expect(0, &["--json", "history", "docs/film"]).out);
+    assert_eq!((&versions[0]["change"], &versions[0]["host"]), (&"added".into(), &"old".into()));
+    assert_eq!(versions.len(), 2, "on the new machine there never was one");
+    assert!(home.expect(1, &["history", "docs/none"]).err.contains("hint: "));
+    let found = home.expect(0, &["find", "-q", "letter", "--latest", "1"]).out;
+    assert_eq!(found, format!("{letter}\n"));
+    home.expect(2, &["find", "letter", "--latest", "1", "-s", "latest"]);
+}

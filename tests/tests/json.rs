@@ -105,7 +105,6 @@ fn make(scene: &mut Scene) {
     scene.run_on("own", 0, "init", &[]);
     scene.run(0, "backup", &["docs", "--tag", "a,b", "-e", "*.tmp"]);
     scene.run(0, "backup", &["-n", "docs"]);
-    scene.run(0, "backup", &["docs", "--skip-if-unchanged"]);
     // Long enough for a status.
     let shell = "sleep 1.3; echo done";
     scene.run(0, "backup", &["--stdin-from-command", "--stdin-filename", "list", "--", "sh", "-c", shell]);
@@ -134,6 +133,10 @@ fn look(scene: &mut Scene) {
     scene.run(0, "diff", &[new, old]);
     let docs = scene.home.path("docs").canonicalize().unwrap();
     let place = format!("{new}:{}", docs.display());
+    for name in ["a.txt", "deep/b.txt", "deep"] {
+        scene.run(0, "history", &[&format!("{}/{name}", docs.display())]);
+    }
+    scene.run(1, "history", &["nowhere"]);
     scene.run(0, "restore", &[&place, "--target", "back", "--verify"]);
     scene.run(0, "restore", &[&place, "--target", "back", "-n", "--delete"]);
     scene.run(0, "check", &[]);
@@ -150,6 +153,11 @@ fn stats(scene: &mut Scene) {
     for mode in ["restore-size", "raw-data", "dedup"] {
         scene.run(0, "stats", &["--mode", mode]);
     }
+    scene.run(0, "stats", &["--mode", "space"]);
+    scene.run(0, "stats", &["--mode", "freed", "latest", "latest~1"]);
+    scene.run(0, "stats", &["--each", "--latest", "2"]);
+    scene.run(2, "stats", &["--mode", "space", "latest"]);
+    scene.run(2, "stats", &["--mode", "dedup", "--each"]);
 }
 
 /// Runs that fail, each with its code.

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod dump;
 
 pub mod find;
+pub mod history;
 pub mod init;
 pub mod ls;
 pub mod man;

@@ -1,5 +1,5 @@
 //! Looking into snapshots: finding a path, walking a tree, reading a file, comparing two trees, adding up sizes,
-//! saying what takes the space.
+//! saying what takes the space, following a file through time.
 //!
 //! What always holds: nothing that cannot be read is passed over in silence; an error names the path, or the bytes of
 //! the file, that it is about. Memory is bounded by one node a level of the tree, whatever is in it.
@@ -10,6 +10,7 @@ mod read;
 mod space;
 mod stats;
 mod tree;
+mod versions;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -19,7 +20,8 @@ pub use diff::{Change, ChangeKind, DiffStats, diff};
 pub use read::{Pieces, copy_range, pieces_from, read_file, read_range};
 pub use space::{Freed, FreedReport, Space, freed, space};
 pub use stats::{Stats, StatsMode, stats};
-pub use tree::{Damage, RootWhat, Step, TreeRoot, WalkEntry, resolve_path, walk, walk_with};
+pub use tree::{Damage, RootWhat, Step, TreeRoot, WalkEntry, entry_at, resolve_path, walk, walk_with};
+pub use versions::{Version, Versions, version_in};
 
 use crate::store::StoreError;
 use crate::vault::{ErrorClass, ReadError};
