@@ -196,4 +196,6 @@ fn damage(scene: &mut Scene) {
     }
     scene.run(18, "find", &["a*"]);
     scene.run(18, "stats", &[]);
+    scene.run(18, "stats", &["--mode", "space"]);
+    scene.run(18, "stats", &["--each"]);
 }
