@@ -90,6 +90,9 @@ pub enum Verb {
     Dump(verbs::dump::DumpArgs),
     /// Show what differs between two snapshots
     Diff(verbs::diff::DiffArgs),
+    /// Free what no snapshot needs
+    #[command(alias = "prune")]
+    Gc(verbs::gc::GcArgs),
     /// Verify the vault
     Check(verbs::check::CheckArgs),
     /// Count what snapshots hold and what they take

@@ -80,6 +80,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::History(args) => verbs::history::run(run, &args),
         Verb::Dump(args) => verbs::dump::run(run, &args),
         Verb::Diff(args) => verbs::diff::run(run, &args),
+        Verb::Gc(args) => verbs::gc::run(run, &args),
         Verb::Check(args) => verbs::check::run(run, &args),
         Verb::Stats(args) => verbs::stats::run(run, &args),
         Verb::Version(args) => verbs::version::run(run, &args),

@@ -10,6 +10,8 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::env::{Env, SystemEntropy};
+use twinkeep_engine::store::LocalStore;
+use twinkeep_engine::vault::config::Config;
 use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Snapshots, Unlock, Vault};
 
 use crate::args::Globals;
@@ -92,15 +94,20 @@ impl Run {
     /// # Errors
     /// Exit 10 where there is none, 12 without the right key.
     pub fn open(&self) -> anyhow::Result<Vault> {
+        self.open_at(&self.existing()?, None)
+    }
+
+    /// The folder of the vault, which is there.
+    fn existing(&self) -> anyhow::Result<PathBuf> {
         let location = self.location()?;
-        if !is_vault(&location)? {
-            return Err(hinted(
+        match is_vault(&location)? {
+            true => Ok(location),
+            false => Err(hinted(
                 Code::NoVault,
                 format!("there is no vault in {}", location.display()),
                 "`twinkeep backup` makes one there, --vault names another",
-            ));
+            )),
         }
-        self.open_at(&location, None)
     }
 
     /// Opens the vault or, where none is, makes one.
@@ -117,6 +124,20 @@ impl Run {
             None => NewKey::Machine,
         };
         self.create(key, &CreateOptions::default(), threads)
+    }
+
+    /// Opens where the vault rests without any key, for work that needs none.
+    ///
+    /// # Errors
+    /// Exit 10 where there is none.
+    pub fn open_store(&self) -> anyhow::Result<(LocalStore, Config)> {
+        let location = self.existing()?;
+        let opened = Vault::open_store(Place::folder(&location), self.env(None), &owner());
+        let (store, config, notes) = opened.with_context(|| format!("cannot open the vault {}", location.display()))?;
+        for note in &notes {
+            self.screen.warn(None, note);
+        }
+        Ok((store, config))
     }
 
     fn open_at(&self, location: &Path, threads: Option<usize>) -> anyhow::Result<Vault> {

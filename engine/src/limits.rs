@@ -93,6 +93,15 @@ pub const STATS_SNAPSHOTS_MAX: usize = 32_000;
 /// How long a writer waits for another's short lock before it reports who holds it.
 pub const LOCK_WAIT_SECS: u64 = 30;
 
+/// Faults that the report of a scrub lists; the rest is counted.
+pub const SCRUB_FAULTS_MAX: usize = 10_000;
+
+/// Most bytes of a stored round: so many faults with two texts of 500 bytes each.
+pub const SCRUB_ROUND_LEN_MAX: usize = 12 << 20;
+
+/// Most bytes of the list of packs a round owes, 21 each: a vault of 700 TB has no more.
+pub const SCRUB_LIST_LEN_MAX: usize = 256 << 20;
+
 const _: () = assert!(FRAME_CHUNKS_MAX <= u16::MAX as usize);
 const _: () = assert!(LIST_ENTRIES_MIN < LIST_ENTRIES_MAX);
 const _: () = assert!(LIST_NODE_LEN_TARGET + XATTRS_LEN_MAX <= CHUNK_LEN_MAX);

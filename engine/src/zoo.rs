@@ -40,7 +40,22 @@ pub const BUGS: &[(&str, &str)] = &[
     ("record-behind-loose-one", "a record is written behind one whose name may not be durable yet"),
     ("config-first", "the config of a new vault is written before what it needs"),
     ("scan-without-name", "a frame found in a pack is taken without comparing it with the name behind it"),
+    ("expel-what-moved", "a frame that was found bad where it no longer stands is expelled"),
+    ("scrub-skips-after-resume", "a scrub that goes on leaves out the rest of the pack it stood in"),
+    ("scrub-without-second-read", "what looks wrong is called bad without being read again from the disk"),
+    ("scrub-says-clean-on-error", "a read that failed for want of means counts as one of a whole frame"),
+    ("scrub-place-before-faults", "the place of a scrub is written down without what was found before it"),
     ("expel-leaves-branches", "branches above a lost chunk go on counting as whole"),
+    ("new-session-uses-condemned", "a session that began after the condemnation is told that it has what is condemned"),
+    ("condemned-place-kept", "a chunk put anew stays at the place that is condemned"),
+    ("leaning-counts-as-firm", "a branch put above something condemned counts as firm"),
+    ("gc-does-not-wait", "what is condemned is swept while sessions that may use it are running"),
+    ("gc-looks-once", "what is condemned is swept without looking again for who uses it by now"),
+    ("gc-forgets-the-meantime", "what was put while garbage was being marked is no root"),
+    ("gc-skips-unreadable", "marking goes on where a branch cannot be read"),
+    ("gc-moves-without-sync", "rows point to a moved frame before its bytes are durable"),
+    ("gc-file-before-rows", "a pack is removed before its rows"),
+    ("gc-ignores-forgotten", "what can still be brought back is no root"),
 ];
 
 #[cfg(feature = "zoo")]

@@ -11,6 +11,8 @@ pub mod lab;
 pub mod crash;
 pub mod faults;
 pub mod damage;
+pub mod hooked;
+pub mod garbage;
 pub mod fidelity;
 pub mod home;
 pub mod jsondoc;

@@ -81,7 +81,7 @@ fn what_verbs_print_is_what_is_written() {
     let mut scene = Scene { home: Home::new(), doc: document() };
     make(&mut scene);
     look(&mut scene);
-    stats(&mut scene);
+    count(&mut scene);
     refuse(&mut scene);
     damage(&mut scene);
     let unseen: Vec<String> =
@@ -149,13 +149,18 @@ fn look(scene: &mut Scene) {
     assert_eq!(scene.home.expect(0, &["--json", "-r", "v", "dump", new, &file]).out, "hello again");
 }
 
-fn stats(scene: &mut Scene) {
+/// Space, before and after some of it is given back.
+fn count(scene: &mut Scene) {
     for mode in ["restore-size", "raw-data", "dedup"] {
         scene.run(0, "stats", &["--mode", mode]);
     }
     scene.run(0, "stats", &["--mode", "space"]);
     scene.run(0, "stats", &["--mode", "freed", "latest", "latest~1"]);
     scene.run(0, "stats", &["--each", "--latest", "2"]);
+    scene.run(0, "gc", &["--dry-run"]);
+    scene.run(0, "gc", &[]);
+    scene.run(0, "gc", &["--no-key"]);
+    scene.run(0, "stats", &["--mode", "space"]);
     scene.run(2, "stats", &["--mode", "space", "latest"]);
     scene.run(2, "stats", &["--mode", "dedup", "--each"]);
 }

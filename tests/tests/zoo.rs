@@ -19,6 +19,7 @@ const RUNS: &[(&str, Run)] = &[
     ("a leaf is no branch", || damage::a_leaf_is_no_branch(3)),
     ("rows that lie", || damage::rows_that_lie(3)),
     ("expelled meanwhile", || damage::expelled_meanwhile(3)),
+    ("expelled elsewhere", || damage::expelled_elsewhere(3)),
     ("unchanged heals", || damage::unchanged_heals(3)),
     ("lost syncs", || faults::lost_syncs(3).map(|_| ())),
     ("rot", || Base::new(3)?.run(300).map(|_| ())),

@@ -5,8 +5,8 @@ pub mod check;
 pub mod completions;
 pub mod diff;
 pub mod dump;
-
 pub mod find;
+pub mod gc;
 pub mod history;
 pub mod init;
 pub mod ls;

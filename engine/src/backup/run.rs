@@ -14,7 +14,6 @@ use crate::branch::entry::FileTime;
 use crate::branch::{self, Snapshot, Totals};
 use crate::cache::{CacheWriter, DirKey, StatCache};
 use crate::chunk::Cutter;
-use crate::crypto::{DataKey, Suite, WRAPPED_LEN, WrappedKey, wrap};
 use crate::env::Time;
 use crate::frame::SealKeys;
 use crate::id::ChunkId;
@@ -190,7 +189,7 @@ impl<'a> Run<'a> {
             true => Box::new(super::dry::DrySession::new(self.vault)),
             false => self.vault.store().begin()?,
         };
-        let seal = self.seal_keys(&*session);
+        let seal = self.vault.seal_keys(session.id());
         let mut stream = stream;
         let mut distrust = false;
         let snapshot = loop {
@@ -245,27 +244,6 @@ impl<'a> Run<'a> {
         session.checkpoint()?;
         let trusts = self.options.dry_run || crate::zoo::planted("trust-cache");
         Ok(trusts || self.vault.store().known(&[parent.id])?[0])
-    }
-
-    fn seal_keys(&self, session: &dyn Session) -> SealKeys {
-        let env = self.vault.env();
-        let suite = self.vault.config().suite;
-        let data_key = DataKey::random(&*env.entropy);
-        let (generation, public) = self.vault.keys().newest();
-        let wrapped = match suite {
-            Suite::Plain => WrappedKey([0; WRAPPED_LEN]),
-            Suite::Aes256Gcm | Suite::ChaCha20Poly1305 => {
-                wrap::wrap(public, &data_key, &self.vault.id(), &*env.entropy)
-            }
-        };
-        SealKeys {
-            suite,
-            data_key: Arc::new(data_key),
-            wrapped,
-            generation,
-            vault: self.vault.id(),
-            session: session.id(),
-        }
     }
 
     fn writer<'w>(&'w self, session: &'w dyn Session, seal: &SealKeys) -> Result<ChunkWriter<'w>, BackupError> {

@@ -45,12 +45,13 @@ impl<'a> FrameChecker<'a> {
         let mut faults = BranchFaults::default();
         let mut relied_on = Vec::new();
         let rows = self.vault.local().chunk_rows(&header.ids)?;
+        let firm = self.vault.store().known(&header.ids)?;
         for (at, (id, row)) in header.ids.iter().zip(rows).enumerate() {
             let Some(row) = row.filter(|row| row.frame == number && usize::from(row.position) == at) else { continue };
             if let Err(error) = branch::decode(header.refs(at), opened.bytes(at).unwrap_or_default()) {
                 faults.unreadable.push((*id, error.to_string()));
             }
-            if row.state == ChunkState::Admitted {
+            if row.state == ChunkState::Admitted && firm[at] {
                 relied_on.push(at);
             }
         }

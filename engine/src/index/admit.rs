@@ -2,10 +2,12 @@
 //!
 //! Leaves are admitted once they are durable. A branch is admitted only when everything it refers to is; until then
 //! it stands as *unwhole*, which no reader relies on and which a later admission of what it lacks turns into whole.
+//! A branch above something condemned is admitted as *leaning*: it is whole, and goes if that goes.
 
+use super::condemn::{Standing, View, standing, standing_of};
 use super::{
-    ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, chunk, frame, is_admitted, next_frame,
-    put_chunk, put_frame, put_unwhole, unwhole_rows,
+    ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, chunk, frame, next_frame, put_chunk,
+    put_frame, put_unwhole, unwhole_rows,
 };
 use crate::frame::FrameHeader;
 use crate::id::{ChunkId, Kind};
@@ -35,6 +37,7 @@ impl NewFrame {
             pack,
             offset: row.offset,
             len: row.len,
+            chunks: header.ids.len() as u16,
             kind: header.kind,
             state: FrameState::Good,
         };
@@ -53,26 +56,24 @@ pub type ReadHeader<'a> = dyn Fn(&FramePlace) -> Option<FrameHeader> + 'a;
 /// Enters durable frames: leaves of all frames first, then each branch whose references are all there. Returns the
 /// branches from before that have become whole by it.
 ///
-/// A chunk that is admitted already keeps its place. Rows are written in id order: that is what makes the map write
-/// fast and dense.
+/// A chunk that is firm keeps its place. Rows are written in id order: that is what makes the map write fast and dense.
 pub fn admit(write: &mut dyn Write, frames: &[NewFrame], read_header: &ReadHeader<'_>) -> kv::Result<Vec<ChunkId>> {
     let first = next_frame(write)?;
+    let view = View::of_admission(write)?;
     let mut next = first;
     let (mut leaves, mut branches) = (Vec::new(), Vec::new());
     for new in frames {
         put_frame(write, next, &new.place)?;
         match new.place.kind {
-            Kind::Leaf => leaves.extend(rows(next, new)),
+            Kind::Leaf => leaves.extend(rows(next, new).map(|(id, row)| Whole { id, row, leans_on: None })),
             Kind::Branch => branches.extend(rows(next, new).zip(new.refs.iter().map(Vec::as_slice))),
         }
         next = next.next()?;
     }
-    leaves.sort_unstable_by_key(|(id, row)| (*id, row.frame, row.position));
-    leaves.dedup_by_key(|(id, _)| *id);
-    put_whole(write, &leaves)?;
-    let here: HashSet<ChunkId> = leaves.into_iter().map(|(id, _)| id).collect();
-    admit_branches(write, branches, here)?;
-    heal(write, Headers { read: read_header, new: Some((first, frames)), last: None })
+    put_whole(write, &mut leaves)?;
+    let here = leaves.into_iter().map(|leaf| (leaf.id, false)).collect();
+    admit_branches(write, view, branches, here)?;
+    heal(write, view, Headers { read: read_header, new: Some((first, frames)), last: None })
 }
 
 fn rows(frame: FrameNumber, new: &NewFrame) -> impl Iterator<Item = (ChunkId, ChunkRow)> {
@@ -82,14 +83,37 @@ fn rows(frame: FrameNumber, new: &NewFrame) -> impl Iterator<Item = (ChunkId, Ch
         .map(move |(position, &id)| (id, ChunkRow { frame, position: position as u16, state: ChunkState::Admitted }))
 }
 
-fn put_whole(write: &mut dyn Write, rows: &[(ChunkId, ChunkRow)]) -> kv::Result<()> {
-    for (id, row) in rows {
-        match chunk(write, id)?.map(|row| row.state) {
-            Some(ChunkState::Admitted) => continue,
-            Some(ChunkState::Unwhole) => write.delete(Table::Unwhole, &id.0).map(drop)?,
-            Some(ChunkState::Suspect) | None => {}
+/// A chunk with all below it.
+struct Whole {
+    id: ChunkId,
+    row: ChunkRow,
+    /// Something condemned below it.
+    leans_on: Option<ChunkId>,
+}
+
+impl Whole {
+    fn put(&self, write: &mut dyn Write) -> kv::Result<()> {
+        let state = if self.leans_on.is_some() { ChunkState::Leaning } else { ChunkState::Admitted };
+        put_chunk(write, &self.id, ChunkRow { state, ..self.row })?;
+        write.delete(Table::Unwhole, &self.id.0)?;
+        match self.leans_on {
+            Some(below) => write.put(Table::Leaning, &self.id.0, &below.0),
+            None => write.delete(Table::Leaning, &self.id.0).map(drop),
         }
-        put_chunk(write, id, *row)?;
+    }
+}
+
+/// Puts rows of whole chunks in id order, except where a place that is as good has a row already.
+fn put_whole(write: &mut dyn Write, whole: &mut Vec<Whole>) -> kv::Result<()> {
+    whole.sort_unstable_by_key(|chunk| (chunk.id, chunk.row.frame, chunk.row.position));
+    whole.dedup_by_key(|chunk| chunk.id);
+    for chunk in whole {
+        match standing(write, &chunk.id)? {
+            Standing::Firm => {}
+            Standing::Condemned if chunk.leans_on.is_some() || crate::zoo::planted("condemned-place-kept") => {}
+            Standing::Absent if chunk.leans_on.is_none() => put_chunk(write, &chunk.id, chunk.row)?,
+            Standing::Absent | Standing::Doubtful | Standing::Condemned => chunk.put(write)?,
+        }
     }
     Ok(())
 }
@@ -100,37 +124,40 @@ struct Waiting<'a> {
     row: ChunkRow,
     refs: &'a [ChunkId],
     found: usize,
+    leans_on: Option<ChunkId>,
 }
 
+/// `here`: chunks that are being admitted, and whether they lean.
 fn admit_branches(
     write: &mut dyn Write,
+    view: View,
     branches: Vec<((ChunkId, ChunkRow), &[ChunkId])>,
-    mut here: HashSet<ChunkId>,
+    mut here: HashMap<ChunkId, bool>,
 ) -> kv::Result<()> {
-    let mut all: Vec<_> = branches.into_iter().map(|((id, row), refs)| Waiting { id, row, refs, found: 0 }).collect();
+    let waiting = |((id, row), refs)| Waiting { id, row, refs, found: 0, leans_on: None };
+    let mut all: Vec<_> = branches.into_iter().map(waiting).collect();
     let mut by_lack: HashMap<ChunkId, Vec<usize>> = HashMap::new();
     let mut whole = Vec::new();
     for first in 0..all.len() {
         let mut ready = vec![first];
         while let Some(at) = ready.pop() {
             let branch = &mut all[at];
-            match look_further(write, branch, &here)? {
+            match look_further(write, view, branch, &here)? {
                 Some(lack) => by_lack.entry(lack).or_default().push(at),
                 None => {
-                    here.insert(branch.id);
-                    whole.push((branch.id, branch.row));
+                    here.insert(branch.id, branch.leans_on.is_some());
+                    whole.push(Whole { id: branch.id, row: branch.row, leans_on: branch.leans_on });
                     ready.extend(by_lack.remove(&branch.id).unwrap_or_default());
                 }
             }
         }
     }
-    whole.sort_unstable_by_key(|(id, row)| (*id, row.frame, row.position));
-    whole.dedup_by_key(|(id, _)| *id);
-    put_whole(write, &whole)?;
+    put_whole(write, &mut whole)?;
     for branch in by_lack.into_values().flatten().map(|at| &all[at]) {
         // An admitted place, from before or in these frames, is worth more than this one.
-        if !is_admitted(write, &branch.id)? {
+        if !view.has(write, &branch.id)? {
             put_chunk(write, &branch.id, ChunkRow { state: ChunkState::Unwhole, ..branch.row })?;
+            write.delete(Table::Leaning, &branch.id.0)?;
             put_unwhole(write, &branch.id, &branch.refs[branch.found])?;
         }
     }
@@ -138,17 +165,34 @@ fn admit_branches(
 }
 
 /// Goes on through the references of a branch; returns the first that is not there.
-fn look_further(read: &dyn Write, branch: &mut Waiting<'_>, here: &HashSet<ChunkId>) -> kv::Result<Option<ChunkId>> {
+fn look_further(
+    read: &dyn Write,
+    view: View,
+    branch: &mut Waiting<'_>,
+    here: &HashMap<ChunkId, bool>,
+) -> kv::Result<Option<ChunkId>> {
     if crate::zoo::planted("admit-without-closure") {
         return Ok(None);
     }
     while let Some(child) = branch.refs.get(branch.found) {
-        if !here.contains(child) && !is_admitted(read, child)? {
+        let standing = match here.get(child) {
+            Some(false) => Standing::Firm,
+            Some(true) => Standing::Condemned,
+            None => standing(read, child)?,
+        };
+        if !view.admits(standing) {
             return Ok(Some(*child));
         }
+        lean(&mut branch.leans_on, child, standing);
         branch.found += 1;
     }
     Ok(None)
+}
+
+fn lean(leans_on: &mut Option<ChunkId>, child: &ChunkId, standing: Standing) {
+    if standing == Standing::Condemned && !crate::zoo::planted("leaning-counts-as-firm") {
+        *leans_on = Some(*child);
+    }
 }
 
 /// Headers read one after the other, the last one kept: neighbours share a frame.
@@ -176,25 +220,33 @@ impl Headers<'_> {
     }
 }
 
-fn first_lack(read: &dyn Read, refs: &[ChunkId]) -> kv::Result<Option<ChunkId>> {
+/// What a branch of these references lacks, or what it leans on.
+fn first_lack(
+    read: &dyn Read,
+    view: View,
+    refs: &[ChunkId],
+) -> kv::Result<std::result::Result<Option<ChunkId>, ChunkId>> {
+    let mut leans_on = None;
     for id in refs {
-        if !is_admitted(read, id)? {
-            return Ok(Some(*id));
+        let standing = standing(read, id)?;
+        if !view.admits(standing) {
+            return Ok(Err(*id));
         }
+        lean(&mut leans_on, id, standing);
     }
-    Ok(None)
+    Ok(Ok(leans_on))
 }
 
 /// Admits every unwhole branch whose references have all come. A frame is read only when what one of its branches
 /// was waiting for is there.
-fn heal(write: &mut dyn Write, mut headers: Headers<'_>) -> kv::Result<Vec<ChunkId>> {
+fn heal(write: &mut dyn Write, view: View, mut headers: Headers<'_>) -> kv::Result<Vec<ChunkId>> {
     let mut by_lack: HashMap<ChunkId, Vec<ChunkId>> = HashMap::new();
     for (id, lack) in unwhole_rows(write)? {
         by_lack.entry(lack).or_default().push(id);
     }
     let mut ready = Vec::new();
     for lack in by_lack.keys().copied().collect::<Vec<_>>() {
-        if is_admitted(write, &lack)? {
+        if view.has(write, &lack)? {
             ready.extend(by_lack.remove(&lack).unwrap_or_default());
         }
     }
@@ -210,40 +262,54 @@ fn heal(write: &mut dyn Write, mut headers: Headers<'_>) -> kv::Result<Vec<Chunk
         round.sort_unstable_by_key(|(row, id)| (row.frame, row.position, *id));
         for (row, id) in round {
             let Some(refs) = headers.refs(write, &row)? else { continue };
-            if let Some(lack) = first_lack(write, refs)? {
-                put_unwhole(write, &id, &lack)?;
-                by_lack.entry(lack).or_default().push(id);
-                continue;
+            match first_lack(write, view, refs)? {
+                Err(lack) => {
+                    put_unwhole(write, &id, &lack)?;
+                    by_lack.entry(lack).or_default().push(id);
+                }
+                Ok(leans_on) => {
+                    Whole { id, row, leans_on }.put(write)?;
+                    healed.push(id);
+                    ready.extend(by_lack.remove(&id).unwrap_or_default());
+                }
             }
-            put_chunk(write, &id, ChunkRow { state: ChunkState::Admitted, ..row })?;
-            write.delete(Table::Unwhole, &id.0)?;
-            healed.push(id);
-            ready.extend(by_lack.remove(&id).unwrap_or_default());
         }
     }
     Ok(healed)
 }
 
-/// What has to be put again before `root` can be admitted: every chunk below it that is not there, and every stored
-/// branch whose frame cannot be read. Empty when it is admitted.
-pub fn absent_below(read: &dyn Read, root: ChunkId, read_header: &ReadHeader<'_>) -> kv::Result<Vec<ChunkId>> {
+/// What has to be put again before `root` is there for this view: every chunk below it that is not, and every stored
+/// branch whose frame cannot be read. Empty when it is there.
+pub fn absent_below(
+    read: &dyn Read,
+    view: View,
+    root: ChunkId,
+    read_header: &ReadHeader<'_>,
+) -> kv::Result<Vec<ChunkId>> {
     let mut headers = Headers { read: read_header, new: None, last: None };
     let mut seen = HashSet::from([root]);
     let mut to_see = vec![root];
     let mut absent = Vec::new();
     while let Some(id) = to_see.pop() {
-        let refs = match chunk(read, &id)? {
-            Some(row) => match row.state {
-                ChunkState::Admitted => continue,
-                ChunkState::Unwhole => headers.refs(read, &row)?,
-                ChunkState::Suspect => None,
-            },
-            None => None,
+        let Some(row) = chunk(read, &id)? else {
+            absent.push(id);
+            continue;
         };
-        match refs {
-            Some(refs) => to_see.extend(refs.iter().filter(|child| seen.insert(**child))),
-            None => absent.push(id),
+        let standing = standing_of(read, &row)?;
+        if view.admits(standing) {
+            continue;
         }
+        let refs = match row.state {
+            ChunkState::Suspect => None,
+            // What is below it may be condemned, too.
+            _ if frame(read, row.frame)?.kind == Kind::Branch => headers.refs(read, &row)?,
+            _ => None,
+        };
+        // A branch that only waits for what is below it need not be put again.
+        if refs.is_none() || row.state != ChunkState::Unwhole || super::is_condemned(read, row.frame, row.position)? {
+            absent.push(id);
+        }
+        to_see.extend(refs.unwrap_or_default().iter().filter(|child| seen.insert(**child)));
     }
     absent.sort_unstable();
     Ok(absent)
@@ -290,6 +356,7 @@ pub fn expel(
                 && row.state != ChunkState::Suspect
             {
                 put_chunk(write, &id, ChunkRow { state: ChunkState::Unwhole, ..row })?;
+                write.delete(Table::Leaning, &id.0)?;
                 put_unwhole(write, &id, &lack)?;
             }
         }
@@ -317,6 +384,7 @@ fn drop_frames(write: &mut dyn Write, bad: &HashSet<FrameNumber>) -> kv::Result<
     for (id, row) in &lost {
         put_chunk(write, id, ChunkRow { state: ChunkState::Suspect, ..*row })?;
         write.delete(Table::Unwhole, &id.0)?;
+        write.delete(Table::Leaning, &id.0)?;
     }
     Ok(lost.into_iter().map(|(id, _)| id).collect())
 }

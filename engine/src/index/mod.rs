@@ -5,16 +5,27 @@
 //!
 //! ```text
 //! table    key                     value
-//! chunks   chunk id (32)           frame number (u40, little-endian) · position (u16) · state (1): 0 admitted, 1 unwhole, 2 suspect
-//! frames   number (u40 big-endian) frame id (32) · pack number (u32) · offset (u64) · length (u32) · kind (1) · state (1)
+//! chunks   chunk id (32)           frame number (u40, little-endian) · position (u16) · state (1): 0 admitted, 1 unwhole, 2 suspect, 3 leaning
+//! frames   number (u40 big-endian) frame id (32) · pack number (u32) · offset (u64) · length (u32) · chunks (u16) · kind (1) · state (1)
 //! packs    number (u32 big-endian) indexed length (u64) · state (1) · file name
 //! unwhole  chunk id (32)           a branch that is stored while something below it is missing: one id it lacks (32)
+//! condemned number (u40 big-endian) bits of the condemned positions of a frame, lowest first; empty: all of them
+//! leaning  chunk id (32)           a branch that relies on something condemned: one such id (32)
 //! meta     "version", "vault"      format version (u32), vault id (16)
+//!          "frames", "packs"       a number below which none is given again (u64)
+//!          "gc"                    where a collection of garbage stands, see [`Collection`]
 //! ```
+//!
+//! Numbers of frames and packs are never given twice, so what somebody remembers is right or gone.
 
 mod admit;
+mod condemn;
 
 pub use admit::{AllBranches, NewFrame, ReadHeader, absent_below, admit, expel};
+pub use condemn::{
+    Collection, Phase, Standing, View, clear_condemned, collection, condemned_bits, condemned_from, is_condemned,
+    is_set, leaning, put_collection, put_condemned, settle_leaning, standing,
+};
 
 use crate::id::{ChunkId, FrameId, Kind, VaultId};
 use crate::kv::{self, KvError, Read, Table, Write};
@@ -22,7 +33,7 @@ use crate::pack::PackName;
 use std::ops::ControlFlow;
 
 /// Version of the rows; an index of another version is built anew.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Number of a frame within one index. Not stable across rebuilds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -67,6 +78,8 @@ pub enum ChunkState {
     Unwhole = 1,
     /// Its frame was found bad. The place is kept, for what can still be read there is worth more than nothing.
     Suspect = 2,
+    /// It and everything below it is there, but something below it is condemned.
+    Leaning = 3,
 }
 
 /// Where a chunk is.
@@ -94,6 +107,7 @@ impl ChunkRow {
             0 => ChunkState::Admitted,
             1 => ChunkState::Unwhole,
             2 => ChunkState::Suspect,
+            3 => ChunkState::Leaning,
             _ => return Err(damaged("a chunk row")),
         };
         let mut frame = [0; 8];
@@ -127,34 +141,40 @@ pub struct FramePlace {
     pub offset: u64,
     /// Its length, bytes.
     pub len: u32,
+    /// How many chunks it holds.
+    pub chunks: u16,
     /// Leaves or branches.
     pub kind: Kind,
     /// Is it believed?
     pub state: FrameState,
 }
 
+const FRAME_ROW_LEN: usize = 52;
+
 impl FramePlace {
-    fn encode(&self) -> [u8; 50] {
-        let mut bytes = [0; 50];
+    fn encode(&self) -> [u8; FRAME_ROW_LEN] {
+        let mut bytes = [0; FRAME_ROW_LEN];
         bytes[..32].copy_from_slice(&self.id.0);
         bytes[32..36].copy_from_slice(&self.pack.0.to_le_bytes());
         bytes[36..44].copy_from_slice(&self.offset.to_le_bytes());
         bytes[44..48].copy_from_slice(&self.len.to_le_bytes());
-        bytes[48] = self.kind as u8;
-        bytes[49] = self.state as u8;
+        bytes[48..50].copy_from_slice(&self.chunks.to_le_bytes());
+        bytes[50] = self.kind as u8;
+        bytes[51] = self.state as u8;
         bytes
     }
 
     fn decode(bytes: &[u8]) -> kv::Result<Self> {
-        let bytes: &[u8; 50] = bytes.try_into().map_err(|_| damaged("a frame row"))?;
+        let bytes: &[u8; FRAME_ROW_LEN] = bytes.try_into().map_err(|_| damaged("a frame row"))?;
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         Ok(Self {
             id: FrameId::from_slice(&bytes[..32]).ok_or_else(|| damaged("a frame row"))?,
             pack: PackNumber(word(32)),
             offset: u64::from(word(36)) | u64::from(word(40)) << 32,
             len: word(44),
-            kind: Kind::from_byte(bytes[48]).ok_or_else(|| damaged("a frame row"))?,
-            state: match bytes[49] {
+            chunks: u16::from_le_bytes([bytes[48], bytes[49]]),
+            kind: Kind::from_byte(bytes[50]).ok_or_else(|| damaged("a frame row"))?,
+            state: match bytes[51] {
                 0 => FrameState::Good,
                 1 => FrameState::Bad,
                 _ => return Err(damaged("a frame row")),
@@ -173,6 +193,8 @@ pub enum PackState {
     Closed = 1,
     /// It is shorter than it was, or gone: every frame in it counts as bad.
     Lost = 2,
+    /// Nothing in it is needed; its file is about to be removed.
+    Dropped = 3,
 }
 
 /// A pack as the index knows it.
@@ -203,6 +225,7 @@ impl PackRow {
             0 => PackState::Open,
             1 => PackState::Closed,
             2 => PackState::Lost,
+            3 => PackState::Dropped,
             _ => return Err(bad()),
         };
         Ok(Self { name, indexed_len: u64::from_le_bytes(*len), state })
@@ -214,17 +237,22 @@ pub fn chunk(read: &dyn Read, id: &ChunkId) -> kv::Result<Option<ChunkRow>> {
     read.get(Table::Chunks, &id.0)?.map(ChunkRow::decode).transpose()
 }
 
-/// Whether a chunk and all below it is there.
-pub fn is_admitted(read: &dyn Read, id: &ChunkId) -> kv::Result<bool> {
-    Ok(chunk(read, id)?.is_some_and(|row| row.state == ChunkState::Admitted))
-}
-
 /// Where a frame is; a number that no row has is damage.
 pub fn frame(read: &dyn Read, number: FrameNumber) -> kv::Result<FramePlace> {
     match read.get(Table::Frames, &number.key())? {
         Some(row) => FramePlace::decode(row),
         None => Err(KvError::Damaged(format!("frame {} has no row", number.0))),
     }
+}
+
+/// The place of a frame, `None` if it has no row.
+pub fn frame_if_any(read: &dyn Read, number: FrameNumber) -> kv::Result<Option<FramePlace>> {
+    read.get(Table::Frames, &number.key())?.map(FramePlace::decode).transpose()
+}
+
+/// The row of a pack, `None` if it has none.
+pub fn pack(read: &dyn Read, number: PackNumber) -> kv::Result<Option<PackRow>> {
+    read.get(Table::Packs, &number.0.to_be_bytes())?.map(PackRow::decode).transpose()
 }
 
 /// Visits chunk rows in id order from `from` on; `visit` answers whether to go on.
@@ -256,6 +284,11 @@ pub fn frames_from(read: &dyn Read, from: FrameNumber, count: usize) -> kv::Resu
 /// Ids of all branches that are stored but not whole.
 pub fn unwhole(read: &dyn Read) -> kv::Result<Vec<ChunkId>> {
     Ok(unwhole_rows(read)?.into_iter().map(|(id, _)| id).collect())
+}
+
+/// Whether a branch is among those that are stored and not whole.
+pub fn is_listed_unwhole(read: &dyn Read, id: &ChunkId) -> kv::Result<bool> {
+    Ok(read.get(Table::Unwhole, &id.0)?.is_some())
 }
 
 /// Every unwhole branch with one chunk that it lacks.
@@ -313,25 +346,74 @@ pub fn put_pack(write: &mut dyn Write, number: PackNumber, row: &PackRow) -> kv:
     write.put(Table::Packs, &number.0.to_be_bytes(), &row.encode())
 }
 
-/// The number after the last pack's.
-pub fn next_pack(read: &dyn Read) -> kv::Result<PackNumber> {
-    let Some((key, _)) = read.last(Table::Packs)? else { return Ok(PackNumber(0)) };
-    let number: [u8; 4] = key.try_into().map_err(|_| damaged("a pack number"))?;
-    u32::from_be_bytes(number).checked_add(1).map(PackNumber).ok_or_else(|| damaged("a pack number"))
+/// Forgets a pack; its number is not given again.
+pub fn delete_pack(write: &mut dyn Write, number: PackNumber) -> kv::Result<()> {
+    let next = next_pack(write)?;
+    keep_number(write, PACKS, u64::from(next.0))?;
+    write.delete(Table::Packs, &number.0.to_be_bytes()).map(drop)
 }
 
-fn next_frame(read: &dyn Read) -> kv::Result<FrameNumber> {
+/// The number the next pack gets.
+pub fn next_pack(read: &dyn Read) -> kv::Result<PackNumber> {
+    let kept = u32::try_from(kept_number(read, PACKS)?).map_err(|_| damaged("a pack number"))?;
+    let Some((key, _)) = read.last(Table::Packs)? else { return Ok(PackNumber(kept)) };
+    let number: [u8; 4] = key.try_into().map_err(|_| damaged("a pack number"))?;
+    let next = u32::from_be_bytes(number).checked_add(1).ok_or_else(|| damaged("a pack number"))?;
+    Ok(PackNumber(next.max(kept)))
+}
+
+/// The number the next frame gets.
+pub fn next_frame(read: &dyn Read) -> kv::Result<FrameNumber> {
+    let kept = FrameNumber(kept_number(read, FRAMES)?);
     match read.last(Table::Frames)? {
-        Some((key, _)) => FrameNumber::from_key(key)?.next(),
-        None => Ok(FrameNumber(0)),
+        Some((key, _)) => Ok(FrameNumber::from_key(key)?.next()?.max(kept)),
+        None => Ok(kept),
     }
 }
 
-fn put_frame(write: &mut dyn Write, number: FrameNumber, place: &FramePlace) -> kv::Result<()> {
+const FRAMES: &[u8] = b"frames";
+const PACKS: &[u8] = b"packs";
+
+fn kept_number(read: &dyn Read, key: &[u8]) -> kv::Result<u64> {
+    match read.get(Table::Meta, key)? {
+        Some(bytes) => Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| damaged("a kept number"))?)),
+        None => Ok(0),
+    }
+}
+
+fn keep_number(write: &mut dyn Write, key: &[u8], next: u64) -> kv::Result<()> {
+    match kept_number(write, key)? < next {
+        true => write.put(Table::Meta, key, &next.to_le_bytes()),
+        false => Ok(()),
+    }
+}
+
+/// Forgets frames, and which of their positions were condemned; their numbers are not given again.
+pub fn delete_frames(write: &mut dyn Write, numbers: &[FrameNumber]) -> kv::Result<()> {
+    let next = next_frame(write)?;
+    keep_number(write, FRAMES, next.0)?;
+    for number in numbers {
+        write.delete(Table::Frames, &number.key())?;
+        write.delete(Table::Condemned, &number.key())?;
+    }
+    Ok(())
+}
+
+/// Forgets a chunk.
+pub fn delete_chunk(write: &mut dyn Write, id: &ChunkId) -> kv::Result<()> {
+    for table in [Table::Chunks, Table::Unwhole, Table::Leaning] {
+        write.delete(table, &id.0)?;
+    }
+    Ok(())
+}
+
+/// Sets where a frame is.
+pub fn put_frame(write: &mut dyn Write, number: FrameNumber, place: &FramePlace) -> kv::Result<()> {
     write.put(Table::Frames, &number.key(), &place.encode())
 }
 
-fn put_chunk(write: &mut dyn Write, id: &ChunkId, row: ChunkRow) -> kv::Result<()> {
+/// Sets a chunk's row.
+pub fn put_chunk(write: &mut dyn Write, id: &ChunkId, row: ChunkRow) -> kv::Result<()> {
     write.put(Table::Chunks, &id.0, &row.encode())
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[test]
 fn rows_round_trip_and_others_are_refused() {
     for (frame, position) in [(0, 0), (1, 4095), (FRAME_NUMBER_MAX, u16::MAX), (0x01_0203_0405, 7)] {
-        for state in [ChunkState::Admitted, ChunkState::Unwhole] {
+        for state in [ChunkState::Admitted, ChunkState::Unwhole, ChunkState::Suspect, ChunkState::Leaning] {
             let row = ChunkRow { frame: FrameNumber(frame), position, state };
             assert_eq!(ChunkRow::decode(&row.encode()).unwrap(), row);
             assert_eq!(FrameNumber::from_key(&row.frame.key()).unwrap(), row.frame);
@@ -22,6 +22,7 @@ fn rows_round_trip_and_others_are_refused() {
         pack: PackNumber(u32::MAX),
         offset: u64::MAX - 1,
         len: 0x0102_0304,
+        chunks: 0x0506,
         kind: Kind::Branch,
         state: FrameState::Bad,
     };
@@ -53,8 +54,15 @@ fn new_frame(kind: Kind, chunks: &[(ChunkId, Vec<ChunkId>)]) -> NewFrame {
         Kind::Leaf => Vec::new(),
         Kind::Branch => chunks.iter().map(|(_, refs)| refs.clone()).collect(),
     };
-    let place =
-        FramePlace { id: FrameId([0; 32]), pack: PackNumber(0), offset: 64, len: 200, kind, state: FrameState::Good };
+    let place = FramePlace {
+        id: FrameId([0; 32]),
+        pack: PackNumber(0),
+        offset: 64,
+        len: 200,
+        chunks: chunks.len() as u16,
+        kind,
+        state: FrameState::Good,
+    };
     NewFrame { place, ids, refs }
 }
 
@@ -109,8 +117,9 @@ fn a_branch_is_admitted_when_all_below_it_is_in_whatever_order() {
             let read = kv.read().unwrap();
             let whole: HashSet<_> = (0..count).map(id).filter(|id| is_whole(id, &refs, &there)).collect();
             for number in 0..count {
-                assert_eq!(is_admitted(&*read, &id(number)).unwrap(), whole.contains(&id(number)), "{number}");
-                let absent: HashSet<_> = absent_below(&*read, id(number), &header).unwrap().into_iter().collect();
+                assert_eq!(View::FIRM.has(&*read, &id(number)).unwrap(), whole.contains(&id(number)), "{number}");
+                let absent: HashSet<_> =
+                    absent_below(&*read, View::FIRM, id(number), &header).unwrap().into_iter().collect();
                 assert_eq!(absent, not_there(&id(number), &refs, &there, &whole));
             }
             assert!(healed.iter().all(|id| whole.contains(id) && !admitted_before.contains(id)));
@@ -164,7 +173,7 @@ fn a_long_chain_in_the_worst_order_takes_linear_time() {
     let last = new_frame(Kind::Leaf, &[(id(0), vec![])]);
     commit(&*kv, &again.chain([last]).collect::<Vec<_>>(), &|_| None);
     assert_eq!(unwhole(&*kv.read().unwrap()).unwrap(), []);
-    assert!(is_admitted(&*kv.read().unwrap(), &id(count - 1)).unwrap());
+    assert!(View::FIRM.has(&*kv.read().unwrap(), &id(count - 1)).unwrap());
 }
 
 #[test]

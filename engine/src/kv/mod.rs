@@ -42,13 +42,18 @@ pub enum Table {
     Packs,
     /// Ids of branches that are stored but not admitted: something below them is missing.
     Unwhole,
+    /// Frame number (big-endian) → which of its positions are condemned.
+    Condemned,
+    /// Ids of branches that are admitted only as long as something condemned below them stays.
+    Leaning,
     /// Counters and the state of the index as a whole.
     Meta,
 }
 
 impl Table {
     /// All tables, in order.
-    pub const ALL: [Self; 5] = [Self::Chunks, Self::Frames, Self::Packs, Self::Unwhole, Self::Meta];
+    pub const ALL: [Self; 7] =
+        [Self::Chunks, Self::Frames, Self::Packs, Self::Unwhole, Self::Condemned, Self::Leaning, Self::Meta];
 
     /// The table's name on disk.
     pub fn name(self) -> &'static str {
@@ -57,6 +62,8 @@ impl Table {
             Self::Frames => "frames",
             Self::Packs => "packs",
             Self::Unwhole => "unwhole",
+            Self::Condemned => "condemned",
+            Self::Leaning => "leaning",
             Self::Meta => "meta",
         }
     }

@@ -13,7 +13,7 @@ use crate::frame::Opener;
 use crate::id::{ChunkId, Kind};
 use crate::index::{ChunkRow, ChunkState, FrameNumber};
 use crate::kv::KvError;
-use crate::limits::{FRAME_CHUNKS_MAX, STATS_SNAPSHOTS_MAX};
+use crate::limits::STATS_SNAPSHOTS_MAX;
 use crate::store::{Place, StoreError};
 use crate::vault::{ReadError, Vault, damaged};
 
@@ -126,22 +126,19 @@ struct Layout {
 
 impl Layout {
     fn read(vault: &Vault) -> Result<Self> {
-        let mut layout = Self { numbers: Vec::new(), starts: Vec::new() };
-        for_each_frame(vault, &mut |place| layout.numbers.push(place.number.0))?;
-        // First how many places each frame has: as many as its rows speak of.
-        layout.starts = vec![0; layout.numbers.len() + 1];
-        vault.local().visit_chunk_rows(&mut |_, row| {
-            if let Some(at) = layout.position(row.frame).filter(|_| usize::from(row.position) < FRAME_CHUNKS_MAX) {
-                layout.starts[at + 1] = layout.starts[at + 1].max(u32::from(row.position) + 1);
+        let (mut numbers, mut starts, mut end) = (Vec::new(), vec![0], 0_u32);
+        let mut from = FrameNumber(0);
+        loop {
+            let rows = vault.local().frame_rows(from, ROWS_AT_ONCE)?;
+            let Some((last, _)) = rows.last() else { return Ok(Self { numbers, starts }) };
+            from = FrameNumber(last.0 + 1);
+            for (number, place) in rows {
+                let next = end.checked_add(place.chunks.into());
+                end = next.ok_or_else(|| index_lies("more chunks than can be counted".to_owned()))?;
+                numbers.push(number.0);
+                starts.push(end);
             }
-            true
-        })?;
-        let mut end = 0_u32;
-        for start in &mut layout.starts {
-            end = end.checked_add(*start).ok_or_else(|| index_lies("more chunks than can be counted".to_owned()))?;
-            *start = end;
         }
-        Ok(layout)
     }
 
     fn len(&self) -> usize {
@@ -226,7 +223,7 @@ impl<'v> Reach<'v> {
         vault.local().visit_chunk_rows(&mut |_, row| {
             if let Some(slot) = layout.slot(&row) {
                 colours[slot] = match row.state {
-                    ChunkState::Admitted => Colour::UNNEEDED,
+                    ChunkState::Admitted | ChunkState::Leaning => Colour::UNNEEDED,
                     ChunkState::Unwhole => Colour::UNWHOLE,
                     ChunkState::Suspect => Colour::SUSPECT,
                 };
@@ -270,8 +267,7 @@ impl<'v> Reach<'v> {
         self.sums.first().copied().unwrap_or_default()
     }
 
-    /// Visits all frames there were at the beginning, with the colours of their places, those behind the last one that
-    /// has a row left out.
+    /// Visits all frames there were at the beginning, with the colours of their places.
     pub fn for_each_frame(&self, visit: &mut dyn FnMut(&Place, &[Colour])) -> Result<()> {
         for_each_frame(self.vault, &mut |place| {
             if let Some(at) = self.layout.position(place.number) {

@@ -6,6 +6,7 @@ use crate::id::{ChunkId, Kind};
 use crate::index::{ChunkRow, FrameNumber};
 use crate::pack::FRAME_NAME_LEN;
 use crate::record::{ChangeKind, ChangeRecord};
+use crate::store::BadFrame;
 use crate::vault::{SnapshotInfo, Snapshots};
 use std::collections::{HashMap, HashSet};
 
@@ -71,7 +72,7 @@ fn random_world(dice: &mut Dice, expels: bool) -> World {
         world.backup();
         if expels {
             let frames = world.vault.store().frames(FrameNumber(0), 1 << 20).unwrap();
-            let picked: Vec<_> = frames.iter().map(|place| place.number).filter(|_| dice.one_in(3)).collect();
+            let picked: Vec<_> = frames.iter().map(BadFrame::from).filter(|_| dice.one_in(3)).collect();
             world.vault.store().expel(&picked).unwrap();
         }
     }
@@ -200,9 +201,8 @@ fn what_lies_in_a_bad_frame_is_told() {
     world.write("f", &[7; 3000]);
     let info = world.backup();
     let all = world.vault.snapshots().unwrap();
-    let numbers: Vec<FrameNumber> =
-        world.vault.store().frames(FrameNumber(0), 100).unwrap().iter().map(|place| place.number).collect();
-    world.vault.store().expel(&numbers).unwrap();
+    let frames = world.vault.store().frames(FrameNumber(0), 100).unwrap();
+    world.vault.store().expel(&frames.iter().map(BadFrame::from).collect::<Vec<_>>()).unwrap();
     let before = space(&world.vault, &all).unwrap();
     assert!(before.needed > 0 && before.suspect == 0, "needed, however bad: {before:?}");
     let after = space(&world.vault, &Snapshots::default()).unwrap();

@@ -7,7 +7,7 @@ use super::plan::Context;
 use crate::frame::Opener;
 use crate::id::ChunkId;
 use crate::limits::{CHUNK_LEN_MAX, INLINE_LEN_MAX};
-use crate::store::Place;
+use crate::store::{Place, StoreError};
 use crate::target::TargetError;
 use crate::vault::{ReadError, damaged};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -237,6 +237,7 @@ fn run_frame(
     };
     let opened = match opened {
         Ok(opened) => opened,
+        Err(ReadError::Store(StoreError::Gone { .. })) => return run_one_by_one(context, group),
         Err(error) if error.is_damage() => {
             context.progress.warn("", format!("{error}; run `twinkeep check --read-data`"));
             for (_, piece) in group {
@@ -255,6 +256,19 @@ fn run_frame(
         match chunk.filter(|chunk| chunk.len() as u64 == piece.len) {
             Some(chunk) => piece.file.write(context, piece.offset, chunk),
             None => piece.file.lack(context, piece.offset..piece.offset + piece.len, true),
+        }
+    }
+    Ok(())
+}
+
+/// For pieces whose frame was taken apart since their places were asked for: they may be in several by now.
+fn run_one_by_one(context: &Context<'_>, group: &[(Place, PieceJob)]) -> Result<(), ReadError> {
+    let reader = context.vault.reader()?;
+    for (_, piece) in group {
+        match reader.leaf(&piece.chunk) {
+            Ok(chunk) if chunk.len() as u64 == piece.len => piece.file.write(context, piece.offset, &chunk),
+            Err(error) if !error.is_damage() => return Err(error),
+            _ => piece.file.lack(context, piece.offset..piece.offset + piece.len, true),
         }
     }
     Ok(())

@@ -29,7 +29,7 @@ pub(super) fn lock_all_sessions(parts: &Parts) -> Result<SessionLocks> {
 impl Inner {
     /// Admits what is in packs and not in the index, of all sessions but `own` whose lock is free.
     /// Returns the branches that became whole by it.
-    pub(super) fn adopt_abandoned(&self, own: SessionId) -> Result<Vec<ChunkId>> {
+    pub(crate) fn adopt_abandoned(&self, own: SessionId) -> Result<Vec<ChunkId>> {
         let mut healed = Vec::new();
         for name in self.unfinished(own)? {
             let path = session_path(name.session);

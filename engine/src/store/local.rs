@@ -8,7 +8,7 @@
 
 use super::packs::Taken;
 use super::session::LocalSession;
-use super::{ChainLink, Fault, Place, Result, Session, Store, StoreError, StoredRecord};
+use super::{BadFrame, ChainLink, Fault, Place, Result, Session, Store, StoreError, StoredRecord};
 use crate::env::Env;
 use crate::files::{Files, FilesError, Lock, ReadAt};
 use crate::frame::{FrameHeader, frame_id};
@@ -24,14 +24,14 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-pub(super) const RECORDS: &str = "records";
-pub(super) const SESSIONS: &str = "sessions";
-const LOCKS: &str = "locks";
+pub(crate) const RECORDS: &str = "records";
+pub(crate) const SESSIONS: &str = "sessions";
+pub(super) const LOCKS: &str = "locks";
 const LOCK_POLL: Duration = Duration::from_millis(5);
 const OPEN_PACKS_MAX: usize = 128;
 
 /// The parts a local store is made of.
-pub(super) struct Parts {
+pub(crate) struct Parts {
     pub files: Arc<dyn Files>,
     pub kv_home: Arc<dyn KvHome>,
     pub env: Env,
@@ -42,9 +42,9 @@ pub(super) struct Parts {
 
 /// A store in a folder. Cheap to clone; clones are the same store.
 #[derive(Clone)]
-pub struct LocalStore(pub(super) Arc<Inner>);
+pub struct LocalStore(pub(crate) Arc<Inner>);
 
-pub(super) struct Inner {
+pub(crate) struct Inner {
     pub parts: Parts,
     pub kv: Arc<dyn Kv>,
     /// Chunks and references that may wait for rows before a session commits on its own.
@@ -235,7 +235,7 @@ impl Inner {
     }
 
     /// Enters the progress of packs; returns the number of each.
-    fn put_packs(&self, write: &mut dyn kv::Write, taken: &Taken) -> Result<HashMap<PackName, PackNumber>> {
+    pub fn put_packs(&self, write: &mut dyn kv::Write, taken: &Taken) -> Result<HashMap<PackName, PackNumber>> {
         let mut numbers = self.numbers(write, taken)?;
         for progress in &taken.packs {
             let number = match numbers.get(&progress.name) {
@@ -369,7 +369,7 @@ fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// Count and name of every record file, in order. Files with other names are left alone.
-fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
+pub(super) fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
     let named = files.list(RECORDS)?.into_iter().filter(|file| !file.is_dir);
     let counted = named.filter_map(|file| Some((u64::from_str_radix(&file.name, 16).ok()?, file.name)));
     Ok(counted.filter(|(count, name)| *count > 0 && format!("{count:016x}") == *name).collect())
@@ -382,7 +382,7 @@ impl Store for LocalStore {
 
     fn known(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
         let read = self.0.kv.read()?;
-        Ok(ids.iter().map(|id| index::is_admitted(&*read, id)).collect::<kv::Result<_>>()?)
+        Ok(ids.iter().map(|id| index::View::FIRM.has(&*read, id)).collect::<kv::Result<_>>()?)
     }
 
     fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>> {
@@ -396,7 +396,12 @@ impl Store for LocalStore {
     }
 
     fn read_frame(&self, place: &Place, bytes: &mut Vec<u8>) -> Result<()> {
-        self.0.read_at(place.pack, place.offset, place.len, bytes)
+        let Err(error) = self.0.read_at(place.pack, place.offset, place.len, bytes) else { return Ok(()) };
+        match index::frame_if_any(&*self.0.kv.read()?, place.number)? {
+            Some(now) if (now.pack, now.offset) == (place.pack, place.offset) => Err(error),
+            Some(now) => self.0.read_at(now.pack, now.offset, now.len, bytes),
+            None => Err(StoreError::Gone { frame: place.frame }),
+        }
     }
 
     fn frames(&self, from: FrameNumber, count: usize) -> Result<Vec<Place>> {
@@ -430,8 +435,8 @@ impl Store for LocalStore {
         self.0.append_record(make)
     }
 
-    fn expel(&self, frames: &[FrameNumber]) -> Result<Vec<ChunkId>> {
-        self.0.expel(&frames.iter().copied().collect())
+    fn expel(&self, frames: &[BadFrame]) -> Result<Vec<ChunkId>> {
+        self.0.expel(frames)
     }
 
     fn unwhole(&self) -> Result<Vec<ChunkId>> {
@@ -457,6 +462,6 @@ pub(super) fn whole_frame(number: FrameNumber, place: &FramePlace) -> Place {
 }
 
 /// Whether a frame is of a kind and still believed.
-pub(super) fn is_good(place: &FramePlace, kind: Kind) -> bool {
+pub(crate) fn is_good(place: &FramePlace, kind: Kind) -> bool {
     place.kind == kind && place.state == FrameState::Good
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A frame that was appended to a pack and has no rows yet.
-pub(super) struct PutFrame {
+pub(crate) struct PutFrame {
     pub pack: PackName,
     pub row: FrameRow,
     pub kind: Kind,
@@ -19,7 +19,7 @@ pub(super) struct PutFrame {
 
 /// A pack as far as it was written when rows were taken.
 #[derive(Clone, Copy)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     pub name: PackName,
     pub frames_end: u64,
     pub closed: bool,
@@ -27,7 +27,7 @@ pub(super) struct Progress {
 
 /// What a commit works on: frames without rows, and the packs that hold them, which are not synced yet.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     pub frames: Vec<PutFrame>,
     pub packs: Vec<Progress>,
     pub unsynced: Vec<Arc<dyn Append>>,
@@ -42,7 +42,7 @@ struct OpenPack {
 }
 
 /// The writer of one kind of packs.
-pub(super) struct PackWriter {
+pub(crate) struct PackWriter {
     kind: Kind,
     vault: VaultId,
     session: SessionId,
@@ -169,12 +169,13 @@ fn create(files: &dyn Files, vault: VaultId, session: SessionId, kind: Kind, num
 }
 
 /// The frame as the index knows it.
-pub(super) fn place(put: &PutFrame, pack: crate::index::PackNumber) -> crate::index::FramePlace {
+pub(crate) fn place(put: &PutFrame, pack: crate::index::PackNumber) -> crate::index::FramePlace {
     crate::index::FramePlace {
         id: FrameId(put.row.id.0),
         pack,
         offset: put.row.offset,
         len: put.row.len,
+        chunks: put.ids.len() as u16,
         kind: put.kind,
         state: crate::index::FrameState::Good,
     }

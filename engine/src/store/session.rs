@@ -6,7 +6,7 @@ use super::{ChainLink, Claim, Result, Session, Settled, StoreError};
 use crate::files::Lock;
 use crate::frame::SealedFrame;
 use crate::id::{ChunkId, Kind, SessionId};
-use crate::index;
+use crate::index::{self, View};
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -46,10 +46,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// See the module.
-pub(super) struct LocalSession {
+pub(crate) struct LocalSession {
     id: SessionId,
     store: Arc<Inner>,
     lock: Option<Box<dyn Lock>>,
+    /// How many condemnations had been made when it began: what a later one condemns it may go on using.
+    epoch: u64,
     in_flight: InFlight,
     leaves: Mutex<PackWriter>,
     branches: Mutex<PackWriter>,
@@ -63,12 +65,15 @@ pub(super) struct LocalSession {
 impl LocalSession {
     /// Takes the session's lock and adopts what sessions that ended early left behind.
     pub fn begin(store: Arc<Inner>, id: SessionId) -> Result<Self> {
+        // The lock first: who condemns looks for locks afterwards, and waits for whoever may not have heard of it.
         let lock = take_lock(&store, id)?;
+        let epoch = index::collection(&*store.kv.read()?)?.epoch;
         let healed = store.adopt_abandoned(id)?;
         let vault = store.parts.vault;
         Ok(Self {
             id,
             lock: Some(lock),
+            epoch,
             in_flight: InFlight(std::array::from_fn(|_| Mutex::default())),
             leaves: Mutex::new(PackWriter::new(Kind::Leaf, vault, id)),
             branches: Mutex::new(PackWriter::new(Kind::Branch, vault, id)),
@@ -124,20 +129,25 @@ impl LocalSession {
         Ok(())
     }
 
+    fn view(&self, read: &dyn crate::kv::Read) -> Result<View> {
+        Ok(View::of_session(read, self.epoch)?)
+    }
+
     /// What below `root` is not there; empty when it is admitted.
     fn missing_below(&self, root: ChunkId) -> Result<Vec<ChunkId>> {
         let read = self.store.kv.read()?;
-        if index::is_admitted(&*read, &root)? {
+        let view = self.view(&*read)?;
+        if view.has(&*read, &root)? {
             return Ok(Vec::new());
         }
-        let missing = index::absent_below(&*read, root, &|place| self.store.header_of(place))?;
+        let missing = index::absent_below(&*read, view, root, &|place| self.store.header_of(place))?;
         Ok(if missing.is_empty() { vec![root] } else { missing })
     }
 }
 
 /// Takes a session's lock. Under the index lock, so that nobody rebuilds the index meanwhile; and somebody who looks
 /// for ended sessions may hold the new file for a moment.
-fn take_lock(store: &Inner, id: SessionId) -> Result<Box<dyn Lock>> {
+pub(crate) fn take_lock(store: &Inner, id: SessionId) -> Result<Box<dyn Lock>> {
     let path = session_path(id);
     for _ in 0..LOCK_TRIES {
         let _index = store.parts.lock("index")?;
@@ -159,7 +169,7 @@ fn take(writer: &Mutex<PackWriter>, last: bool) -> Result<super::packs::Taken> {
     writer.take()
 }
 
-pub(super) fn session_path(id: SessionId) -> String {
+pub(crate) fn session_path(id: SessionId) -> String {
     format!("{SESSIONS}/{id}")
 }
 
@@ -170,11 +180,12 @@ impl Session for LocalSession {
 
     fn claim(&self, ids: &[ChunkId]) -> Result<Vec<Claim>> {
         let read = self.store.kv.read()?;
+        let view = self.view(&*read)?;
         let claim = |id: &ChunkId| -> Result<Claim> {
             if !self.in_flight.shard(id).insert(id.0) {
                 return Ok(Claim::InFlight);
             }
-            if index::is_admitted(&*read, id)? {
+            if view.has(&*read, id)? {
                 self.in_flight.shard(id).remove(&id.0);
                 return Ok(Claim::Known);
             }

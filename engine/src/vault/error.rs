@@ -55,7 +55,7 @@ impl ErrorClass {
             StoreError::Index(KvError::Io(_)) => Self::Other,
             StoreError::Pack(_) | StoreError::Missing(_) | StoreError::DamagedFrame { .. } => Self::Damaged,
             StoreError::Busy { .. } => Self::Busy,
-            StoreError::SessionFailed => Self::Other,
+            StoreError::Gone { .. } | StoreError::SessionFailed => Self::Other,
         }
     }
 }

@@ -16,10 +16,10 @@ pub use open::{CreateOptions, Head, NewSlot, Place, UNDELETE_DAYS_DEFAULT, Unloc
 pub use reader::{ChunkReader, ReadError, damaged};
 pub use snapshots::{SnapshotInfo, Snapshots};
 
-use crate::crypto::VaultKeys;
+use crate::crypto::{DataKey, Suite, VaultKeys, WRAPPED_LEN, WrappedKey, wrap};
 use crate::env::Env;
-use crate::frame::DataKeys;
-use crate::id::VaultId;
+use crate::frame::{DataKeys, SealKeys};
+use crate::id::{SessionId, VaultId};
 use crate::store::{LocalStore, Store};
 use config::Config;
 use std::sync::Arc;
@@ -76,6 +76,18 @@ impl Vault {
     /// What was noticed, and mended, while opening: one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// What a session seals its frames with: a data key of its own, wrapped to the newest key pair.
+    pub(crate) fn seal_keys(&self, session: SessionId) -> SealKeys {
+        let data_key = DataKey::random(&*self.env.entropy);
+        let (generation, public) = self.keys().newest();
+        let suite = self.config.suite;
+        let wrapped = match suite {
+            Suite::Plain => WrappedKey([0; WRAPPED_LEN]),
+            Suite::Aes256Gcm | Suite::ChaCha20Poly1305 => wrap::wrap(public, &data_key, &self.id(), &*self.env.entropy),
+        };
+        SealKeys { suite, data_key: Arc::new(data_key), wrapped, generation, vault: self.id(), session }
     }
 
     /// A reader of chunks with a context of its own.

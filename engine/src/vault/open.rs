@@ -13,7 +13,7 @@ use crate::frame::DataKeys;
 use crate::id::VaultId;
 use crate::kv::KvHome;
 use crate::kv::lmdb::LmdbHome;
-use crate::store::{LocalStore, Opened};
+use crate::store::{Fault, LocalStore, Opened};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -203,6 +203,18 @@ impl Vault {
         Self::assemble(place, env, config, keys, owner, notes)
     }
 
+    /// Opens where a vault rests without any key: for work that needs only what stands in the clear. The config is
+    /// the one that the folder shows, whoever wrote it.
+    pub fn open_store(place: Place, env: Env, owner: &str) -> Result<(LocalStore, Config, Vec<String>)> {
+        let loaded = load_config(&place)?;
+        let config = loaded.value.unverified().clone();
+        let Opened { store, rebuilt } =
+            LocalStore::open(place.files, place.kv_home, env, config.vault, owner.to_owned())?;
+        let mut notes = loaded.damaged;
+        notes.extend(rebuilt.into_iter().flat_map(rebuild_notes));
+        Ok((store, config, notes))
+    }
+
     fn assemble(
         place: Place,
         env: Env,
@@ -213,13 +225,16 @@ impl Vault {
     ) -> Result<Self> {
         let Opened { store, rebuilt } =
             LocalStore::open(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
-        if let Some(faults) = rebuilt {
-            notes.push("the index was missing or damaged and was built again from the packs".to_owned());
-            notes.extend(faults.iter().map(|fault| format!("{}: {}", fault.file, fault.problem)));
-        }
+        notes.extend(rebuilt.into_iter().flat_map(rebuild_notes));
         let data_keys = Arc::new(DataKeys::new(Arc::new(keys)));
         Ok(Self { config, store: Arc::new(store.clone()), local: store, data_keys, env, notes })
     }
+}
+
+fn rebuild_notes(faults: Vec<Fault>) -> impl Iterator<Item = String> {
+    let first = "the index was missing or damaged and was built again from the packs".to_owned();
+    let faults = faults.into_iter().map(|fault| format!("{}: {}", fault.file, fault.problem));
+    std::iter::once(first).chain(faults)
 }
 
 fn add_slot(

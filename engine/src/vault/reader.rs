@@ -56,6 +56,9 @@ impl ReadError {
 /// Opened frames kept for the next chunk of the same frame: folders that lie together are read together.
 const FRAMES_KEPT: usize = 12;
 
+/// How often a chunk may move between the moment its place is asked for and the moment it is read.
+const GONE_MAX: usize = 10;
+
 /// Reads chunks; one a worker, or one shared by callers that take turns.
 pub struct ChunkReader {
     store: Arc<dyn Store>,
@@ -88,10 +91,31 @@ impl ChunkReader {
 
     /// The plaintext of a leaf.
     pub fn leaf(&self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
-        self.with(id, Kind::Leaf, |_, bytes| bytes.to_vec())
+        self.with(id, Kind::Leaf, |_, _, bytes| bytes.to_vec())
     }
 
-    fn with<T>(&self, id: &ChunkId, kind: Kind, take: impl Fn(&OpenedFrame, &[u8]) -> T) -> Result<T, ReadError> {
+    fn with<T>(
+        &self,
+        id: &ChunkId,
+        kind: Kind,
+        take: impl Fn(&OpenedFrame, usize, &[u8]) -> T,
+    ) -> Result<T, ReadError> {
+        let mut tries = 0;
+        loop {
+            match self.try_with(id, kind, &take) {
+                // The next place may be gone before it is read, too, but not for ever.
+                Err(ReadError::Store(StoreError::Gone { .. })) if tries < GONE_MAX => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn try_with<T>(
+        &self,
+        id: &ChunkId,
+        kind: Kind,
+        take: &impl Fn(&OpenedFrame, usize, &[u8]) -> T,
+    ) -> Result<T, ReadError> {
         let place = self.place(id)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let frame = state.frame(&*self.store, &place)?;
@@ -100,7 +124,7 @@ impl ChunkReader {
             return Err(ReadError::Absent(*id));
         }
         match frame.chunk(state.opener.vault_keys(), place.position.into(), id) {
-            Ok(bytes) => Ok(take(&frame, bytes)),
+            Ok(bytes) => Ok(take(&frame, place.position.into(), bytes)),
             Err(source) => Err(damaged(&*self.store, &place, source)),
         }
     }
@@ -133,7 +157,6 @@ impl branch::Branches for ChunkReader {
     type Error = ReadError;
 
     fn branch(&self, id: &ChunkId) -> Result<(Vec<ChunkId>, Vec<u8>), ReadError> {
-        let place = self.place(id)?;
-        self.with(id, Kind::Branch, |frame, bytes| (frame.header.refs(place.position.into()).to_vec(), bytes.to_vec()))
+        self.with(id, Kind::Branch, |frame, position, bytes| (frame.header.refs(position).to_vec(), bytes.to_vec()))
     }
 }

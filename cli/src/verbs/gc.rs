@@ -1,0 +1,150 @@
+//! `gc`: freeing what no snapshot needs.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+use twinkeep_engine::gc::{self, Access, GcOptions, GcReport, Step};
+use twinkeep_engine::vault::Vault;
+
+use crate::error::{Code, hinted, told};
+use crate::session::Run;
+use crate::{show, watch};
+
+/// How.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Forgotten snapshots hold their data until their undelete window is over. Backups and restores may\n\
+    run beside it: what backups that began earlier may still use goes when they have ended.\n\n\
+    Example: what would be freed\n  twinkeep gc --dry-run"
+)]
+pub struct GcArgs {
+    /// Only say what would be freed and moved
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Wait so many seconds for backups that began earlier; without it the next gc finishes what has to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait: u64,
+    /// Do without the vault's key: frames of which little is needed then stay as they are
+    #[arg(long)]
+    no_key: bool,
+}
+
+/// Frees.
+pub fn run(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
+    let options = GcOptions { dry_run: args.dry_run, wait: Duration::from_secs(args.wait) };
+    if args.no_key {
+        let (store, config) = run.open_store()?;
+        let retention_days_min = config.retention_days_min;
+        return collect(run, Access::Keyless { store: &store, retention_days_min }, &options);
+    }
+    let vault = run.open()?;
+    collect_with_keys(run, &vault, &options)
+}
+
+/// Frees, with the keys at hand.
+pub fn collect_with_keys(run: &Run, vault: &Vault, options: &GcOptions) -> anyhow::Result<Code> {
+    collect(run, Access::Keys(vault), options)
+}
+
+fn collect(run: &Run, access: Access<'_>, options: &GcOptions) -> anyhow::Result<Code> {
+    let progress = watch::progress(&run.screen);
+    let watch = watch::Watch::begin(&run.screen, &progress)?;
+    let done = gc::collect(access, options, &progress);
+    drop(watch);
+    let report = match done {
+        Ok(report) => report,
+        Err(_) if progress.is_cancelled() => {
+            return Err(told(Code::Interrupted, "interrupted; the next gc goes on where this one was"));
+        }
+        Err(error @ (gc::GcError::Record { .. } | gc::GcError::Missing(_) | gc::GcError::Unreadable { .. })) => {
+            return Err(hinted(
+                Code::Damaged,
+                format!("nothing was removed, because what has to be kept is damaged: {error}"),
+                "`twinkeep check` says what; a backup of the same files or `twinkeep repair` mends it",
+            ));
+        }
+        Err(error) => return Err(error).context("nothing that is needed was touched"),
+    };
+    if run.screen.json { tell_json(run, &report, options) } else { tell_words(run, &report, options) }?;
+    Ok(if report.damaged.is_empty() { Code::Done } else { Code::Damaged })
+}
+
+fn tell_json(run: &Run, report: &GcReport, options: &GcOptions) -> anyhow::Result<()> {
+    for (pack, step) in report.plan.packs.iter().filter(|(_, step)| *step != Step::Keep) {
+        let fields = json!({
+            "pack": pack.name,
+            "step": match step { Step::Keep => "keep", Step::Drop => "remove", Step::Rewrite => "rewrite" },
+            "bytes": pack.len,
+            "dead_bytes": pack.dead_len + pack.inner_dead_len,
+            "live_frames": pack.live_frames,
+            "dead_frames": pack.dead_frames,
+            "sparse_frames": pack.sparse_frames,
+        });
+        run.screen.message("pack", &fields)?;
+    }
+    let fields = json!({
+        "dry_run": options.dry_run,
+        "finished": report.waits_for.is_empty(),
+        "waits_for": report.waits_for,
+        "chunks_live": report.chunks_live,
+        "chunks_condemned": report.chunks_condemned,
+        "chunks_removed": report.chunks_removed,
+        "frames_moved": report.frames_moved,
+        "frames_taken_apart": report.frames_taken_apart,
+        "packs_removed": report.packs_removed,
+        "bytes_to_free": report.plan.won(),
+        "bytes_to_move": report.plan.moved(),
+        "bytes_moved": report.bytes_moved,
+        "bytes_freed": report.bytes_freed,
+        "bytes_dead_left": report.plan.left(),
+        "damaged": report.damaged,
+        "duration_secs": report.duration.as_secs_f64(),
+    });
+    run.screen.message("summary", &fields)
+}
+
+fn tell_words(run: &Run, report: &GcReport, options: &GcOptions) -> anyhow::Result<()> {
+    let plan = &report.plan;
+    if options.dry_run || run.globals.verbose > 0 {
+        for (pack, step) in &plan.packs {
+            let what = match step {
+                Step::Keep => continue,
+                Step::Drop => "remove",
+                Step::Rewrite => "rewrite",
+            };
+            let dead = show::size(pack.dead_len + pack.inner_dead_len);
+            run.screen.line(&format!("{what} {}: {dead} of {} not needed", pack.name, show::size(pack.len)))?;
+        }
+    }
+    if options.dry_run {
+        run.screen.tell(&format!(
+            "would free {} by removing {} and moving {} out of {}; {} not needed would stay in packs and frames",
+            show::size(plan.won()),
+            show::count(plan.with(Step::Drop).count() as u64, "pack"),
+            show::size(plan.moved()),
+            show::count(plan.with(Step::Rewrite).count() as u64, "other"),
+            show::size(plan.left()),
+        ))?;
+        return Ok(());
+    }
+    if !report.waits_for.is_empty() {
+        return run.screen.tell(&format!(
+            "{} may go when these backups have ended, by another gc: {}",
+            show::count(report.chunks_condemned, "chunk"),
+            report.waits_for.join("; ")
+        ));
+    }
+    for damaged in &report.damaged {
+        run.screen.line(&format!("damaged, left where it is: {damaged}"))?;
+    }
+    run.screen.tell(&format!(
+        "removed {} that no snapshot needs; freed {} in {}, wrote {} anew, in {}",
+        show::count(report.chunks_removed, "chunk"),
+        show::size(report.bytes_freed.saturating_sub(report.bytes_moved)),
+        show::count(report.packs_removed, "pack"),
+        show::size(report.bytes_moved),
+        show::duration(report.duration),
+    ))
+}
