@@ -87,6 +87,8 @@ pub enum Verb {
     Ls(verbs::ls::LsArgs),
     /// Find files in snapshots
     Find(verbs::find::FindArgs),
+    /// Show all versions of a file
+    History(verbs::history::HistoryArgs),
     /// Write a file, or a folder as an archive, to standard output
     Dump(verbs::dump::DumpArgs),
     /// Show what differs between two snapshots

@@ -56,6 +56,22 @@ pub fn main() -> ExitCode {
     ExitCode::from(code as u8)
 }
 
+/// Every verb as it is typed, those of a noun with the noun before them; for tests of what is told about them.
+pub fn verb_names() -> Vec<String> {
+    fn gather(command: &clap::Command, before: &str, names: &mut Vec<String>) {
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let name = format!("{before}{}", verb.get_name());
+            match verb.has_subcommands() {
+                true => gather(verb, &format!("{name} "), names),
+                false => names.push(name),
+            }
+        }
+    }
+    let mut names = Vec::new();
+    gather(&Cli::command(), "", &mut names);
+    names
+}
+
 fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
     match verb {
         Verb::Init(args) => verbs::init::run(run, &args),
@@ -64,6 +80,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Snapshots(args) => verbs::snapshots::run(run, &args),
         Verb::Ls(args) => verbs::ls::run(run, &args),
         Verb::Find(args) => verbs::find::run(run, &args),
+        Verb::History(args) => verbs::history::run(run, &args),
         Verb::Dump(args) => verbs::dump::run(run, &args),
         Verb::Diff(args) => verbs::diff::run(run, &args),
         Verb::Forget(args) => verbs::forget::run(run, &args),

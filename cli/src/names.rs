@@ -117,6 +117,34 @@ impl SnapshotFilter {
     }
 }
 
+/// Which snapshots a verb goes through that takes several.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SnapshotChoice {
+    /// What they have in common.
+    #[command(flatten)]
+    pub filter: SnapshotFilter,
+    /// Only the newest N of them
+    #[arg(long, value_name = "N")]
+    pub latest: Option<usize>,
+}
+
+impl SnapshotChoice {
+    /// Whether it leaves none out.
+    pub fn is_all(&self) -> bool {
+        let SnapshotFilter { host, tag, path } = &self.filter;
+        host.is_empty() && tag.is_empty() && path.is_empty() && self.latest.is_none()
+    }
+
+    /// The snapshots of `list` that count, oldest first.
+    pub fn choose<'a>(&self, list: &'a [SnapshotInfo], cwd: &[u8]) -> Vec<&'a SnapshotInfo> {
+        let mut chosen: Vec<_> = list.iter().filter(|info| self.filter.admits(info, cwd)).collect();
+        chosen.sort_by_key(|info| info.snapshot.time);
+        let more = self.latest.map_or(0, |latest| chosen.len().saturating_sub(latest));
+        chosen.drain(..more);
+        chosen
+    }
+}
+
 /// Finds the snapshot meant in a list that is sorted from old to new.
 ///
 /// # Errors
@@ -264,6 +292,16 @@ mod tests {
         check("@1970-01-01 00:00:09", filter(&[], &[]), None);
         check("aaaa", filter(&[], &[]), None);
         check("aaaa04", filter(&["b"], &[]), Some(4));
+        let choice = |host: &[&str], latest| SnapshotChoice { filter: filter(host, &[]), latest };
+        let check = |choice: SnapshotChoice, expected: &[u8]| {
+            let chosen: Vec<u8> = choice.choose(&list, b"/").iter().map(|info| info.id.0[2]).collect();
+            assert_eq!(chosen, expected, "{choice:?}");
+        };
+        check(choice(&[], None), &[1, 3, 2, 4]);
+        check(choice(&[], Some(2)), &[2, 4]);
+        check(choice(&["a"], Some(2)), &[3, 4]);
+        check(choice(&["a"], Some(0)), &[]);
+        assert!(choice(&[], None).is_all() && !choice(&["a"], None).is_all() && !choice(&[], Some(1)).is_all());
         let by_path = |path: &str| SnapshotFilter { path: vec![path.into()], ..SnapshotFilter::default() };
         assert!(by_path("x").admits(&list[0], b"/home/ann") && !by_path("x").admits(&list[0], b"/"));
     }

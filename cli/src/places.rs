@@ -19,7 +19,7 @@ impl Run {
         filter: &SnapshotFilter,
     ) -> anyhow::Result<(SnapshotInfo, TreeRoot)> {
         let spec = Spec::parse(name, &self.zone)?;
-        let all = self.all(vault)?;
+        let all = self.all_snapshots(vault)?;
         let info = match self.forgotten(&spec.name, &all) {
             Some(info) => info,
             None => names::find(&spec.name, &all.list, filter, &self.cwd())?,

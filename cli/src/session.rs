@@ -271,13 +271,13 @@ impl Run {
         Ok(())
     }
 
-    /// All snapshots, oldest first; each that cannot be read is a warning.
+    /// The snapshots that are listed, oldest first; each that cannot be read is a warning.
     pub fn snapshots(&self, vault: &Vault) -> anyhow::Result<Vec<SnapshotInfo>> {
-        Ok(self.all(vault)?.list)
+        Ok(self.all_snapshots(vault)?.list)
     }
 
-    /// The same, with those that were forgotten.
-    pub fn all(&self, vault: &Vault) -> anyhow::Result<Snapshots> {
+    /// Like [`Self::snapshots`], with those that are not listed any more.
+    pub fn all_snapshots(&self, vault: &Vault) -> anyhow::Result<Snapshots> {
         let all = vault.snapshots().context("cannot list the snapshots")?;
         self.warn_damaged(&all);
         Ok(all)

@@ -91,6 +91,9 @@ pub const CHECKPOINT_SECS: u64 = 300;
 /// See [`CHECKPOINT_SECS`].
 pub const CHECKPOINT_LEN: u64 = 10 << 30;
 
+/// Most snapshots that can be asked in one run what each of them alone holds back: each has a colour of two bytes.
+pub const STATS_SNAPSHOTS_MAX: usize = 32_000;
+
 /// How long a writer waits for another's short lock before it reports who holds it.
 pub const LOCK_WAIT_SECS: u64 = 30;
 

@@ -16,3 +16,5 @@ pub mod garbage;
 pub mod devices;
 pub mod scrub;
 pub mod fidelity;
+pub mod home;
+pub mod jsondoc;

@@ -51,7 +51,7 @@ pub fn run(run: &Run, args: &SnapshotsArgs) -> anyhow::Result<Code> {
         return received(run, &vault);
     }
     let cwd = run.cwd();
-    let all = run.all(&vault)?;
+    let all = run.all_snapshots(&vault)?;
     let list = if args.forgotten { all.forgotten } else { all.list };
     let list: Vec<SnapshotInfo> = list.into_iter().filter(|info| args.filter.admits(info, &cwd)).collect();
     let groups = grouped(&list, &args.group_by, args.latest);

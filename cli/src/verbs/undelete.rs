@@ -26,7 +26,7 @@ pub struct UndeleteArgs {
 /// Brings them back.
 pub fn run(run: &Run, args: &UndeleteArgs) -> anyhow::Result<Code> {
     let vault = run.open()?;
-    let list = run.all(&vault)?.forgotten;
+    let list = run.all_snapshots(&vault)?.forgotten;
     let chosen: Vec<SnapshotInfo> = match args.all {
         true => list,
         false => args.ids.iter().map(|text| forgotten_named(&vault, &list, text)).collect::<anyhow::Result<_>>()?,
