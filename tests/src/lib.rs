@@ -12,3 +12,4 @@ pub mod crash;
 pub mod faults;
 pub mod damage;
 pub mod fidelity;
+pub mod protocol;
