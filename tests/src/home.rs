@@ -76,7 +76,6 @@ fn executable() -> PathBuf {
     folder.map(|dir| dir.join("twinkeep-under-test")).expect("the command is built before its tests run")
 }
 
-/// The outcome of a run.
 impl Ran {
     /// What a process left that has ended.
     pub fn of(output: Output) -> Self {

@@ -18,3 +18,4 @@ pub mod scrub;
 pub mod fidelity;
 pub mod home;
 pub mod jsondoc;
+pub mod protocol;
