@@ -46,6 +46,9 @@ pub struct Globals {
     /// Open the vault with the recovery words in this file
     #[arg(long, value_name = "FILE", global = true)]
     pub recovery_words_file: Option<PathBuf>,
+    /// Open the vault with the device key in this file: it can be backed up to, and nothing in it read
+    #[arg(long, value_name = "FILE", global = true)]
+    pub device_key_file: Option<PathBuf>,
     /// Print one JSON object a line
     #[arg(long, global = true)]
     pub json: bool,
@@ -97,6 +100,8 @@ pub enum Verb {
     Check(verbs::check::CheckArgs),
     /// Count what snapshots hold and what they take
     Stats(verbs::stats::StatsArgs),
+    /// Ways into the vault: list, add, replace, remove them
+    Key(verbs::key::KeyArgs),
     /// Print the version
     Version(verbs::version::VersionArgs),
     /// Print completions for a shell

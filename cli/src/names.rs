@@ -245,7 +245,7 @@ mod tests {
         };
         let state = RefState::Live;
         let (pinned, aside) = (false, false);
-        SnapshotInfo { id: ChunkId(id), snapshot, received: Time(0), record: 0, state, pinned, aside }
+        SnapshotInfo { id: ChunkId(id), snapshot, received: Time(0), record: 0, state, pinned, aside, device: None }
     }
 
     #[test]

@@ -82,6 +82,10 @@ pub const TARGET_DIRS_OPEN_MAX: usize = 128;
 /// New index rows held in memory before they are committed, which makes their packs durable first.
 pub const PENDING_ROWS_MAX: usize = 256 << 10;
 
+/// Longest cache of listings a write-only device keeps, bytes: some hundred million names. What is over it is read anew
+/// when its folder changes.
+pub const LIST_CACHE_LEN_MAX: u64 = 4 << 30;
+
 /// A checkpoint is due after this many seconds or this many source bytes, whichever comes first.
 pub const CHECKPOINT_SECS: u64 = 300;
 /// See [`CHECKPOINT_SECS`].

@@ -25,12 +25,18 @@ pub enum Job {
     Adopt,
     /// A vault whose index is gone is opened.
     Rebuild,
+    /// A way in is added.
+    KeyChange,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Create, Self::Open, Self::Read, Self::Backup, Self::Adopt, Self::Rebuild];
+    pub const ALL: [Self; 7] =
+        [Self::Create, Self::Open, Self::Read, Self::Backup, Self::Adopt, Self::Rebuild, Self::KeyChange];
 }
+
+/// The machine key that [`Job::KeyChange`] adds.
+const NEW_KEY: [u8; 32] = [0x6b; 32];
 
 /// How calls fail: the fault, and whether all later calls of the kind fail too.
 const FAULTS: &[(Fault, bool)] = &[
@@ -148,6 +154,15 @@ impl Base {
                     false => Ok(End::Failed(ErrorClass::Other, "parts cannot be read".to_owned())),
                 }
             }
+            Job::KeyChange => {
+                let vault = open()?;
+                arm();
+                let (now, entropy) = (vault.env().clock.now(), &*vault.env().entropy);
+                let added = vault.change_keyring(|keyring, _, secret| {
+                    keyring.add_machine_slot(secret, &NEW_KEY, "new", now, entropy)
+                });
+                Ok(ended(added.map(|_| vault)))
+            }
             Job::Backup | Job::Adopt => {
                 let vault = open()?;
                 arm();
@@ -230,6 +245,12 @@ impl Base {
             false => lab::open(place, lab::env(seed ^ 1)).map_err(|error| format!("open: {}", chain(&error)))?,
         };
         self.verify(&vault, taken)?;
+        if job == Job::KeyChange && done {
+            let keyring = vault.keyring().map_err(|error| format!("keyring: {}", chain(&error)))?;
+            if !keyring.slots().iter().any(|slot| slot.label == "new") {
+                return Err("a way in that was added is gone".to_owned());
+            }
+        }
         match self.back_up(&vault)? {
             End::Done(Some(next)) => self.verify(&vault, Some(&next)).map_err(|problem| format!("next: {problem}")),
             End::Done(None) => Err("next: no snapshot".to_owned()),

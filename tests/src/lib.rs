@@ -13,6 +13,7 @@ pub mod faults;
 pub mod damage;
 pub mod hooked;
 pub mod garbage;
+pub mod devices;
 pub mod fidelity;
 pub mod home;
 pub mod jsondoc;

@@ -9,6 +9,7 @@ use twinkeep_engine::id::{Kind, SessionId, VaultId};
 use twinkeep_engine::zoo::{BUGS, plant};
 use twinkeep_tests::crash::{self, Budget};
 use twinkeep_tests::damage::{self, Base};
+use twinkeep_tests::devices;
 use twinkeep_tests::faults::{self, Job};
 
 /// A small run of one of the tests; the problem it found.
@@ -24,6 +25,10 @@ const RUNS: &[(&str, Run)] = &[
     ("lost syncs", || faults::lost_syncs(3).map(|_| ())),
     ("rot", || Base::new(3)?.run(300).map(|_| ())),
     ("failing calls", || faults::sweep(3, Job::Backup, 8).map(|_| ())),
+    ("failing key changes", || faults::sweep(3, Job::KeyChange, 8).map(|_| ())),
+    ("two change keys", || devices::two_change_keys(3)),
+    ("short files of a device", || devices::short_files(3)),
+    ("forgeries of a device", || devices::forgeries(3)),
     ("a loose record", || crash::run_loose_record(3, 60).map(|_| ())),
     ("power cuts", power_cuts),
 ];

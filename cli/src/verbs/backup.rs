@@ -121,6 +121,9 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     let time = args.time.as_deref().map(|text| parse::moment(text, &run.zone)).transpose().map_err(usage)?;
     let threads = args.read_concurrency.map(usize::from);
     let vault = if args.dry_run { run.open()? } else { run.open_or_create(threads)? };
+    if args.skip_if_unchanged && vault.device().is_some() {
+        run.screen.warn(None, "a write-only device cannot tell whether the last snapshot is the same: one is made");
+    }
     let cache_dir = cache_dir(run);
     let mut options = BackupOptions {
         paths: Vec::new(),

@@ -9,6 +9,7 @@ pub mod find;
 pub mod gc;
 pub mod history;
 pub mod init;
+pub mod key;
 pub mod ls;
 pub mod man;
 pub mod restore;

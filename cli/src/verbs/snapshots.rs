@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
-use twinkeep_engine::vault::SnapshotInfo;
+use twinkeep_engine::vault::{Received, SnapshotInfo, Vault};
 
 use crate::error::Code;
 use crate::names::SnapshotFilter;
@@ -39,6 +39,9 @@ type GroupKey = (Option<String>, Option<Vec<Vec<u8>>>, Option<Vec<String>>);
 /// Prints the list.
 pub fn run(run: &Run, args: &SnapshotsArgs) -> anyhow::Result<Code> {
     let vault = run.open()?;
+    if vault.device().is_some() {
+        return received(run, &vault);
+    }
     let cwd = run.cwd();
     let list: Vec<SnapshotInfo> =
         run.snapshots(&vault)?.into_iter().filter(|info| args.filter.admits(info, &cwd)).collect();
@@ -62,6 +65,33 @@ pub fn run(run: &Run, args: &SnapshotsArgs) -> anyhow::Result<Code> {
     }
     run.screen.tell(&show::count(shown as u64, "snapshot"))?;
     Ok(run.listed())
+}
+
+/// What a write-only device can tell: its own snapshots, unopened.
+fn received(run: &Run, vault: &Vault) -> anyhow::Result<Code> {
+    let list = vault.received()?;
+    if run.screen.json {
+        for one in &list {
+            let fields = json!({
+                "id": one.id.to_hex(),
+                "short_id": show::short(&one.id),
+                "received": show::timestamp(one.received).to_string(),
+                "partial": one.partial,
+                "device": vault.device().map(|id| id.to_hex()),
+            });
+            run.screen.message("snapshot", &fields)?;
+        }
+        return Ok(Code::Done);
+    }
+    let row = |one: &Received| {
+        let partial = if one.partial { "partial" } else { "" };
+        vec![show::short(&one.id), show::local(show::timestamp(one.received), &run.zone), partial.to_owned()]
+    };
+    let table = show::table(&["ID", "Received", ""], list.iter().map(row).collect(), &[]);
+    run.screen.write_stdout(table.as_bytes())?;
+    let count = show::count(list.len() as u64, "snapshot");
+    run.screen.tell(&format!("{count} of this device; its key may only write, so what they hold is not shown"))?;
+    Ok(Code::Done)
 }
 
 /// The snapshots by what they have in common, each group from old to new.
@@ -116,10 +146,17 @@ fn table(infos: &[&SnapshotInfo], zone: &TimeZone) -> String {
             lines(snapshot.paths.iter().map(|path| show::escaped(path)).collect()),
             snapshot.totals.files.to_string(),
             show::size(snapshot.totals.bytes),
-            if snapshot.partial { "partial".to_owned() } else { String::new() },
+            marks(info),
         ]
     };
     show::table(&["ID", "Time", "Host", "Tags", "Paths", "Files", "Size", ""], infos.iter().map(row).collect(), &[5, 6])
+}
+
+/// What else there is to know of it.
+fn marks(info: &SnapshotInfo) -> String {
+    let partial = info.snapshot.partial.then(|| "partial".to_owned());
+    let device = info.device.map(|id| format!("device {}", &id.to_hex()[..8]));
+    partial.into_iter().chain(device).collect::<Vec<_>>().join(", ")
 }
 
 /// The fields of a `snapshot` message.
@@ -145,6 +182,7 @@ pub fn fields(info: &SnapshotInfo) -> Map<String, Value> {
     put("parent", snapshot.parent.map(|id| id.to_hex()).into());
     put("tree", snapshot.tree.to_hex().into());
     put("program", snapshot.program.clone().into());
+    put("device", info.device.map(|id| id.to_hex()).into());
     put("partial", snapshot.partial.into());
     put("excludes", json!(snapshot.excludes));
     put("files", totals.files.into());

@@ -162,6 +162,7 @@ pub fn check(
     options: &CheckOptions,
     progress: &Progress,
 ) -> std::result::Result<CheckReport, CheckError> {
+    vault.require_member()?;
     let started = vault.env().clock.elapsed();
     let chosen = packs::Chosen::new(options, &*vault.env().entropy)?;
     let mut findings = Findings::default();

@@ -11,7 +11,7 @@ pub use replay::{CLOCK_BACK_MAX, CLOCK_FORWARD_MAX, Jump};
 
 use crate::env::Time;
 use crate::id::VaultId;
-use crate::record::{ParsedRecord, Record, RecordError, RefRecord};
+use crate::record::{ParsedRecord, Record, RefRecord};
 use crate::store::{Fault, Store, StoredRecord};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,21 +94,22 @@ impl History {
     }
 
     /// Reads the whole chain. `trust` says which record to believe; see [`unkeyed`].
-    pub fn read(store: &dyn Store, retention_days_min: u32, trust: &Trust<'_>) -> crate::store::Result<Self> {
+    pub fn read(store: &dyn Store, retention_days_min: u32, trust: &mut Trust<'_>) -> crate::store::Result<Self> {
         Ok(Self::replay(&store.records()?, store.vault(), retention_days_min, trust))
     }
 
     /// Replays records that stand in the order of their counts.
-    pub fn replay(records: &[StoredRecord], vault: VaultId, retention_days_min: u32, trust: &Trust<'_>) -> Self {
+    pub fn replay(records: &[StoredRecord], vault: VaultId, retention_days_min: u32, trust: &mut Trust<'_>) -> Self {
         replay::replay(records, vault, retention_days_min, trust)
     }
 }
 
-/// Decides whether a record that is whole was written by somebody who may.
-pub type Trust<'a> = dyn Fn(ParsedRecord) -> Result<Record, RecordError> + 'a;
+/// Decides whether a record that is whole was written by somebody who may: it, nothing where that cannot be told and
+/// the record is passed over, or why not.
+pub type Trust<'a> = dyn FnMut(ParsedRecord) -> Result<Option<Record>, String> + 'a;
 
 /// For those without keys: whole is good enough. What stands in the folder can be destroyed by who can write there
 /// anyway; what a forged record can do is no more than that.
-pub fn unkeyed(parsed: ParsedRecord) -> Result<Record, RecordError> {
-    Ok(parsed.record)
+pub fn unkeyed(parsed: ParsedRecord) -> Result<Option<Record>, String> {
+    Ok(Some(parsed.record))
 }

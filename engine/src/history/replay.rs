@@ -36,7 +36,12 @@ impl Jump {
     }
 }
 
-pub(super) fn replay(records: &[StoredRecord], vault: VaultId, retention_days_min: u32, trust: &Trust<'_>) -> History {
+pub(super) fn replay(
+    records: &[StoredRecord],
+    vault: VaultId,
+    retention_days_min: u32,
+    trust: &mut Trust<'_>,
+) -> History {
     let mut replay = Replay { history: History::default(), vault, retention_days_min, previous: None };
     for stored in records {
         replay.step(stored, trust);
@@ -53,7 +58,7 @@ struct Replay {
 }
 
 impl Replay {
-    fn step(&mut self, stored: &StoredRecord, trust: &Trust<'_>) {
+    fn step(&mut self, stored: &StoredRecord, trust: &mut Trust<'_>) {
         self.gap(stored);
         self.history.tip = stored.count;
         let before = self.previous.take();
@@ -63,7 +68,8 @@ impl Replay {
         };
         self.previous = Some(record::hash(bytes));
         let record = match believe(bytes, stored.count, self.vault, trust) {
-            Ok(record) => record,
+            Ok(Some(record)) => record,
+            Ok(None) => return,
             Err(problem) => return self.fault(stored, problem),
         };
         if before.is_some_and(|hash| hash != record.previous) && record.previous != [0; 32] {
@@ -146,19 +152,15 @@ impl Replay {
 }
 
 /// The record in the file, if it is whole, ours, in its place, and to be trusted.
-fn believe(bytes: &[u8], count: u64, vault: VaultId, trust: &Trust<'_>) -> Result<Record, String> {
-    let parse = || -> Result<Record, RecordError> {
-        let parsed = Record::parse(bytes)?;
-        if parsed.record.vault != vault {
-            parsed.record.expect(parsed.record.kind, vault)?;
-        }
-        trust(parsed)
-    };
-    let record = parse().map_err(|error| error.to_string())?;
-    match record.count == count {
-        true => Ok(record),
-        false => Err(format!("it is record {}, put in the place of record {count}", record.count)),
+fn believe(bytes: &[u8], count: u64, vault: VaultId, trust: &mut Trust<'_>) -> Result<Option<Record>, String> {
+    let parsed = Record::parse(bytes).map_err(|error| error.to_string())?;
+    if parsed.record.vault != vault {
+        parsed.record.expect(parsed.record.kind, vault).map_err(|error| error.to_string())?;
     }
+    if parsed.record.count != count {
+        return Err(format!("it is record {}, put in the place of record {count}", parsed.record.count));
+    }
+    trust(parsed)
 }
 
 fn alter(entry: &mut RefHistory, kind: &ChangeKind, at: Time, retention_days_min: u32) -> Result<(), String> {

@@ -2,7 +2,7 @@
 
 use super::local::SESSIONS;
 use super::{Fault, LocalStore, Result};
-use crate::files::{Listed, Lock};
+use crate::files::Listed;
 use crate::id::{ChunkId, SessionId};
 use crate::index::{self, ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, PackRow};
 use crate::kv;
@@ -26,19 +26,6 @@ impl LocalStore {
     /// What an audit would find now, changing nothing.
     pub fn short_packs(&self) -> Result<Vec<Fault>> {
         Ok(self.0.short_packs()?.into_iter().map(|(_, fault)| fault).collect())
-    }
-
-    /// Takes a lock of the vault that is held for long, under `locks/`; never waits.
-    ///
-    /// # Errors
-    /// [`super::StoreError::Busy`] names who holds it.
-    pub fn try_lock(&self, what: &'static str) -> Result<Box<dyn Lock>> {
-        let parts = &self.0.parts;
-        let path = format!("{}/{what}", super::local::LOCKS);
-        match parts.files.try_lock(&path, &parts.owner)? {
-            Some(lock) => Ok(lock),
-            None => Err(super::StoreError::Busy { what, owner: parts.owner_of(&path) }),
-        }
     }
 
     /// All packs the index knows.

@@ -3,7 +3,7 @@
 //! ```text
 //! packs/    frames            records/  the chain of records, one file each
 //! index/    the index         sessions/ one lock file for each writer's run
-//! locks/    index, records: held for moments
+//! locks/    index, records, keyring: held for moments
 //! ```
 
 use super::packs::Taken;
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub(crate) const RECORDS: &str = "records";
 pub(crate) const SESSIONS: &str = "sessions";
-pub(super) const LOCKS: &str = "locks";
+const LOCKS: &str = "locks";
 const LOCK_POLL: Duration = Duration::from_millis(5);
 const OPEN_PACKS_MAX: usize = 128;
 
@@ -147,6 +147,24 @@ impl LocalStore {
             names: RwLock::default(),
             open_packs: Mutex::default(),
         }))
+    }
+
+    /// Takes one of the short locks: `index`, `records`, `keyring`. Waits for whoever holds it up to `LOCK_WAIT_SECS`.
+    pub(crate) fn lock(&self, what: &'static str) -> Result<Box<dyn Lock>> {
+        self.0.parts.lock(what)
+    }
+
+    /// As [`Self::lock`] without waiting, for locks that may be held for long.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] names who holds it.
+    pub fn try_lock(&self, what: &'static str) -> Result<Box<dyn Lock>> {
+        let parts = &self.0.parts;
+        let path = format!("{LOCKS}/{what}");
+        match parts.files.try_lock(&path, &parts.owner)? {
+            Some(lock) => Ok(lock),
+            None => Err(StoreError::Busy { what, owner: parts.owner_of(&path) }),
+        }
     }
 
     /// The files below, for tools that look at the vault from outside.
