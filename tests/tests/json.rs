@@ -82,6 +82,7 @@ fn what_verbs_print_is_what_is_written() {
     make(&mut scene);
     look(&mut scene);
     count(&mut scene);
+    keys(&mut scene);
     refuse(&mut scene);
     damage(&mut scene);
     let unseen: Vec<String> =
@@ -163,6 +164,25 @@ fn count(scene: &mut Scene) {
     scene.run(0, "stats", &["--mode", "space"]);
     scene.run(2, "stats", &["--mode", "space", "latest"]);
     scene.run(2, "stats", &["--mode", "dedup", "--each"]);
+}
+
+fn keys(scene: &mut Scene) {
+    scene.home.write("first", "one");
+    scene.home.write("second", "two");
+    scene.run(0, "key add", &["--label", "ann", "--new-password-file", "first"]);
+    scene.run(0, "key add", &["--machine", "--out", "laptop.key"]);
+    scene.run(0, "key add", &["--write-only", "--out", "pc.device"]);
+    scene.run(0, "key passwd", &["--new-password-file", "second"]);
+    scene.run(0, "key rotate", &[]);
+    scene.run(0, "key export", &["--yes"]);
+    let list = scene.run(0, "key list", &[]);
+    for (id, kind) in texts(&list, "key", "id").iter().zip(texts(&list, "key", "kind")) {
+        if kind != "machine" {
+            scene.run(0, "key remove", &[id]);
+        }
+    }
+    scene.run(0, "key list", &[]);
+    scene.run(2, "key remove", &["zz"]);
 }
 
 /// Runs that fail, each with its code.
