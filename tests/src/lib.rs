@@ -10,5 +10,6 @@ pub mod model;
 pub mod lab;
 pub mod crash;
 pub mod faults;
+pub mod retention;
 pub mod damage;
 pub mod fidelity;

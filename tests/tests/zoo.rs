@@ -10,6 +10,7 @@ use twinkeep_engine::zoo::{BUGS, plant};
 use twinkeep_tests::crash::{self, Budget};
 use twinkeep_tests::damage::{self, Base};
 use twinkeep_tests::faults::{self, Job};
+use twinkeep_tests::retention;
 
 /// A small run of one of the tests; the problem it found.
 type Run = fn() -> Result<(), String>;
@@ -24,6 +25,8 @@ const RUNS: &[(&str, Run)] = &[
     ("rot", || Base::new(3)?.run(300).map(|_| ())),
     ("failing calls", || faults::sweep(3, Job::Backup, 8).map(|_| ())),
     ("a loose record", || crash::run_loose_record(3, 60).map(|_| ())),
+    ("rules of retention", || retention::rules(3)),
+    ("changes", || crash::run_changes(3, 8).map(|_| ())),
     ("power cuts", power_cuts),
 ];
 
