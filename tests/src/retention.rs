@@ -30,7 +30,7 @@ impl World {
         let slots = [NewSlot::MachineKey { key: &lab::KEY, label: "test" }];
         let place = lab::place(MemoryFiles::new(), MemoryKvHome::new());
         let vault = Vault::create(place, env, &options, &slots).map_err(|error| chain(&error))?.0;
-        let tree = SourceTree::new(seed, Shape { files: 2, wide: 0, len_max: 256 });
+        let tree = SourceTree::new(seed, Shape { files: 2, wide: 0, len_max: 2048 });
         for number in 0..5 {
             clock.advance(Duration::from_secs(DAY));
             let claimed = if number == 1 { Time(clock.now().0.saturating_add(1 << 58)) } else { clock.now() };
