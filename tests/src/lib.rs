@@ -10,6 +10,7 @@ pub mod model;
 pub mod lab;
 pub mod crash;
 pub mod faults;
+pub mod retention;
 pub mod damage;
 pub mod hooked;
 pub mod garbage;

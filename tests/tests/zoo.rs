@@ -11,6 +11,7 @@ use twinkeep_tests::crash::{self, Budget};
 use twinkeep_tests::damage::{self, Base};
 use twinkeep_tests::devices;
 use twinkeep_tests::faults::{self, Job};
+use twinkeep_tests::retention;
 use twinkeep_tests::scrub;
 
 /// A small run of one of the tests; the problem it found.
@@ -35,6 +36,8 @@ const RUNS: &[(&str, Run)] = &[
     ("short files of a device", || devices::short_files(3)),
     ("forgeries of a device", || devices::forgeries(3)),
     ("a loose record", || crash::run_loose_record(3, 60).map(|_| ())),
+    ("rules of retention", || retention::rules(3)),
+    ("changes", || crash::run_changes(3, 8).map(|_| ())),
     ("power cuts", power_cuts),
 ];
 
