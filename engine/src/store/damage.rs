@@ -53,11 +53,17 @@ impl Inner {
         let mut lost: HashMap<PackNumber, u64> = HashMap::new();
         for (number, row) in rows {
             let listed = lens.get(&row.name.file_name()).copied();
-            if row.state == PackState::Lost || listed.is_some_and(|len| len >= row.indexed_len) {
+            if is_over(&row) || listed.is_some_and(|len| len >= row.indexed_len) {
+                continue;
+            }
+            let len = self.true_len(&row)?;
+            // A pack that was given up has a row that says so, or none, before its file goes.
+            let now = index::pack(&*self.kv.read()?, number)?;
+            if now.is_none_or(|now| is_over(&now)) {
                 continue;
             }
             let file = row.name.path();
-            let problem = match self.true_len(&row)? {
+            let problem = match len {
                 Some(len) if len >= row.indexed_len => continue,
                 Some(len) => {
                     lost.insert(number, len);
@@ -99,12 +105,17 @@ impl Inner {
         let _lock = self.parts.lock("index")?;
         let mut write = self.kv.write()?;
         for (number, row) in index::packs(&*write)? {
-            if lens.contains_key(&number) {
+            if lens.contains_key(&number) && !is_over(&row) {
                 index::put_pack(&mut *write, number, &PackRow { state: PackState::Lost, ..row })?;
             }
         }
         Ok(write.commit()?)
     }
+}
+
+/// Whether nobody expects the file to be there.
+fn is_over(row: &PackRow) -> bool {
+    matches!(row.state, PackState::Lost | PackState::Dropped)
 }
 
 fn for_each_frame(
