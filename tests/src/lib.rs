@@ -13,4 +13,7 @@ pub mod faults;
 pub mod damage;
 pub mod hooked;
 pub mod garbage;
+pub mod weave;
+pub mod woven;
+pub mod moments;
 pub mod fidelity;
