@@ -26,3 +26,16 @@ fn woven_into_many_sessions_gc_removes_what_nothing_needs_and_only_that() {
     println!("{all:?}");
     assert!(all.removed > 0 && all.moved > 0 && all.apart > 0 && all.waited > 0 && all.beside > 0, "{all:?}");
 }
+
+#[test]
+fn moments() {
+    use twinkeep_tests::moments;
+    for (name, run) in [
+        ("unreadable stops", moments::unreadable_stops as fn() -> Result<(), String>),
+        ("damage stays", moments::damage_stays),
+        ("a session in between", moments::a_session_in_between),
+        ("check beside", moments::check_beside),
+    ] {
+        run().unwrap_or_else(|problem| println!("{name}: {problem}"));
+    }
+}
