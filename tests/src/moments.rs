@@ -4,21 +4,24 @@
 use crate::hooked::{Hook, HookedFiles};
 use crate::lab::{self, chain};
 use crate::weave::{self, Node, Writer};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use twinkeep_engine::check::{CheckOptions, check};
 use twinkeep_engine::crypto::VaultKeys;
 use twinkeep_engine::env::Dice;
+use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyFiles, FaultyKvHome};
 use twinkeep_engine::files::memory::MemoryFiles;
 use twinkeep_engine::frame::FIXED_LEN;
 use twinkeep_engine::gc::{self, Access, GcError, GcOptions, GcReport};
 use twinkeep_engine::id::ChunkId;
 use twinkeep_engine::index::FrameNumber;
+use twinkeep_engine::kv::Table;
 use twinkeep_engine::kv::memory::MemoryKvHome;
 use twinkeep_engine::progress::Progress;
 use twinkeep_engine::record::{ChangeKind, ChangeRecord};
-use twinkeep_engine::store::{Claim, Place as ChunkPlace};
+use twinkeep_engine::store::{BadFrame, Claim, Place as ChunkPlace};
 use twinkeep_engine::vault::{ErrorClass, Place, Vault};
 
 /// A vault in memory.
@@ -90,6 +93,56 @@ impl Home {
         }
     }
 
+    fn copy(&self) -> Self {
+        let kv = MemoryKvHome::from_version(self.kv.version());
+        Self { files: self.files.copy(), kv, keys: self.keys.clone(), opened: self.opened }
+    }
+
+    /// A collection whose process dies when it makes a call for the `nth` time.
+    fn collect_until(&mut self, call: Call, nth: u64) -> Result<(), String> {
+        self.opened += 1;
+        let faults = Faults::new();
+        let place = Place {
+            files: Arc::new(FaultyFiles::new(Arc::new(self.files.clone()), faults.clone())),
+            kv_home: Arc::new(FaultyKvHome::new(Arc::new(self.kv.clone()), faults.clone())),
+        };
+        let vault = lab::open(place, lab::env(self.opened)).map_err(|error| format!("open: {}", chain(&error)))?;
+        faults.fail_from(call, nth, Fault::Os(libc::EIO));
+        let _ = collect(&vault);
+        Ok(())
+    }
+
+    /// The same, at the first call after which the index is as wanted.
+    fn collect_until_it(&mut self, call: Call, is_there: impl Fn(&Self) -> bool) -> Result<(), String> {
+        for nth in 1..20 {
+            let mut copy = self.copy();
+            copy.collect_until(call, nth)?;
+            if is_there(&copy) {
+                *self = copy;
+                return Ok(());
+            }
+        }
+        Err("the collection never comes there".to_owned())
+    }
+
+    fn is_sweeping(&self) -> bool {
+        let version = self.kv.version();
+        version.is_some_and(|version| version.rows(Table::Meta).get(&b"gc"[..]).is_some_and(|row| row[0] == 2))
+    }
+
+    /// Everything is as it should be, and these can be read.
+    fn expect(&mut self, roots: &[&Arc<Node>]) -> Result<(), String> {
+        let vault = self.open()?;
+        weave::closed(&vault)?;
+        let faults = vault.store().audit().map_err(|error| chain(&error))?;
+        if let Some(fault) = faults.first() {
+            return Err(format!("{}: {}", fault.file, fault.problem));
+        }
+        let reader = vault.reader().map_err(|error| chain(&error))?;
+        let mut seen = HashSet::new();
+        roots.iter().try_for_each(|root| root.verify(&reader, &mut seen))
+    }
+
     fn packs(&self) -> Vec<String> {
         self.files.paths().into_iter().filter(|path| path.starts_with("packs/")).collect()
     }
@@ -119,7 +172,7 @@ pub fn unreadable_stops() -> Result<(), String> {
         home.hurt(kept.id, 5)?;
         if expelled {
             let (vault, place) = (home.open()?, home.place_of(kept.id)?);
-            vault.store().expel(&[place.number]).map_err(|error| chain(&error))?;
+            vault.store().expel(&[BadFrame { number: place.number, pack: place.pack, offset: place.offset }]).map_err(|error| chain(&error))?;
         }
         let (packs, vault) = (home.packs(), home.open()?);
         match collect(&vault) {
@@ -176,6 +229,95 @@ pub fn damage_stays() -> Result<(), String> {
     Ok(())
 }
 
+/// What is being swept is nobody's any more: a session that stores it again stores all of it.
+pub fn stored_again_while_swept() -> Result<(), String> {
+    let mut home = Home::new(5)?;
+    let kept = home.publish("kept", &["a"])?;
+    let gone = home.publish("gone", &["x", "y"])?;
+    home.purge(&[gone.id])?;
+    home.collect_until_it(Call::KvCommit, Home::is_sweeping)?;
+    Writer::begin(home.open()?, gone.clone(), &mut Dice(4))?.finish()?;
+    collect(&home.open()?).map_err(told)?;
+    home.expect(&[&kept, &gone])
+}
+
+/// A branch whose leaves are being swept comes without them, and somebody else counts on it later: it is not whole.
+pub fn a_branch_above_what_is_swept() -> Result<(), String> {
+    let mut home = Home::new(6)?;
+    let kept = home.publish("kept", &["a"])?;
+    let gone = home.publish("gone", &["x", "y"])?;
+    home.purge(&[gone.id])?;
+    home.collect_until_it(Call::KvCommit, Home::is_sweeping)?;
+    let next = home.tree("next", &["x", "y"]);
+    let mut later = Writer::begin(home.open()?, next.clone(), &mut Dice(4))?;
+    let mut careless = Writer::begin(home.open()?, gone.clone(), &mut Dice(5))?;
+    for branch in next.children.iter().flatten() {
+        careless.put(branch)?;
+    }
+    careless.checkpoint()?;
+    drop(careless);
+    collect(&home.open()?).map_err(told)?;
+    later.finish()?;
+    drop(later);
+    collect(&home.open()?).map_err(told)?;
+    home.expect(&[&kept, &next])
+}
+
+/// A collection dies between giving a pack up and removing its file: nobody takes it for one that was left behind.
+pub fn given_up_and_still_there() -> Result<(), String> {
+    let mut home = Home::new(7)?;
+    let kept = home.publish("kept", &["a"])?;
+    let gone = home.publish("gone", &["x", "y"])?;
+    home.purge(&[gone.id])?;
+    let has_dropped = |home: &Home| {
+        let version = home.kv.version();
+        version.is_some_and(|version| version.rows(Table::Packs).values().any(|row| row[8] == 3))
+    };
+    home.collect_until_it(Call::Remove, has_dropped)?;
+    let next = home.publish("next", &["x", "y"])?;
+    home.expect(&[&kept, &next])?;
+    collect(&home.open()?).map_err(told)?;
+    home.expect(&[&kept, &next])
+}
+
+/// A process that has read a pack meets another one that came after that was removed.
+pub fn what_came_after_is_something_else() -> Result<(), String> {
+    let mut home = Home::new(8)?;
+    let kept = home.publish("kept", &["a"])?;
+    let gone = home.publish("gone", &["x", "y"])?;
+    let vault = home.open()?;
+    let reader = vault.reader().map_err(|error| chain(&error))?;
+    gone.verify(&reader, &mut HashSet::new())?;
+    home.purge(&[gone.id])?;
+    collect(&home.open()?).map_err(told)?;
+    let next = home.publish("next", &["n", "o"])?;
+    for reader in [&reader, &vault.reader().map_err(|error| chain(&error))?] {
+        let mut seen = HashSet::new();
+        next.verify(reader, &mut seen)?;
+        kept.verify(reader, &mut seen)?;
+    }
+    home.expect(&[&kept, &next])
+}
+
+/// What somebody reads stays until he is done, though it was purged.
+pub fn read_while_purged() -> Result<(), String> {
+    let mut home = Home::new(9)?;
+    let gone = home.publish("gone", &["x", "y"])?;
+    let vault = home.open()?;
+    let pin = vault.local().pin(gone.id).map_err(|error| chain(&error))?;
+    home.purge(&[gone.id])?;
+    for _ in 0..2 {
+        collect(&home.open()?).map_err(told)?;
+        home.expect(&[&gone])?;
+    }
+    drop(pin);
+    collect(&home.open()?).map_err(told)?;
+    match home.expect(&[&gone]) {
+        Ok(()) => Err("what nobody needs is still there".to_owned()),
+        Err(_) => home.expect(&[]),
+    }
+}
+
 /// A session begins while a collection decides what goes: it must not count on what is condemned, however early it
 /// asked what its place in time is.
 pub fn a_session_in_between() -> Result<(), String> {
@@ -185,12 +327,7 @@ pub fn a_session_in_between() -> Result<(), String> {
     home.purge(&[gone.id])?;
     // A collection asks for the index lock in the end to decide; which time that is shows a run on a copy.
     let decides_at = {
-        let mut copy = Home {
-            files: home.files.copy(),
-            kv: MemoryKvHome::from_version(home.kv.version()),
-            keys: home.keys.clone(),
-            opened: home.opened,
-        };
+        let mut copy = home.copy();
         let hook = Hook::default();
         let vault = copy.open_hooked(&hook)?;
         let kv = copy.kv.clone();
@@ -198,7 +335,7 @@ pub fn a_session_in_between() -> Result<(), String> {
         for nth in 0..12 {
             let (kv, found) = (kv.clone(), found.clone());
             hook.at(nth, move || {
-                let row = kv.version().and_then(|v| v.rows(twinkeep_engine::kv::Table::Meta).get(&b"gc"[..]).cloned());
+                let row = kv.version().and_then(|v| v.rows(Table::Meta).get(&b"gc"[..]).cloned());
                 if row.is_some_and(|row| row[0] == 1) {
                     found.lock().expect("nobody panics here").get_or_insert(nth);
                 }
@@ -296,4 +433,25 @@ fn check_beside_at(tree: &crate::tree::SourceTree, nth: usize, read_data: bool) 
         Some(place) => Err(format!("{:?} frame {} is not believed any more", place.kind, place.number.0)),
         None => Ok(()),
     }
+}
+
+/// All moments, each with its name.
+pub const ALL: &[(&str, Moment)] = &[
+    ("unreadable stops", unreadable_stops),
+    ("damage stays", damage_stays),
+    ("stored again while swept", stored_again_while_swept),
+    ("a branch above what is swept", a_branch_above_what_is_swept),
+    ("given up and still there", given_up_and_still_there),
+    ("what came after", what_came_after_is_something_else),
+    ("read while purged", read_while_purged),
+    ("a session in between", a_session_in_between),
+    ("check beside", check_beside),
+];
+
+/// Makes one moment; the problem it found.
+pub type Moment = fn() -> Result<(), String>;
+
+/// All of them.
+pub fn all() -> Result<(), String> {
+    ALL.iter().try_for_each(|(name, moment)| moment().map_err(|problem| format!("{name}: {problem}")))
 }

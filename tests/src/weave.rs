@@ -192,7 +192,8 @@ impl Writer {
         claims.first().copied().ok_or_else(|| "no claim".to_owned())
     }
 
-    fn put(&mut self, node: &Node) -> Result<(), String> {
+    /// Puts one chunk, whoever it is for.
+    pub fn put(&mut self, node: &Node) -> Result<(), String> {
         match &node.children {
             None => self.leaves.push(node.id, &[], &node.payload),
             Some(children) => {
@@ -227,6 +228,7 @@ impl Writer {
                     session: self.session.id(),
                     level: Level::P0,
                     session_started: now,
+                    device: None,
                 };
                 let (payload, keys) = (reference.encode(), self.vault.keys().clone());
                 let make = |link: twinkeep_engine::store::ChainLink| {

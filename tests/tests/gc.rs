@@ -28,14 +28,6 @@ fn woven_into_many_sessions_gc_removes_what_nothing_needs_and_only_that() {
 }
 
 #[test]
-fn moments() {
-    use twinkeep_tests::moments;
-    for (name, run) in [
-        ("unreadable stops", moments::unreadable_stops as fn() -> Result<(), String>),
-        ("damage stays", moments::damage_stays),
-        ("a session in between", moments::a_session_in_between),
-        ("check beside", moments::check_beside),
-    ] {
-        run().unwrap_or_else(|problem| println!("{name}: {problem}"));
-    }
+fn at_single_moments_nothing_is_lost() {
+    twinkeep_tests::moments::all().unwrap_or_else(|problem| panic!("{problem}"));
 }
