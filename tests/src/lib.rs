@@ -13,4 +13,5 @@ pub mod faults;
 pub mod damage;
 pub mod hooked;
 pub mod garbage;
+pub mod fire;
 pub mod fidelity;
