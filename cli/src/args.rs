@@ -46,6 +46,9 @@ pub struct Globals {
     /// Open the vault with the recovery words in this file
     #[arg(long, value_name = "FILE", global = true)]
     pub recovery_words_file: Option<PathBuf>,
+    /// Open the vault with the device key in this file: it can be backed up to, and nothing in it read
+    #[arg(long, value_name = "FILE", global = true)]
+    pub device_key_file: Option<PathBuf>,
     /// Print one JSON object a line
     #[arg(long, global = true)]
     pub json: bool,
@@ -84,17 +87,34 @@ pub enum Verb {
     Ls(verbs::ls::LsArgs),
     /// Find files in snapshots
     Find(verbs::find::FindArgs),
+    /// Show all versions of a file
+    History(verbs::history::HistoryArgs),
     /// Write a file, or a folder as an archive, to standard output
     Dump(verbs::dump::DumpArgs),
     /// Show what differs between two snapshots
     Diff(verbs::diff::DiffArgs),
+    /// Forget snapshots, by a policy or by name
+    Forget(Box<verbs::forget::ForgetArgs>),
+    /// Bring forgotten snapshots back
+    Undelete(verbs::undelete::UndeleteArgs),
+    /// Keep snapshots from being forgotten
+    Pin(verbs::pin::PinArgs),
+    /// Change the tags of snapshots
+    Tag(verbs::tag::TagArgs),
+    /// Show or change the settings of the vault
+    #[command(name = "config")]
+    Config(verbs::config::ConfigArgs),
     /// Free what no snapshot needs
     #[command(alias = "prune")]
     Gc(verbs::gc::GcArgs),
     /// Verify the vault
     Check(verbs::check::CheckArgs),
+    /// Verify the bytes of the vault, without a password
+    Scrub(verbs::scrub::ScrubArgs),
     /// Count what snapshots hold and what they take
     Stats(verbs::stats::StatsArgs),
+    /// Ways into the vault: list, add, replace, remove them
+    Key(verbs::key::KeyArgs),
     /// Print the version
     Version(verbs::version::VersionArgs),
     /// Print completions for a shell

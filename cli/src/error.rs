@@ -23,7 +23,7 @@ pub enum Code {
     Busy = 11,
     /// Wrong password or key, or none.
     WrongKey = 12,
-    /// Not allowed.
+    /// Not allowed: by the system, or by what the vault promises to keep.
     NotAllowed = 13,
     /// No space left.
     NoSpace = 15,
@@ -88,13 +88,17 @@ pub fn judge(error: &anyhow::Error) -> (Code, Option<String>) {
 
 /// What the engine says of its own errors.
 fn class(error: &anyhow::Error) -> Option<ErrorClass> {
+    use twinkeep_engine::retention::RetentionError;
+    use twinkeep_engine::scrub::ScrubError;
     use twinkeep_engine::vault::VaultError;
     use twinkeep_engine::{backup::BackupError, check::CheckError, query::QueryError, restore::RestoreError};
     None.or_else(|| error.downcast_ref::<VaultError>().map(VaultError::class))
+        .or_else(|| error.downcast_ref::<RetentionError>().map(RetentionError::class))
         .or_else(|| error.downcast_ref::<BackupError>().map(BackupError::class))
         .or_else(|| error.downcast_ref::<RestoreError>().map(RestoreError::class))
         .or_else(|| error.downcast_ref::<CheckError>().map(CheckError::class))
         .or_else(|| error.downcast_ref::<QueryError>().map(QueryError::class))
+        .or_else(|| error.downcast_ref::<ScrubError>().map(ScrubError::class))
 }
 
 fn of_class(class: ErrorClass) -> (Code, Option<String>) {

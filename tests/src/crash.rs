@@ -23,6 +23,9 @@ use twinkeep_engine::vault::{Place, Vault, VaultError};
 /// What is acknowledged once a vault is made.
 const VAULT: &str = "vault";
 
+/// What is acknowledged once a way in was added and a new key pair drawn.
+const KEYS: &str = "keys";
+
 /// Everything that happened, and what has to come out of it.
 pub struct History {
     log: Log,
@@ -126,6 +129,18 @@ impl Recorder {
         Ok(())
     }
 
+    /// A way in is added, and a new key pair drawn for what is backed up later.
+    fn change_keys(&mut self, vault: &Vault) -> Result<(), String> {
+        let told = |error: VaultError| format!("keys: {}", chain(&error));
+        let (now, entropy) = (vault.env().clock.now(), vault.env().entropy.clone());
+        vault
+            .change_keyring(|keyring, _, secret| keyring.add_machine_slot(secret, &[0x6b; 32], KEYS, now, &*entropy))
+            .map_err(told)?;
+        vault.rotate().map_err(told)?;
+        self.log.ack(KEYS);
+        Ok(())
+    }
+
     fn see(&mut self, tree: &SourceTree) {
         self.seen.push((tree.path(), Arc::new(model::of_disk(&tree.root()))));
     }
@@ -200,6 +215,7 @@ impl History {
         recorder.log.ack(VAULT);
         recorder.take(&first, &tree)?;
         tree.change();
+        recorder.change_keys(&first)?;
         drop(first);
         let (mut recorder, mut tree) = beside(recorder, tree, other)?;
 
@@ -385,7 +401,7 @@ impl Trial<'_> {
 
     fn open(&mut self, place: Place) -> Result<Vault, String> {
         let error = match lab::open(place.clone(), lab::env(self.dice.throw())) {
-            Ok(vault) => return Ok(vault),
+            Ok(vault) => return self.has_keys(&vault).map(|()| vault),
             Err(error) => error,
         };
         if self.acks.iter().any(|ack| ack == VAULT) {
@@ -395,6 +411,18 @@ impl Trial<'_> {
             return Err(format!("half a vault is in the way: {}", chain(&error)));
         }
         lab::create(place, lab::env(self.dice.throw())).map_err(|error| format!("create again: {}", chain(&error)))
+    }
+
+    /// What was acknowledged of the keyring holds.
+    fn has_keys(&self, vault: &Vault) -> Result<(), String> {
+        if !self.acks.iter().any(|ack| ack == KEYS) {
+            return Ok(());
+        }
+        let keyring = vault.keyring().map_err(|error| format!("keyring: {}", chain(&error)))?;
+        match keyring.slots().iter().any(|slot| slot.label == KEYS) && vault.keys().newest().0 == 1 {
+            true => Ok(()),
+            false => Err("a change of the keyring that was acknowledged is gone".to_owned()),
+        }
     }
 
     /// Everything acknowledged is whole, everything listed too, and the next backup is.
@@ -416,7 +444,7 @@ impl Trial<'_> {
             return Err(format!("{}: {}", fault.file, fault.problem));
         }
         let listed: Vec<ChunkId> = snapshots.list.iter().map(|info| info.id).collect();
-        for ack in self.acks.iter().filter(|ack| *ack != VAULT) {
+        for ack in self.acks.iter().filter(|ack| ![VAULT, KEYS].contains(&ack.as_str())) {
             let id = ChunkId::from_hex(ack).ok_or("an acknowledgement is no id")?;
             if !listed.contains(&id) {
                 return Err(format!("acknowledged snapshot {} is not listed", &ack[..8]));

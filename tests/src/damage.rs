@@ -360,6 +360,7 @@ pub fn expelled_meanwhile(seed: u64) -> Result<(), String> {
     use std::sync::Arc;
     use twinkeep_engine::id::Kind;
     use twinkeep_engine::index::FrameNumber;
+    use twinkeep_engine::store::BadFrame;
     let base = Base::new(seed)?;
     let files = base.files.copy();
     let place = lab::place(files.clone(), MemoryKvHome::from_version(base.kv.clone()));
@@ -372,14 +373,33 @@ pub fn expelled_meanwhile(seed: u64) -> Result<(), String> {
             let last = frame.offset as usize + frame.len as usize - 1;
             files.damage(&format!("packs/{pack}"), |bytes| bytes[last] ^= 1);
         }
-        let numbers: Vec<FrameNumber> = leaves.iter().map(|frame| frame.number).collect();
-        other.store().expel(&numbers).expect("frames are expelled");
+        let bad: Vec<BadFrame> = leaves.into_iter().map(BadFrame::from).collect();
+        other.store().expel(&bad).expect("frames are expelled");
     };
     let executor = Arc::new(lab::After::new(deed));
     let vault = lab::open(place, lab::env_with(seed ^ 2, executor)).map_err(|error| chain(&error))?;
     let next = lab::take(&vault, &base.tree, None).map_err(|error| format!("backup: {}", chain(&error)))?;
     next.verify(&vault)?;
     base.taken[1].verify(&vault).map_err(|problem| format!("not healed: {problem}"))
+}
+
+/// What was found bad at a place where it no longer stands keeps its standing.
+pub fn expelled_elsewhere(seed: u64) -> Result<(), String> {
+    use twinkeep_engine::index::FrameNumber;
+    use twinkeep_engine::store::BadFrame;
+    let base = Base::new(seed)?;
+    let place = lab::place(base.files.copy(), MemoryKvHome::from_version(base.kv.clone()));
+    let vault = lab::open(place, lab::env(seed ^ 1)).map_err(|error| chain(&error))?;
+    let store = vault.store();
+    let frames = store.frames(FrameNumber(0), 10_000).map_err(|error| chain(&error))?;
+    let elsewhere: Vec<BadFrame> =
+        frames.iter().map(|frame| BadFrame { offset: frame.offset + 1, ..BadFrame::from(frame) }).collect();
+    let lost = store.expel(&elsewhere).map_err(|error| chain(&error))?;
+    let doubted = store.frames(FrameNumber(0), 10_000).map_err(|error| chain(&error))?;
+    match lost.is_empty() && doubted.iter().all(|frame| frame.is_believed) {
+        true => Ok(()),
+        false => Err(format!("{} chunks lost their standing", lost.len())),
+    }
 }
 
 /// A damaged snapshot is healed even by a backup that makes none because nothing changed.

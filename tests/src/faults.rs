@@ -7,7 +7,10 @@ use crate::tree::{Shape, SourceTree};
 use std::sync::Arc;
 use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyFiles, FaultyKvHome};
 use twinkeep_engine::files::memory::MemoryFiles;
+use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
+use twinkeep_engine::progress::Progress;
+use twinkeep_engine::scrub;
 use twinkeep_engine::vault::{ErrorClass, Place, Vault};
 
 /// What is tried while calls fail.
@@ -25,12 +28,20 @@ pub enum Job {
     Adopt,
     /// A vault whose index is gone is opened.
     Rebuild,
+    /// A way in is added.
+    KeyChange,
+    /// A vault is scrubbed.
+    Scrub,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Create, Self::Open, Self::Read, Self::Backup, Self::Adopt, Self::Rebuild];
+    pub const ALL: [Self; 8] =
+        [Self::Create, Self::Open, Self::Read, Self::Backup, Self::Adopt, Self::Rebuild, Self::KeyChange, Self::Scrub];
 }
+
+/// The machine key that [`Job::KeyChange`] adds.
+const NEW_KEY: [u8; 32] = [0x6b; 32];
 
 /// How calls fail: the fault, and whether all later calls of the kind fail too.
 const FAULTS: &[(Fault, bool)] = &[
@@ -148,10 +159,27 @@ impl Base {
                     false => Ok(End::Failed(ErrorClass::Other, "parts cannot be read".to_owned())),
                 }
             }
+            Job::KeyChange => {
+                let vault = open()?;
+                arm();
+                let (now, entropy) = (vault.env().clock.now(), &*vault.env().entropy);
+                let added = vault.change_keyring(|keyring, _, secret| {
+                    keyring.add_machine_slot(secret, &NEW_KEY, "new", now, entropy)
+                });
+                Ok(ended(added.map(|_| vault)))
+            }
             Job::Backup | Job::Adopt => {
                 let vault = open()?;
                 arm();
                 self.back_up(&vault)
+            }
+            Job::Scrub => {
+                arm();
+                Ok(match scrub_once(disk, seed, false) {
+                    Ok(report) if report.round.is_clean() => End::Done(None),
+                    Ok(report) => End::Failed(ErrorClass::Damaged, format!("{:?}", report.round.faults)),
+                    Err(error) => End::Failed(error.class(), chain(&error)),
+                })
             }
         }
     }
@@ -201,6 +229,9 @@ impl Base {
         if point.job == Job::Rebuild && done && matches!(point.fault, Fault::Os(libc::EIO) | Fault::Late(libc::EIO)) {
             self.rebuild_again(&disk, seed)?;
         }
+        if point.job == Job::Scrub {
+            scrub_again(&disk, point, done, seed)?;
+        }
         for (place, when) in [(disk.after_power_cut(), "after a power cut"), (disk.place(), "later")] {
             self.go_on(point.job, place, taken, done, seed).map_err(|problem| format!("{when}: {problem}"))?;
         }
@@ -230,12 +261,46 @@ impl Base {
             false => lab::open(place, lab::env(seed ^ 1)).map_err(|error| format!("open: {}", chain(&error)))?,
         };
         self.verify(&vault, taken)?;
+        if job == Job::KeyChange && done {
+            let keyring = vault.keyring().map_err(|error| format!("keyring: {}", chain(&error)))?;
+            if !keyring.slots().iter().any(|slot| slot.label == "new") {
+                return Err("a way in that was added is gone".to_owned());
+            }
+        }
         match self.back_up(&vault)? {
             End::Done(Some(next)) => self.verify(&vault, Some(&next)).map_err(|problem| format!("next: {problem}")),
             End::Done(None) => Err("next: no snapshot".to_owned()),
             End::Failed(class, error) => Err(format!("next: {class:?}: {error}")),
         }
     }
+}
+
+fn scrub_once(disk: &Disk, seed: u64, resume: bool) -> Result<scrub::ScrubReport, scrub::ScrubError> {
+    let opened = scrub::open(disk.place(), lab::env(seed ^ 5), "test")?;
+    let options = scrub::ScrubOptions { resume, ..scrub::ScrubOptions::default() };
+    scrub::scrub(&opened.store, &lab::env(seed ^ 6), opened.rebuilt.as_deref(), &options, &Progress::silent())
+}
+
+/// Calls succeed again: the round goes on and has verified everything, if its place could be kept, and one begun anew
+/// has in any case. Only a medium that could not be read may have been called damaged.
+fn scrub_again(disk: &Disk, point: &Point, done: bool, seed: u64) -> Result<(), String> {
+    let opened = scrub::open(disk.place(), lab::env(seed ^ 7), "test").map_err(|error| chain(&error))?;
+    let frames = opened.store.frame_rows(FrameNumber(0), 100_000).map_err(|error| chain(&error))?.len() as u64;
+    let is_media = matches!(point.fault, Fault::Os(libc::EIO) | Fault::Late(libc::EIO)) && point.call != Call::KvRead;
+    for resume in [true, false] {
+        let report = match scrub_once(disk, seed ^ 8, resume) {
+            Ok(report) => report,
+            Err(scrub::ScrubError::NothingLeft) if resume => continue,
+            Err(error) => return Err(format!("scrub, resumed: {resume}: {}", chain(&error))),
+        };
+        let counts = report.round.counts;
+        let bad = report.round.faults.iter().filter(|fault| fault.offset.is_some()).count() as u64;
+        let all = counts.frames + counts.set_aside + if resume { bad } else { 0 };
+        if all < frames || (!is_media || done) && !report.round.is_clean() {
+            return Err(format!("scrub, resumed: {resume}: of {frames} frames: {report:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// Leaves a session behind whose packs are written and whose rows are not.

@@ -14,4 +14,8 @@ pub mod damage;
 pub mod hooked;
 pub mod garbage;
 pub mod fire;
+pub mod devices;
+pub mod scrub;
 pub mod fidelity;
+pub mod home;
+pub mod jsondoc;

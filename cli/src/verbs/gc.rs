@@ -6,9 +6,11 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 use twinkeep_engine::gc::{self, Access, GcOptions, GcReport, Step};
+use twinkeep_engine::retention;
 use twinkeep_engine::vault::Vault;
 
 use crate::error::{Code, hinted, told};
+use crate::retention::told as retention_told;
 use crate::session::Run;
 use crate::{show, watch};
 
@@ -40,12 +42,19 @@ pub fn run(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
         return collect(run, Access::Keyless { store: &store, retention_days_min }, &options);
     }
     let vault = run.open()?;
-    collect_with_keys(run, &vault, &options)
+    vault.require_member().context("space is freed by who knows all snapshots; --no-key goes by the records alone")?;
+    if !args.dry_run
+        && let Err(error) = retention::expire(&vault)
+    {
+        // What time asks for has to wait; the rest need not.
+        run.screen.warn(None, &crate::error::one_line(&retention_told(run, error)));
+    }
+    collect(run, Access::Keys(&vault), &options)
 }
 
-/// Frees, with the keys at hand.
-pub fn collect_with_keys(run: &Run, vault: &Vault, options: &GcOptions) -> anyhow::Result<Code> {
-    collect(run, Access::Keys(vault), options)
+/// Frees, with the keys at hand and without waiting for anybody.
+pub fn free(run: &Run, vault: &Vault, dry_run: bool) -> anyhow::Result<Code> {
+    collect(run, Access::Keys(vault), &GcOptions { dry_run, ..GcOptions::default() })
 }
 
 fn collect(run: &Run, access: Access<'_>, options: &GcOptions) -> anyhow::Result<Code> {

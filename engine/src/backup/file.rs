@@ -419,3 +419,15 @@ impl<'s> PieceSink<'s> {
 pub(super) fn new_buffer() -> Vec<u8> {
     vec![0; BATCH_LEN + CHUNK_LEN_MAX]
 }
+
+/// Content short enough to be kept in its entry, of a file that looks as `stat` says before and after it was read.
+pub(super) fn read_short(job: &DirJob, name: &[u8], len: u64, stat: &CachedStat) -> Option<Box<[u8]>> {
+    let len = usize::try_from(len).ok().filter(|&len| len <= INLINE_LEN_MAX)?;
+    let file = job.dir.open().ok()?.open_file(name).ok()?;
+    let mut bytes = vec![0; len + 1];
+    let read = file.read_at(0, &mut bytes).ok()?;
+    bytes.truncate(read);
+    let is_same =
+        CachedStat::now(file.stat()).same(stat, false, false) && same_version(file.stat(), &file.restat().ok()?);
+    (is_same && read == len).then(|| bytes.into_boxed_slice())
+}

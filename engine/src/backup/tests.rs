@@ -9,7 +9,7 @@ use crate::id::Kind;
 use crate::index::FrameNumber;
 use crate::kv::memory::MemoryKvHome;
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{BadFrame, Store};
 use crate::vault::{CreateOptions, Place, Vault};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -126,7 +126,7 @@ fn nothing_changed_still_heals_the_parent() {
 /// Takes the standing of all file content.
 fn expel_leaves(store: &dyn Store) {
     let frames = store.frames(FrameNumber(0), 1000).unwrap();
-    let leaves: Vec<_> = frames.iter().filter(|place| place.kind == Kind::Leaf).map(|place| place.number).collect();
+    let leaves: Vec<_> = frames.iter().filter(|place| place.kind == Kind::Leaf).map(BadFrame::from).collect();
     store.expel(&leaves).unwrap();
 }
 

@@ -165,9 +165,13 @@ impl<'a> Access<'a> {
 
     fn history(self) -> Result<History> {
         match self {
-            Self::Keys(vault) => Ok(vault.history()?),
+            Self::Keys(vault) => {
+                // A device knows nothing of what others keep.
+                vault.require_member()?;
+                Ok(vault.history()?)
+            }
             Self::Keyless { store, retention_days_min } => {
-                Ok(History::read(store, retention_days_min, &history::unkeyed)?)
+                Ok(History::read(store, retention_days_min, &mut history::unkeyed)?)
             }
         }
     }
@@ -180,10 +184,7 @@ impl<'a> Access<'a> {
 pub fn collect(access: Access<'_>, options: &GcOptions, progress: &Progress) -> Result<GcReport> {
     let store = &*access.store().0;
     let begun = store.parts.env.clock.elapsed();
-    let path = "locks/gc";
-    let Some(_one) = store.parts.files.try_lock(path, &store.parts.owner)? else {
-        return Err(StoreError::Busy { what: "collection of garbage", owner: store.parts.owner_of(path) }.into());
-    };
+    let _one = access.store().try_lock("gc")?;
     let mut id = [0; 16];
     store.parts.env.entropy.fill(&mut id);
     let own = OwnSession::begin(store, SessionId(id))?;
@@ -419,7 +420,7 @@ impl<'a> Round<'a> {
 
     fn tell(&mut self, rewriter: &Rewriter<'_>) -> Result<()> {
         for number in &rewriter.damaged {
-            if let Some(place) = index::find_frame(&*self.store.kv.read()?, *number)? {
+            if let Some(place) = index::frame_if_any(&*self.store.kv.read()?, *number)? {
                 let pack = self.store.name(place.pack)?.file_name();
                 self.report.damaged.push(format!("frame {} in {pack} at {}", place.id, place.offset));
             }

@@ -273,7 +273,7 @@ impl<'a> Rewriter<'a> {
         };
         let mut here = Vec::new();
         for frame in frames {
-            let Some(place) = index::find_frame(&*write, *frame)?.filter(|place| place.pack == number) else {
+            let Some(place) = index::frame_if_any(&*write, *frame)?.filter(|place| place.pack == number) else {
                 continue;
             };
             if is_needed(store, &*write, *frame, &place)? {
