@@ -68,6 +68,13 @@ pub const BUGS: &[(&str, &str)] = &[
     ("gc-moves-without-sync", "rows point to a moved frame before its bytes are durable"),
     ("gc-file-before-rows", "a pack is removed before its rows"),
     ("gc-ignores-forgotten", "what can still be brought back is no root"),
+    ("gc-ignores-readers", "what somebody is reading is no root"),
+    ("gc-trusts-counts", "a pack goes by a count of rows that is one too low, and nobody looks again"),
+    ("gc-moves-damaged", "a frame is moved without being verified"),
+    ("sweeping-admits-condemned", "a branch above something condemned is admitted while that is being swept"),
+    ("numbers-given-again", "numbers of frames and packs that went are given to others"),
+    ("epoch-before-lock", "a session takes its place in time before it can be seen"),
+    ("dropped-adopted-again", "a pack that was given up and is still there is taken for one that a session left"),
 ];
 
 #[cfg(feature = "zoo")]

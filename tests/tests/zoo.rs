@@ -92,3 +92,25 @@ fn every_planted_bug_is_caught() {
     }
     assert!(missed.is_empty(), "nobody saw: {missed:#?}");
 }
+
+#[test]
+#[ignore]
+fn probe() {
+    for (bug, _) in &BUGS[18..] {
+        plant(Some(bug));
+        let begun = std::time::Instant::now();
+        let found = (0..100).find_map(|seed| {
+            catch_unwind(AssertUnwindSafe(|| twinkeep_tests::woven::live(seed, 120).map(|_| ())))
+                .unwrap_or_else(|_| Err("panic".into()))
+                .err()
+                .map(|problem| (seed, problem))
+        });
+        plant(None);
+        match found {
+            Some((seed, problem)) => {
+                println!("{bug}: seed {seed}: {} {:?}", problem.lines().next().unwrap_or(""), begun.elapsed())
+            }
+            None => println!("{bug}: MISSED {:?}", begun.elapsed()),
+        }
+    }
+}

@@ -62,8 +62,12 @@ fn dead_bits(places: &Places, live: &Bits, at: usize) -> Option<(Vec<u8>, u64)> 
 
 /// Decides what goes: places the marker reached are no longer condemned, branches that leaned and were reached are
 /// admitted, the others are condemned too. From here on nobody may use what is condemned.
-pub(super) fn decide(store: &Inner, marker: &Marker<'_>) -> Result<()> {
+pub(super) fn decide(store: &Inner, marker: &mut Marker<'_>) -> Result<()> {
     let _lock = store.parts.lock("index")?;
+    // Who pinned something condemned since roots were gathered was told that it stays.
+    if !crate::zoo::planted("gc-ignores-readers") {
+        marker.mark_tolerantly(&store.pinned()?)?;
+    }
     let mut write = store.kv.write()?;
     let state = index::collection(&*write)?;
     let looks = !crate::zoo::planted("gc-looks-once");

@@ -326,6 +326,12 @@ impl Inner {
         Ok(file)
     }
 
+    /// Forgets a pack's file and name: it is about to go.
+    pub fn close_pack(&self, number: PackNumber) {
+        self.open_packs.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.names.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
     /// Reads `len` bytes of a pack into `bytes`; shorter at the end of the file.
     pub fn read_at(&self, pack: PackNumber, offset: u64, len: u32, bytes: &mut Vec<u8>) -> Result<()> {
         if len as usize > FRAME_LEN_MAX {

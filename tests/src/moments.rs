@@ -1,0 +1,1 @@
+//! Single moments of collections, each made on purpose.
