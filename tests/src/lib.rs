@@ -17,6 +17,7 @@ pub mod garbage;
 pub mod weave;
 pub mod woven;
 pub mod moments;
+pub mod fire;
 pub mod devices;
 pub mod scrub;
 pub mod fidelity;

@@ -13,7 +13,7 @@ use crate::env::Env;
 use crate::files::{Files, FilesError, Lock, ReadAt};
 use crate::frame::{FrameHeader, frame_id};
 use crate::id::{ChunkId, Kind, SessionId, VaultId};
-use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow};
+use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow, Standing};
 use crate::kv::memory::MemoryKvHome;
 use crate::kv::{self, Kv, KvError, KvHome};
 use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
@@ -409,6 +409,12 @@ impl Store for LocalStore {
     fn known(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
         let read = self.0.kv.read()?;
         Ok(ids.iter().map(|id| index::View::FIRM.has(&*read, id)).collect::<kv::Result<_>>()?)
+    }
+
+    fn whole(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        let read = self.0.kv.read()?;
+        let is_whole = |id| Ok(matches!(index::standing(&*read, id)?, Standing::Firm | Standing::Condemned));
+        Ok(ids.iter().map(is_whole).collect::<kv::Result<_>>()?)
     }
 
     fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>> {
