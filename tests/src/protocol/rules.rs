@@ -8,6 +8,10 @@ pub enum Rule {
     Wait,
     /// After waiting it marks again, and what is reached is condemned no more.
     SecondMark,
+    /// The roots of the second mark are read after the waiting.
+    RootsAfterWait,
+    /// Mark goes on until nothing new is reached, also where a child lives in a newer frame than its parent.
+    MarkToTheEnd,
     /// A session takes its lock before it reads the epoch.
     LockBeforeEpoch,
     /// Sessions begun after the condemn are told no for what is condemned or leaning.
@@ -46,10 +50,18 @@ pub enum Rule {
     DroppedRowStays,
     /// A frame's row points to a copy only when that is durable.
     MoveIsDurable,
+    /// A frame that is taken apart changes places of rows, never their standing.
+    ApartKeepsStanding,
+    /// A row is never pointed to a copy from before.
+    NoOlderCopies,
     /// Whoever finds a pack gone asks the index again before it takes that for damage.
     GoneAsksAgain,
     /// Numbers of frames are not used again.
     NumbersStay,
+    /// Only packs of ended sessions are adopted.
+    AdoptsEnded,
+    /// What gets rows is durable before.
+    EntersDurable,
     /// A branch is admitted only with all it refers to.
     Closure,
     /// Rebuilding admits by the same rule.
@@ -70,9 +82,11 @@ use Rule::*;
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 36] = [
         Wait,
         SecondMark,
+        RootsAfterWait,
+        MarkToTheEnd,
         LockBeforeEpoch,
         NewerToldNo,
         LeaningInherits,
@@ -92,8 +106,12 @@ impl Rule {
         FileAfterDrop,
         DroppedRowStays,
         MoveIsDurable,
+        ApartKeepsStanding,
+        NoOlderCopies,
         GoneAsksAgain,
         NumbersStay,
+        AdoptsEnded,
+        EntersDurable,
         Closure,
         RebuildIsAdmission,
         RebuildWithoutSessions,
@@ -106,12 +124,12 @@ impl Rule {
 
 /// The rules that hold in a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rules(u32);
+pub struct Rules(u64);
 
 impl Rules {
     /// Every rule.
     pub fn all() -> Self {
-        Self(u32::MAX)
+        Self(u64::MAX)
     }
 
     /// Every rule of these but one.
