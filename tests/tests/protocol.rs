@@ -24,20 +24,20 @@ const NEEDED: &[(Rule, Problem, &str)] = &[
     (Rule::PutReplacesCondemned, Problem::Stuck, "leaning"),
     (Rule::SweptCountsAsMissing, Problem::Loss, "leaning, and then again"),
     (Rule::LeftoverLeaningGoes, Problem::Loss, "leaning, and then again"),
-    (Rule::LateLeaningAreRoots, Problem::Loss, "open packs"),
+    (Rule::LateLeaningAreRoots, Problem::Loss, "damage while leaning"),
     (Rule::SwitchLooksAgain, Problem::Closure, "damage while leaning"),
     (Rule::SweepLooksAgain, Problem::Loss, "half a sweep"),
     (Rule::ResumesByPhase, Problem::Loss, "half a sweep"),
     (Rule::OneGc, Problem::Loss, "leaning, and then again"),
     (Rule::MarkStops, Problem::Loss, "damage while leaning"),
-    (Rule::OnlyClosedPacks, Problem::Loss, "leaning, and then again"),
+    (Rule::OnlyClosedPacks, Problem::Loss, "half a sweep"),
     (Rule::DroppedRowStays, Problem::Loss, "leaning, and then again"),
     (Rule::MoveIsDurable, Problem::Loss, "dead frame"),
     (Rule::ApartKeepsStanding, Problem::Closure, "half frames"),
     (Rule::NoOlderCopies, Problem::Loss, "copies"),
     (Rule::GoneAsksAgain, Problem::Loss, "dead frame"),
-    (Rule::NumbersStay, Problem::Loss, "leaning, and then again"),
-    (Rule::AdoptsEnded, Problem::Loss, "leaning, and then again"),
+    (Rule::NumbersStay, Problem::Loss, "damage while leaning"),
+    (Rule::AdoptsEnded, Problem::Loss, "half a sweep"),
     (Rule::EntersDurable, Problem::Loss, "power cuts"),
     (Rule::Closure, Problem::Loss, "leaning, and then again"),
     (Rule::RebuildIsAdmission, Problem::Closure, "rebuild"),
@@ -49,12 +49,16 @@ const NEEDED: &[(Rule, Problem, &str)] = &[
 ];
 
 /// Second nets: nothing is seen without them.
-const SPARE: &[Rule] = &[Rule::DropLooksAgain, Rule::FileAfterDrop];
+const SPARE: &[Rule] = &[Rule::LeaningReplacesNothing, Rule::DropLooksAgain, Rule::FileAfterDrop];
 
-/// Pairs that can be left out together. Of the second, because a file that is removed first cannot be adopted any
-/// more, so that there is nothing to keep a row for.
-const SPARE_PAIRS: &[(Rule, Rule)] =
-    &[(Rule::DropLooksAgain, Rule::FileAfterDrop), (Rule::FileAfterDrop, Rule::DroppedRowStays)];
+/// Pairs that can be left out together. Of the last, because a file that is removed first cannot be adopted any more,
+/// so that there is nothing to keep a row for.
+const SPARE_PAIRS: &[(Rule, Rule)] = &[
+    (Rule::LeaningReplacesNothing, Rule::DropLooksAgain),
+    (Rule::LeaningReplacesNothing, Rule::FileAfterDrop),
+    (Rule::DropLooksAgain, Rule::FileAfterDrop),
+    (Rule::FileAfterDrop, Rule::DroppedRowStays),
+];
 
 fn scenario(name: &str) -> &'static Scenario {
     SCENARIOS.iter().find(|scenario| scenario.name == name).unwrap_or_else(|| panic!("no beginning {name}"))

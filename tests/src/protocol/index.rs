@@ -90,13 +90,16 @@ impl State {
         fresh.retain(|(chunk, _)| *chunk != EMPTY);
         fresh.sort_unstable();
         for (chunk, place) in fresh {
+            let standing = if with_closure { self.earned(rules, chunk) } else { Standing::Admitted };
             let keeps = match self.standing(chunk) {
                 Standing::Admitted if !self.is_condemned(chunk) => true,
-                Standing::Admitted | Standing::Leaning => !rules.has(Rule::PutReplacesCondemned),
+                Standing::Admitted | Standing::Leaning => {
+                    let leans = standing == Standing::Leaning && rules.has(Rule::LeaningReplacesNothing);
+                    leans || !rules.has(Rule::PutReplacesCondemned)
+                }
                 Standing::Absent | Standing::Unwhole | Standing::Suspect => false,
             };
             if !keeps {
-                let standing = if with_closure { self.earned(rules, chunk) } else { Standing::Admitted };
                 self.rows[chunk as usize] = Row { place, standing };
                 self.hit &= !(1 << chunk);
             }

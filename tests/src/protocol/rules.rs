@@ -24,6 +24,8 @@ pub enum Rule {
     OnlyOlderFrames,
     /// A chunk put anew whose place is condemned, or that is leaning, lives at its new place.
     PutReplacesCondemned,
+    /// ... unless it would lean there: then the place that may be saved with its parents is as good.
+    LeaningReplacesNothing,
     /// While gc sweeps, a condemned child counts as missing.
     SweptCountsAsMissing,
     /// What is still leaning after the second mark is condemned.
@@ -82,7 +84,7 @@ use Rule::*;
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Wait,
         SecondMark,
         RootsAfterWait,
@@ -93,6 +95,7 @@ impl Rule {
         LateBranchesAreRoots,
         OnlyOlderFrames,
         PutReplacesCondemned,
+        LeaningReplacesNothing,
         SweptCountsAsMissing,
         LeftoverLeaningGoes,
         LateLeaningAreRoots,
