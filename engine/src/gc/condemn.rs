@@ -68,6 +68,10 @@ pub(super) fn decide(store: &Inner, marker: &mut Marker<'_>) -> Result<()> {
     if !crate::zoo::planted("gc-ignores-readers") {
         marker.mark_tolerantly(&store.pinned()?)?;
     }
+    // What a killed session left may have been taken in since then, and have taken the place of something that was
+    // reached: it stays for this time, and all below it.
+    let came_later = marker.places.end;
+    marker.mark_later(came_later)?;
     let mut write = store.kv.write()?;
     let state = index::collection(&*write)?;
     let looks = !crate::zoo::planted("gc-looks-once");
@@ -80,7 +84,8 @@ pub(super) fn decide(store: &Inner, marker: &mut Marker<'_>) -> Result<()> {
             let at = marker.places.frame(row.frame)?;
             marker.places.ordinal(at, row.position)
         });
-        let is_reached = place.is_some_and(|ordinal| marker.live.has(ordinal)) || !looks;
+        let is_later = row.is_some_and(|row| row.frame >= came_later);
+        let is_reached = is_later || place.is_some_and(|ordinal| marker.live.has(ordinal)) || !looks;
         if let Some(row) = index::settle_leaning(&mut *write, &id, is_reached)? {
             add_position(&mut *write, row.frame, row.position)?;
         }
