@@ -39,7 +39,7 @@ pub fn run(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
     if args.no_key {
         let (store, config) = run.open_store()?;
         let retention_days_min = config.retention_days_min;
-        return collect(run, Access::Keyless { store: &store, retention_days_min }, &options);
+        return collect(run, Access::Keyless { store: &store, retention_days_min }, &options, "summary");
     }
     let vault = run.open()?;
     vault.require_member().context("space is freed by who knows all snapshots; --no-key goes by the records alone")?;
@@ -49,15 +49,16 @@ pub fn run(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
         // What time asks for has to wait; the rest need not.
         run.screen.warn(None, &crate::error::one_line(&retention_told(run, error)));
     }
-    collect(run, Access::Keys(&vault), &options)
+    collect(run, Access::Keys(&vault), &options, "summary")
 }
 
-/// Frees, with the keys at hand and without waiting for anybody.
+/// Frees at the end of another verb, with the keys at hand and without waiting for anybody. That verb's own summary
+/// stands before, so this one has another type.
 pub fn free(run: &Run, vault: &Vault, dry_run: bool) -> anyhow::Result<Code> {
-    collect(run, Access::Keys(vault), &GcOptions { dry_run, ..GcOptions::default() })
+    collect(run, Access::Keys(vault), &GcOptions { dry_run, ..GcOptions::default() }, "gc_summary")
 }
 
-fn collect(run: &Run, access: Access<'_>, options: &GcOptions) -> anyhow::Result<Code> {
+fn collect(run: &Run, access: Access<'_>, options: &GcOptions, summary: &str) -> anyhow::Result<Code> {
     let progress = watch::progress(&run.screen);
     let watch = watch::Watch::begin(&run.screen, &progress)?;
     let done = gc::collect(access, options, &progress);
@@ -76,11 +77,11 @@ fn collect(run: &Run, access: Access<'_>, options: &GcOptions) -> anyhow::Result
         }
         Err(error) => return Err(error).context("nothing that is needed was touched"),
     };
-    if run.screen.json { tell_json(run, &report, options) } else { tell_words(run, &report, options) }?;
+    if run.screen.json { tell_json(run, &report, options, summary) } else { tell_words(run, &report, options) }?;
     Ok(if report.damaged.is_empty() { Code::Done } else { Code::Damaged })
 }
 
-fn tell_json(run: &Run, report: &GcReport, options: &GcOptions) -> anyhow::Result<()> {
+fn tell_json(run: &Run, report: &GcReport, options: &GcOptions, summary: &str) -> anyhow::Result<()> {
     for (pack, step) in report.plan.packs.iter().filter(|(_, step)| *step != Step::Keep) {
         let fields = json!({
             "pack": pack.name,
@@ -111,7 +112,7 @@ fn tell_json(run: &Run, report: &GcReport, options: &GcOptions) -> anyhow::Resul
         "damaged": report.damaged,
         "duration_secs": report.duration.as_secs_f64(),
     });
-    run.screen.message("summary", &fields)
+    run.screen.message(summary, &fields)
 }
 
 fn tell_words(run: &Run, report: &GcReport, options: &GcOptions) -> anyhow::Result<()> {

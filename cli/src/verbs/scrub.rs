@@ -81,10 +81,9 @@ fn work(run: &Run, args: &ScrubArgs, resume: bool) -> anyhow::Result<Code> {
         run.screen.warn(None, note);
     }
     if run.screen.json {
-        tell_faults_json(run, &report.round)?;
-        let mut fields = round_fields(&report.round);
-        fields.insert("end".into(), end_word(report.end).into());
-        run.screen.message("summary", &Value::Object(fields))?;
+        let which = if report.end == End::Complete { "last" } else { "present" };
+        round_json(run, which, &report.round)?;
+        run.screen.message("summary", &json!({ "end": end_word(report.end) }))?;
     } else {
         tell_end(run, &report)?;
     }
@@ -198,16 +197,15 @@ fn status_words(run: &Run, status: &Status) -> anyhow::Result<()> {
 
 fn status_json(run: &Run, status: &Status) -> anyhow::Result<()> {
     for (which, round) in [("last", &status.last), ("present", &status.present)] {
-        let Some(round) = round else { continue };
-        tell_faults_json(run, round)?;
-        let mut fields = round_fields(round);
-        fields.insert("which".into(), which.into());
-        run.screen.message("round", &Value::Object(fields))?;
+        if let Some(round) = round {
+            round_json(run, which, round)?;
+        }
     }
     run.screen.message("summary", &json!({ "running": status.running }))
 }
 
-fn tell_faults_json(run: &Run, round: &Round) -> anyhow::Result<()> {
+/// A round and, before it, what it found.
+fn round_json(run: &Run, which: &str, round: &Round) -> anyhow::Result<()> {
     for ScrubFault { file, offset, problem, done, .. } in &round.faults {
         let done = match done {
             Done::Told => "told",
@@ -219,7 +217,9 @@ fn tell_faults_json(run: &Run, round: &Round) -> anyhow::Result<()> {
         let fields = json!({ "round": number, "file": file, "offset": offset, "problem": problem, "done": done });
         run.screen.message("fault", &fields)?;
     }
-    Ok(())
+    let mut fields = round_fields(round);
+    fields.insert("which".into(), which.into());
+    run.screen.message("round", &Value::Object(fields))
 }
 
 fn end_word(end: End) -> &'static str {
