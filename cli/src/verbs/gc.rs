@@ -37,9 +37,12 @@ pub struct GcArgs {
 pub fn run(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
     let options = GcOptions { dry_run: args.dry_run, wait: Duration::from_secs(args.wait) };
     if args.no_key {
-        let (store, config) = run.open_store()?;
-        let retention_days_min = config.retention_days_min;
-        return collect(run, Access::Keyless { store: &store, retention_days_min }, &options, "summary");
+        let opened = run.open_store(run.env(None))?;
+        for note in opened.notes() {
+            run.screen.warn(None, &note);
+        }
+        let access = Access::Keyless { store: &opened.store, retention_days_min: opened.config.retention_days_min };
+        return collect(run, access, &options, "summary");
     }
     let vault = run.open()?;
     vault.require_member().context("space is freed by who knows all snapshots; --no-key goes by the records alone")?;

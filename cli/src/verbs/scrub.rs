@@ -10,7 +10,7 @@ use twinkeep_engine::scrub::{self, Done, End, Round, ScrubFault, ScrubOptions, S
 use twinkeep_engine::vault::Vault;
 
 use crate::error::{Code, told};
-use crate::session::{Run, owner};
+use crate::session::Run;
 use crate::{idle, parse, show, watch};
 
 /// What to do.
@@ -64,13 +64,12 @@ pub fn run(run: &Run, args: &ScrubArgs) -> anyhow::Result<Code> {
 }
 
 fn work(run: &Run, args: &ScrubArgs, resume: bool) -> anyhow::Result<Code> {
-    let (location, place) = run.place()?;
     if !args.no_idle {
         idle::step_back();
     }
     let env = run.env(Some(1));
-    let opening = || format!("cannot open the vault {}", location.display());
-    let opened = scrub::open(place, env.clone(), &owner()).with_context(opening)?;
+    // What is wrong with a copy of the config the round finds, too.
+    let opened = run.open_store(env.clone())?;
     let options = ScrubOptions { resume, rate: args.rate, ..ScrubOptions::default() };
     let progress = watch::progress(&run.screen);
     let watch = watch::Watch::begin(&run.screen, &progress)?;
