@@ -146,8 +146,11 @@ fn look(scene: &mut Scene) {
     scene.run(0, "check", &["--read-data"]);
     scene.run(0, "version", &[]);
     scene.run(0, "man", &["pages"]);
+    for page in ["twinkeep", "twinkeep-gc", "twinkeep-key", "twinkeep-key-add"] {
+        assert!(scene.home.path(&format!("pages/{page}.1")).is_file(), "{page}");
+    }
     let out = scene.home.expect(0, &["--json", "completions", "bash"]).out;
-    assert!(out.contains("twinkeep"));
+    assert!(out.contains("twinkeep") && out.contains("--write-only"));
     let file = format!("{}/a.txt", docs.display());
     assert_eq!(scene.home.expect(0, &["--json", "-r", "v", "dump", new, &file]).out, "hello again");
 }

@@ -166,6 +166,7 @@ fn a_window_of_no_days_is_none() {
     // What nobody can bring back is freed at once.
     let dry = home.expect(0, "forget -l 1 --prune --dry-run").out;
     assert!(dry.contains("would free"), "{dry}");
+    assert!(!home.expect(0, "gc --dry-run").err.contains("would go first"), "the window is over at once and purged");
     home.0.write("docs/a", "hello again");
     home.expect(0, "backup docs");
     let pruned = home.expect(0, "forget -l 1 --prune").out;

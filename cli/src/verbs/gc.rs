@@ -17,18 +17,23 @@ use crate::{show, watch};
 /// How.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Forgotten snapshots hold their data until their undelete window is over. Backups and restores may\n\
-    run beside it: what backups that began earlier may still use goes when they have ended.\n\n\
-    Example: what would be freed\n  twinkeep gc --dry-run"
+    after_help = "Forgotten snapshots keep their data until they can no longer be brought back. Backups and restores\n\
+    may run beside it: what backups that began earlier may still use stays until they have ended, and\n\
+    goes with the next gc. Interrupted at any moment it loses nothing; the next gc goes on from there.\n\n\
+    Examples: what would be freed; free it, and wait up to an hour for backups that run; without a key\n  \
+    twinkeep gc --dry-run\n  \
+    twinkeep gc --wait 3600\n  \
+    twinkeep gc --no-key"
 )]
 pub struct GcArgs {
-    /// Only say what would be freed and moved
+    /// Only say what would be freed, and what would be written anew for it
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Wait so many seconds for backups that began earlier; without it the next gc finishes what has to wait
+    /// Wait up to so many seconds for backups that began earlier. What still has to wait then the next gc frees
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
-    /// Do without the vault's key: frames of which little is needed then stay as they are
+    /// Do without the vault's key. Then frames of which only a part is needed stay as they are, and windows that
+    /// ended since the last forget or gc with a key are not noticed
     #[arg(long)]
     no_key: bool,
 }
@@ -46,13 +51,28 @@ pub fn run(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
     }
     let vault = run.open()?;
     vault.require_member().context("space is freed by who knows all snapshots; --no-key goes by the records alone")?;
-    if !args.dry_run
-        && let Err(error) = retention::expire(&vault)
-    {
+    if args.dry_run {
+        tell_due(run, &vault)?;
+    } else if let Err(error) = retention::expire(&vault) {
         // What time asks for has to wait; the rest need not.
         run.screen.warn(None, &crate::error::one_line(&retention_told(run, error)));
     }
     collect(run, Access::Keys(&vault), &options, "summary")
+}
+
+/// A dry run purges nothing, so it counts as needed what a real one lets go.
+fn tell_due(run: &Run, vault: &Vault) -> anyhow::Result<()> {
+    let due = retention::due(&vault.history()?, vault.env().clock.now()).len();
+    if due > 0 {
+        let all = show::count(due as u64, "forgotten snapshot");
+        run.screen.warn(
+            None,
+            &format!(
+                "{all}, past the time to be brought back, would go first; here what only they need counts as needed"
+            ),
+        );
+    }
+    Ok(())
 }
 
 /// Frees at the end of another verb, with the keys at hand and without waiting for anybody. That verb's own summary

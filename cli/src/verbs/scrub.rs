@@ -16,20 +16,21 @@ use crate::{idle, parse, show, watch};
 /// What to do.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Verifies config, keyring, records, index and packs without any key, so nobody has to be there to give\n\
-    a password. What is bad is set aside, and the next backup stores it anew if it still meets it.\n\
-    `pause`, or Ctrl-C, ends a scrub with its place kept; `resume` goes on from there.\n\n\
-    Example: begin a round that reads 50 MiB a second at most, and look at it from elsewhere\n  \
-    twinkeep scrub start --rate 50M\n  twinkeep scrub status"
+    after_help = "Reads config, keyring, records, index and packs, and tells whether their bytes are still those that\n\
+    were stored. That takes no key, so nobody has to be there to give a password. What is bad is set\n\
+    aside, and the next backup stores it anew if its source still has it. `pause`, or Ctrl-C, ends a\n\
+    scrub with its place kept; `resume` goes on from there.\n\n\
+    Example: begin a round that reads 50 MiB a second at most, look at it from elsewhere, end it, go on\n  \
+    twinkeep scrub start --rate 50M\n  twinkeep scrub status\n  twinkeep scrub pause\n  twinkeep scrub resume --rate 50M"
 )]
 pub struct ScrubArgs {
     /// What to do
     #[arg(value_enum)]
     action: Action,
-    /// Read at most so many bytes a second
+    /// Read at most so many bytes a second, such as 50M (of start and resume)
     #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
     rate: Option<NonZeroU64>,
-    /// Do not step back behind other programs that want the disk or the processor
+    /// Take disk and processor like any other program, instead of letting others go first
     #[arg(long)]
     no_idle: bool,
 }
