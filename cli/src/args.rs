@@ -17,8 +17,8 @@ use crate::verbs;
         twinkeep backup ~/documents\n  \
         twinkeep snapshots\n  \
         twinkeep restore latest --target /tmp/restored\n\n\
-        Every flag can also stand in the config file (global ones at its top, a verb's own in a table\n\
-        with the verb's name) and in the environment (TWINKEEP_FLAG, TWINKEEP_VERB_FLAG).\n\
+        Every flag but those of `key` can also stand in the config file (global ones at its top, a verb's\n\
+        own in a table with the verb's name) and in the environment (TWINKEEP_FLAG, TWINKEEP_VERB_FLAG).\n\
         A flag beats the environment, which beats the file."
 )]
 pub struct Cli {
@@ -105,7 +105,7 @@ pub enum Verb {
     #[command(name = "config")]
     Config(verbs::config::ConfigArgs),
     /// Free what no snapshot needs
-    #[command(alias = "prune")]
+    #[command(visible_alias = "prune")]
     Gc(verbs::gc::GcArgs),
     /// Verify the vault
     Check(verbs::check::CheckArgs),
@@ -132,9 +132,18 @@ mod tests {
         let mut command = super::Cli::command();
         command.clone().debug_assert();
         command.build();
+        check(&command);
+    }
+
+    /// Verbs, and those of nouns. A line that is wrapped once more looks torn.
+    fn check(command: &clap::Command) {
         for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let name = verb.get_display_name().unwrap_or_default();
             let help = verb.get_after_help().map(|text| text.to_string()).unwrap_or_default();
-            assert!(help.contains("Example") && help.contains("twinkeep "), "{} has no example", verb.get_name());
+            assert!(help.contains("Example") && help.contains("twinkeep "), "{name} has no example");
+            let long = help.lines().find(|line| line.chars().count() > 100);
+            assert_eq!(long, None, "{name}");
+            check(verb);
         }
     }
 }

@@ -11,10 +11,10 @@ use serde_json::json;
 use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::env::{Env, SystemEntropy};
 use twinkeep_engine::id::VaultId;
-use twinkeep_engine::store::LocalStore;
-use twinkeep_engine::vault::config::Config;
 use twinkeep_engine::vault::keyring::KeyringError;
-use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Snapshots, Unlock, Vault, VaultError};
+use twinkeep_engine::vault::{
+    CreateOptions, Keyless, NewSlot, Place, SnapshotInfo, Snapshots, Unlock, Vault, VaultError,
+};
 
 use crate::args::Globals;
 use crate::dirs;
@@ -130,18 +130,14 @@ impl Run {
         self.create(key, &CreateOptions::default(), threads)
     }
 
-    /// Opens where the vault rests without any key, for work that needs none.
+    /// Opens what the vault rests in without any key, for work that needs none.
     ///
     /// # Errors
     /// Exit 10 where there is none.
-    pub fn open_store(&self) -> anyhow::Result<(LocalStore, Config)> {
+    pub fn open_store(&self, env: Env) -> anyhow::Result<Keyless> {
         let (location, place) = self.place()?;
-        let opened = Vault::open_store(place, self.env(None), &owner());
-        let (store, config, notes) = opened.with_context(|| format!("cannot open the vault {}", location.display()))?;
-        for note in &notes {
-            self.screen.warn(None, note);
-        }
-        Ok((store, config))
+        let opened = Vault::open_store(place, env, &owner());
+        opened.with_context(|| format!("cannot open the vault {}", location.display()))
     }
 
     fn open_at(&self, location: &Path, threads: Option<usize>) -> anyhow::Result<Vault> {
@@ -302,9 +298,8 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// What a lock says of its holder.
 /// Who we are to others who find something locked.
-pub fn owner() -> String {
+fn owner() -> String {
     format!("twinkeep, pid {} on {}", std::process::id(), host_name())
 }
 

@@ -339,7 +339,7 @@ impl Base {
 }
 
 fn scrub_once(disk: &Disk, seed: u64, resume: bool) -> Result<scrub::ScrubReport, scrub::ScrubError> {
-    let opened = scrub::open(disk.place(), lab::env(seed ^ 5), "test")?;
+    let opened = Vault::open_store(disk.place(), lab::env(seed ^ 5), "test")?;
     let options = scrub::ScrubOptions { resume, ..scrub::ScrubOptions::default() };
     scrub::scrub(&opened.store, &lab::env(seed ^ 6), opened.rebuilt.as_deref(), &options, &Progress::silent())
 }
@@ -347,7 +347,7 @@ fn scrub_once(disk: &Disk, seed: u64, resume: bool) -> Result<scrub::ScrubReport
 /// Calls succeed again: the round goes on and has verified everything, if its place could be kept, and one begun anew
 /// has in any case. Only a medium that could not be read may have been called damaged.
 fn scrub_again(disk: &Disk, point: &Point, done: bool, seed: u64) -> Result<(), String> {
-    let opened = scrub::open(disk.place(), lab::env(seed ^ 7), "test").map_err(|error| chain(&error))?;
+    let opened = Vault::open_store(disk.place(), lab::env(seed ^ 7), "test").map_err(|error| chain(&error))?;
     let frames = opened.store.frame_rows(FrameNumber(0), 100_000).map_err(|error| chain(&error))?.len() as u64;
     let is_media = matches!(point.fault, Fault::Os(libc::EIO) | Fault::Late(libc::EIO)) && point.call != Call::KvRead;
     for resume in [true, false] {

@@ -67,6 +67,16 @@ impl Home {
         assert_eq!(ran.code, Some(code), "{args:?}\n{}\n{}", ran.out, ran.err);
         ran
     }
+
+    /// The messages of a run with `--json` that ends well.
+    pub fn json(&self, args: &[&str]) -> Vec<Value> {
+        messages(&self.expect(0, &[&["--json"], args].concat()).out)
+    }
+}
+
+/// The words of a line that has no quotes but `''`, which is an empty word.
+pub fn words(line: &str) -> Vec<&str> {
+    line.split(' ').map(|word| if word == "''" { "" } else { word }).collect()
 }
 
 /// The command of this build: it lies beside the folder of the tests.

@@ -4,7 +4,7 @@
 //! ## `verb`, `verb`            who the section is about; other headings: every verb
 //! Sends `type` and `type`.     what these verbs may print; `Send nothing` for those without messages
 //! ### `type`                   a message, or an object that stands in one
-//! Every field of `type`, and   optional: the fields of another message, too
+//! Every field of `type`, and   optional: the fields of another message, too; `verb`'s `type` where several have it
 //! | field | value | when | meaning |
 //! | `name`, `name` | bytes | | … |
 //! ```
@@ -23,7 +23,7 @@ enum Shape {
     Path,
     Bool,
     Count,
-    Seconds,
+    Fraction,
     List(Box<Shape>),
     OrNull(Box<Shape>),
     /// An object with the fields of this heading.
@@ -40,7 +40,8 @@ struct Field {
 #[derive(Clone, Default, Debug)]
 struct Message {
     fields: Vec<Field>,
-    like: Option<String>,
+    /// A type, behind the verb that sends it or alone.
+    like: Vec<String>,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -116,9 +117,7 @@ impl Doc {
                 if !is_used {
                     return Err(format!("`{name}` is described and sent by no verb"));
                 }
-                if let Some(like) = &message.like {
-                    self.somewhere(like)?;
-                }
+                self.like(message)?;
                 for field in &message.fields {
                     self.check_part(&field.shape)?;
                 }
@@ -189,6 +188,15 @@ impl Doc {
         }
     }
 
+    /// The message whose fields another one has, too.
+    fn like(&self, message: &Message) -> Result<Option<(usize, String)>, String> {
+        match message.like.as_slice() {
+            [] => Ok(None),
+            [name] => Ok(Some((self.somewhere(name)?, name.clone()))),
+            [verb, name, ..] => Ok(Some((self.define(verb, name)?, name.clone()))),
+        }
+    }
+
     /// Holds one line that `verb` printed against the document.
     ///
     /// # Errors
@@ -216,8 +224,8 @@ impl Doc {
 
     fn hold_object(&mut self, at: usize, name: &str, mut fields: Map<String, Value>) -> Result<(), String> {
         let mut defined = vec![(at, name.to_owned())];
-        if let Some(like) = self.sections[at].messages.get(name).and_then(|message| message.like.clone()) {
-            defined.push((self.somewhere(&like)?, like));
+        if let Some(message) = self.sections[at].messages.get(name) {
+            defined.extend(self.like(message)?);
         }
         for (at, name) in defined {
             let message = self.sections[at].messages.get(&name).cloned().unwrap_or_default();
@@ -255,7 +263,7 @@ impl Doc {
             }),
             Shape::Bool => value.is_boolean(),
             Shape::Count => value.is_u64(),
-            Shape::Seconds => value.is_f64(),
+            Shape::Fraction => value.is_f64(),
             Shape::OrNull(of) if !value.is_null() => return self.hold_value(of, value, odd),
             Shape::OrNull(_) => true,
             Shape::List(of) => {
@@ -301,7 +309,7 @@ impl Doc {
 /// A line below the heading of a message.
 fn read_line(message: &mut Message, line: &str) -> Result<(), String> {
     if line.starts_with("Every field of") || line.starts_with("Like ") {
-        message.like = quoted(line).into_iter().next();
+        message.like = quoted(line);
         return Ok(());
     }
     let Some(row) = line.strip_prefix('|') else { return Ok(()) };
@@ -339,7 +347,7 @@ fn shape(text: &str) -> Result<Shape, String> {
         "path" => Shape::Path,
         "bool" => Shape::Bool,
         "count" | "bytes" => Shape::Count,
-        "seconds" => Shape::Seconds,
+        "seconds" | "percent" => Shape::Fraction,
         part => Shape::Part(one_quoted(part).map_err(|_| format!("{text:?} is no value the document explains"))?),
     })
 }
@@ -388,7 +396,9 @@ mod tests {
         ### `node`\n\nProse.\n\n| `a`, `b` | bytes | | |\n| `c` | list of `pair` or null | sometimes | |\n\n\
         ### `pair`\n\n| `at` | time | | |\n\n\
         ## `find`, `key`\n\nSends `match`, and `snapshot`.\n\n### `match`\n\nEvery field of `node`, and\n\n| `in` | id | | |\n\n\
-        ## `dump`\n\nSends nothing.\n";
+        ## `dump`\n\nSends nothing.\n\n\
+        ## `count`\n\nSends `match` and `all`.\n\n### `match`\n\n| `share` | percent | | |\n\n\
+        ### `all`\n\nEvery field of `find`'s `match`.\n";
 
     #[test]
     fn lines_are_held_against_tables() {
@@ -414,6 +424,10 @@ mod tests {
         check("dump", r#"{"message_type":"snapshot","id":"0a"}"#, Some("does not name"));
         check("pin", r#"{"message_type":"warning"}"#, Some("has no section"));
         check("dump", "{\"message_type\":\"warning\",\"path\":\"\u{fffd}\"}", Some("is no Path"));
+        check("count", r#"{"message_type":"match","share":12.5}"#, None);
+        check("count", r#"{"message_type":"match","share":12}"#, Some("`share` is no Fraction"));
+        check("count", r#"{"message_type":"all","in":"0a"}"#, None);
+        check("count", r#"{"message_type":"all","share":12.5}"#, Some("`in` is missing"));
         assert!(doc.unseen().contains(&"warning.path".to_owned()));
         doc.hold("dump", "{\"message_type\":\"warning\",\"path\":\"\u{fffd}\",\"path_b64\":\"/w==\"}").unwrap();
         assert_eq!(doc.unseen(), ["ls: snapshot", "find: snapshot", "key: match"]);

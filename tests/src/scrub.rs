@@ -14,7 +14,7 @@ use twinkeep_engine::index::{FrameNumber, FrameState};
 use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
 use twinkeep_engine::progress::Progress;
 use twinkeep_engine::scrub::{self, Done, End, ScrubError, ScrubOptions, ScrubReport};
-use twinkeep_engine::vault::Place;
+use twinkeep_engine::vault::{Place, Vault};
 
 /// A vault with two snapshots, and how many frames it has.
 pub struct Base {
@@ -69,7 +69,7 @@ fn run(
     hook: impl Fn(u64) + Send + Sync + 'static,
 ) -> Result<ScrubReport, ScrubError> {
     let clock = Arc::new(Hooked { clock: ManualClock::new(Time(7)), looks: AtomicU64::new(0), hook: Box::new(hook) });
-    let opened = scrub::open(place, lab::env(1), "test")?;
+    let opened = Vault::open_store(place, lab::env(1), "test")?;
     let env = Env { clock, ..lab::env(1) };
     let options = ScrubOptions { resume, ..ScrubOptions::default() };
     scrub::scrub(&opened.store, &env, opened.rebuilt.as_deref(), &options, progress)

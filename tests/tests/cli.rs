@@ -326,8 +326,9 @@ fn a_scrub_takes_no_password_is_told_and_goes_on() {
     assert!(home.expect(1, &["-r", "v", "scrub", "resume"]).err.contains("no scrub to go on with"));
     home.expect(0, &["-r", "v", "scrub", "pause"]);
     let ran = home.expect(0, &["-r", "v", "scrub", "start", "--json", "--rate", "500M"]);
-    let summary: Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
-    assert_eq!((&summary["end"], &summary["clean"], &summary["packs"]), (&"complete".into(), &true.into(), &2.into()));
+    assert_eq!(types(&ran.out), ["round", "summary"]);
+    let (round, summary) = (&messages(&ran.out)[0], &messages(&ran.out)[1]);
+    assert_eq!((&summary["end"], &round["clean"], &round["packs"]), (&"complete".into(), &true.into(), &2.into()));
     assert!(home.expect(0, &["-r", "v", "scrub", "status"]).out.contains("every byte was what was stored"));
     // One byte of the content goes bad.
     let mut packs = fs::read_dir(home.path("v/packs")).unwrap().map(|entry| entry.unwrap().path());

@@ -81,7 +81,9 @@ fn what_verbs_print_is_what_is_written() {
     let mut scene = Scene { home: Home::new(), doc: document() };
     make(&mut scene);
     look(&mut scene);
+    keep(&mut scene);
     count(&mut scene);
+    scrub(&mut scene);
     keys(&mut scene);
     refuse(&mut scene);
     damage(&mut scene);
@@ -144,8 +146,11 @@ fn look(scene: &mut Scene) {
     scene.run(0, "check", &["--read-data"]);
     scene.run(0, "version", &[]);
     scene.run(0, "man", &["pages"]);
+    for page in ["twinkeep", "twinkeep-gc", "twinkeep-key", "twinkeep-key-add"] {
+        assert!(scene.home.path(&format!("pages/{page}.1")).is_file(), "{page}");
+    }
     let out = scene.home.expect(0, &["--json", "completions", "bash"]).out;
-    assert!(out.contains("twinkeep"));
+    assert!(out.contains("twinkeep") && out.contains("--write-only"));
     let file = format!("{}/a.txt", docs.display());
     assert_eq!(scene.home.expect(0, &["--json", "-r", "v", "dump", new, &file]).out, "hello again");
 }
@@ -164,6 +169,51 @@ fn count(scene: &mut Scene) {
     scene.run(0, "stats", &["--mode", "space"]);
     scene.run(2, "stats", &["--mode", "space", "latest"]);
     scene.run(2, "stats", &["--mode", "dedup", "--each"]);
+}
+
+/// What is kept, in a vault of its own.
+fn keep(scene: &mut Scene) {
+    let flags = ["--retention-days", "0", "--undelete-days", "7", "--compression", "3"];
+    scene.run_on("kept", 0, "init", &flags);
+    for _ in 0..4 {
+        scene.run_on("kept", 0, "backup", &["docs"]);
+    }
+    let mut run = |code: i32, verb: &str, args: &[&str]| scene.run_on("kept", code, verb, args);
+    run(0, "config", &[]);
+    run(0, "config", &["--undelete-days", "5", "--compression", "4"]);
+    run(2, "config", &["--retention-days", "1"]);
+    let ids = texts(&run(0, "snapshots", &[]), "snapshot", "id");
+    let dry = run(0, "forget", &["--keep-last", "2", "--dry-run"]);
+    assert_eq!(texts(&dry, "decision", "id"), ids);
+    run(0, "forget", &["--keep-last", "2", "--group-by", "tags"]);
+    let forgotten = run(0, "snapshots", &["--forgotten"]);
+    assert_eq!(texts(&forgotten, "snapshot", "id"), ids[..2]);
+    run(0, "undelete", &[&ids[1]]);
+    run(1, "undelete", &[&ids[3]]);
+    run(0, "undelete", &["--all"]);
+    run(2, "undelete", &[]);
+    run(0, "pin", &[&ids[0]]);
+    run(13, "forget", &[&ids[0]]);
+    run(0, "pin", &["--remove", &ids[0]]);
+    run(0, "tag", &["--add", "x,y", "latest"]);
+    run(0, "tag", &["--set", "", "--tag", "x"]);
+    run(2, "tag", &["latest"]);
+    run(2, "forget", &[]);
+    run(1, "forget", &["--keep-tag", "none"]);
+    run(0, "forget", &[&ids[0], "--dry-run"]);
+    run(0, "forget", &[&ids[0]]);
+    run(0, "forget", &["--keep-last", "1", "--prune", "--dry-run"]);
+    let pruned = run(0, "forget", &["--keep-last", "1", "--prune"]);
+    assert!(pruned.out.lines().last().is_some_and(|line| line.contains("\"gc_summary\"")), "{}", pruned.out);
+}
+
+/// Scrubs of what is whole; [`damage`] has others.
+fn scrub(scene: &mut Scene) {
+    scene.run(0, "scrub", &["status"]);
+    scene.run(0, "scrub", &["pause"]);
+    scene.run(1, "scrub", &["resume"]);
+    scene.run(0, "scrub", &["start", "--rate", "500M"]);
+    scene.run(0, "scrub", &["status"]);
 }
 
 fn keys(scene: &mut Scene) {
@@ -212,6 +262,10 @@ fn damage(scene: &mut Scene) {
         // In the first frame, whose header begins at 64.
         bytes[200] ^= 1;
         fs::write(&pack, bytes).unwrap();
+    }
+    for action in ["start", "status"] {
+        let ran = scene.run(18, "scrub", &[action]);
+        assert!(texts(&ran, "fault", "done").iter().all(|done| done == "set_aside"), "{}", ran.out);
     }
     scene.run(18, "check", &["--read-data"]);
     scene.run(18, "restore", &["latest~3", "--target", "broken"]);

@@ -1,61 +1,16 @@
 //! `key …` and write-only devices from outside: what a person types, and what they see.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use serde_json::Value;
+use twinkeep_tests::home::{Home, has_mode};
 
-/// A person with an empty home, or a machine of theirs.
-struct Home(tempfile::TempDir);
-
-struct Ran {
-    out: String,
-    err: String,
-}
-
-impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    /// Runs and expects an exit code.
-    fn expect(&self, code: i32, args: &[&str]) -> Ran {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_twinkeep-under-test"));
-        command.env_clear().env("HOME", self.0.path()).env("TZ", "UTC").env("PATH", "/usr/bin:/bin");
-        let output = command.current_dir(self.0.path()).args(args).stdin(Stdio::null()).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let ran = Ran { out: text(output.stdout), err: text(output.stderr) };
-        assert_eq!(output.status.code(), Some(code), "{args:?}\n{}\n{}", ran.out, ran.err);
-        ran
-    }
-
-    fn json(&self, code: i32, args: &[&str]) -> Vec<Value> {
-        let ran = self.expect(code, &[&["--json"], args].concat());
-        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    /// Ids of the ways in of a kind.
-    fn ids(&self, kind: &str, args: &[&str]) -> Vec<String> {
-        let keys = self.json(0, &[&["key", "list"], args].concat());
-        let of_kind = keys.iter().filter(|key| key["kind"] == kind);
-        of_kind.map(|key| key["id"].as_str().unwrap().to_owned()).collect()
-    }
-}
-
-fn has_mode(path: &Path, bits: u32) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).unwrap().permissions().mode() & 0o777 == bits
+/// Ids of the ways in of a kind.
+fn ids(home: &Home, kind: &str) -> Vec<String> {
+    let keys = home.json(&["key", "list"]);
+    let of_kind = keys.iter().filter(|key| key["kind"] == kind);
+    of_kind.map(|key| key["id"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The vault's id, and this home's machine key to it.
@@ -74,7 +29,7 @@ fn passwords_and_machine_keys_come_and_go() {
     let (vault, own) = own_key(&home);
     home.expect(2, &["key", "passwd", "--new-password-file", "first"]);
     home.expect(2, &["key", "add"]);
-    let added = home.json(0, &["key", "add", "--label", "ann", "--new-password-file", "first"]);
+    let added = home.json(&["key", "add", "--label", "ann", "--new-password-file", "first"]);
     assert_eq!((&added[0]["message_type"], &added[0]["label"]), (&"key_added".into(), &"ann".into()));
     home.expect(0, &["snapshots", "--password-file", "first"]);
     home.expect(0, &["key", "passwd", "--new-password-command", "cat second"]);
@@ -93,15 +48,15 @@ fn passwords_and_machine_keys_come_and_go() {
     laptop.expect(0, &["snapshots", "--vault", folder.to_str().unwrap()]);
 
     // Everything away but one; the last one only with a yes, and then the words are all there is.
-    let words = home.json(0, &["key", "export", "--yes"])[0]["words"].as_str().unwrap().to_owned();
+    let words = home.json(&["key", "export", "--yes"])[0]["words"].as_str().unwrap().to_owned();
     home.write("words", &words);
     home.expect(2, &["key", "remove", ""]);
     home.expect(2, &["key", "remove", "zz"]);
-    let password = home.ids("password", &[]);
+    let password = ids(&home, "password");
     let removed = home.expect(0, &["key", "remove", &password[0][..6]]).out;
     assert!(removed.contains("older copy"), "{removed}");
     home.expect(12, &["snapshots", "--password-file", "second"]);
-    let machines = home.ids("machine", &[]);
+    let machines = ids(&home, "machine");
     assert_eq!(machines.len(), 2);
     home.expect(0, &["key", "remove", &machines[1]]);
     laptop.expect(12, &["snapshots", "--vault", folder.to_str().unwrap()]);
@@ -144,7 +99,7 @@ fn rotation_is_for_what_comes() {
     let home = Home::new();
     home.write("docs/a", "hello");
     home.expect(0, &["backup", "docs"]);
-    assert_eq!(home.json(0, &["key", "rotate"])[0]["generation"], 1);
+    assert_eq!(home.json(&["key", "rotate"])[0]["generation"], 1);
     home.write("docs/b", "more");
     home.expect(0, &["backup", "docs"]);
     home.expect(0, &["check", "--read-data"]);
@@ -172,15 +127,15 @@ fn a_write_only_machine_backs_up_and_cannot_look() {
 
     // A stamp of this moment may stand for two versions of a file: it would be read again.
     std::thread::sleep(std::time::Duration::from_millis(2200));
-    let first = &machine.json(0, &["-r", &folder, "backup", "work"])[0];
+    let first = &machine.json(&["-r", &folder, "backup", "work"])[0];
     assert_eq!(first["files_new"], 2);
     machine.write("work/third", "and more");
-    let second = machine.json(0, &["-r", &folder, "backup", "work", "--skip-if-unchanged"]);
+    let second = machine.json(&["-r", &folder, "backup", "work", "--skip-if-unchanged"]);
     assert_eq!((&second[0]["message_type"], &second[1]["files_new"]), (&"warning".into(), &1.into()));
     assert_eq!((&second[1]["files_unchanged"], &second[1]["chunks_known"]), (&2.into(), &0.into()), "{second:?}");
     machine.expect(0, &["-r", &folder, "backup", "work", "--dry-run"]);
 
-    let listed = machine.json(0, &["-r", &folder, "snapshots"]);
+    let listed = machine.json(&["-r", &folder, "snapshots"]);
     assert_eq!((listed.len(), &listed[0]["id"]), (2, &first["snapshot_id"]));
     assert!(machine.expect(0, &["-r", &folder, "snapshots"]).out.contains("may only write"));
     for verb in [
@@ -201,13 +156,13 @@ fn a_write_only_machine_backs_up_and_cannot_look() {
         assert!(refused.err.contains("may only write"), "{verb:?}: {}", refused.err);
     }
     // A member sees and restores it, and knows whose it is.
-    let all = home.json(0, &["snapshots"]);
+    let all = home.json(&["snapshots"]);
     assert_eq!(
         (all.len(), &all[0]["device"], &all[1]["device"]),
-        (3, &Value::Null, &home.ids("device", &[])[0].clone().into())
+        (3, &Value::Null, &ids(&home, "device")[0].clone().into())
     );
     let id = second[1]["snapshot_id"].as_str().unwrap();
-    let device = home.ids("device", &[])[0].clone();
+    let device = ids(&home, "device")[0].clone();
     assert!(home.expect(0, &["snapshots"]).out.contains(&format!("device {}", &device[..8])));
     let restored =
         home.expect(0, &["restore", &format!("{id}:{}", machine.path("work").display()), "--target", "back"]);
@@ -225,13 +180,13 @@ fn a_write_only_machine_backs_up_and_cannot_look() {
     machine.expect(0, &["-r", &folder, "--device-key-file", &flag, "backup", "work"]);
     machine.expect(10, &["-r", "nowhere", "--device-key-file", &flag, "backup", "work"]);
     machine.expect(12, &["-r", &folder, "--device-key-file", "work/plan", "backup", "work"]);
-    let device = home.ids("device", &[]);
+    let device = ids(&home, "device");
     let told = home.expect(0, &["key", "remove", &device[0]]).out;
     assert!(told.contains("what it backed up before stays"), "{told}");
     home.expect(2, &["key", "remove", &device[0]]);
     let refused = machine.expect(12, &["-r", &folder, "--device-key-file", &flag, "backup", "work"]);
     assert!(refused.err.contains("no longer"), "{}", refused.err);
-    assert_eq!(home.json(0, &["snapshots"]).len(), 5);
+    assert_eq!(home.json(&["snapshots"]).len(), 5);
 }
 
 #[test]

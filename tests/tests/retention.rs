@@ -1,52 +1,31 @@
 //! What is kept and what is forgotten, from outside.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-
 use serde_json::Value;
+use twinkeep_tests::home::{Home, Ran, words};
 
-/// A person with an empty home and a folder `docs`.
-struct Home(tempfile::TempDir);
+/// A person with a folder `docs` and a vault, who types lines.
+struct Keeper(Home);
 
-struct Ran {
-    out: String,
-    err: String,
-}
-
-impl Home {
+impl Keeper {
     fn new() -> Self {
-        let home = Self(tempfile::tempdir().unwrap());
-        fs::create_dir(home.path("docs")).unwrap();
-        fs::write(home.path("docs/a"), "hello").unwrap();
-        home
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        let home = Home::new();
+        home.write("docs/a", "hello");
+        Self(home)
     }
 
     /// Runs and expects an exit code.
     fn expect(&self, code: i32, line: &str) -> Ran {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_twinkeep-under-test"));
-        command.env_clear().env("HOME", self.0.path()).env("TZ", "UTC").env("PATH", "/usr/bin:/bin");
-        let args = line.split(' ').map(|word| if word == "''" { "" } else { word });
-        let output = command.current_dir(self.0.path()).args(args).stdin(Stdio::null()).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let ran = Ran { out: text(output.stdout), err: text(output.stderr) };
-        assert_eq!(output.status.code(), Some(code), "{line}\n{}\n{}", ran.out, ran.err);
-        ran
+        self.0.expect(code, &words(line))
     }
 
-    fn messages(&self, line: &str) -> Vec<Value> {
-        let ran = self.expect(0, &format!("{line} --json"));
-        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    fn json(&self, line: &str) -> Vec<Value> {
+        self.0.json(&words(line))
     }
 
     /// Short ids, from old to new.
     fn ids(&self, line: &str) -> Vec<String> {
         let id = |message: &Value| message["short_id"].as_str().unwrap().to_owned();
-        self.messages(line).iter().map(id).collect()
+        self.json(line).iter().map(id).collect()
     }
 
     fn with_snapshots(count: usize) -> (Self, Vec<String>) {
@@ -61,11 +40,11 @@ impl Home {
 
 #[test]
 fn forgetting_is_shown_done_and_undone() {
-    let (home, ids) = Home::with_snapshots(4);
+    let (home, ids) = Keeper::with_snapshots(4);
     let dry = home.expect(0, "forget -l 2 --dry-run");
     assert!(dry.out.contains("would forget 2 snapshots, keep 2") && dry.out.contains("last 1 of 2"), "{}", dry.out);
     assert_eq!(home.ids("snapshots"), ids);
-    let decisions = home.messages("forget --keep-last 2 --keep-within 1h --dry-run");
+    let decisions = home.json("forget --keep-last 2 --keep-within 1h --dry-run");
     assert!(decisions[..4].iter().all(|one| one["message_type"] == "decision" && one["keep"] == true));
     assert_eq!(decisions[3]["reasons"][1], "within 1h");
 
@@ -85,7 +64,7 @@ fn forgetting_is_shown_done_and_undone() {
     home.expect(2, "undelete");
     home.expect(0, &format!("undelete {}", ids[1]));
     assert_eq!(home.ids("snapshots"), ids[1..]);
-    assert_eq!(home.messages("undelete --all")[0]["undeleted"].as_array().unwrap().len(), 1);
+    assert_eq!(home.json("undelete --all")[0]["undeleted"].as_array().unwrap().len(), 1);
     assert_eq!(home.ids("snapshots"), ids);
     assert!(home.expect(0, &format!("forget {} latest", ids[0])).out.contains("forgot 2"));
     assert_eq!(home.ids("snapshots"), ids[1..3]);
@@ -93,7 +72,7 @@ fn forgetting_is_shown_done_and_undone() {
 
 #[test]
 fn what_cannot_be_meant_is_refused() {
-    let (home, ids) = Home::with_snapshots(2);
+    let (home, ids) = Keeper::with_snapshots(2);
     home.expect(0, "backup docs --host other --tag keep");
     let all = home.ids("snapshots");
     let refused = home.expect(1, "forget --keep-tag keep");
@@ -107,7 +86,6 @@ fn what_cannot_be_meant_is_refused() {
     }
     home.expect(2, &format!("forget -l 1 {}", ids[0]));
     home.expect(2, &format!("forget {}:docs", ids[0]));
-    home.expect(2, "forget -l 1 --prune");
     home.expect(1, "forget 00000000");
     assert_eq!(home.ids("snapshots"), all);
     // Only what matches takes part.
@@ -119,12 +97,12 @@ fn what_cannot_be_meant_is_refused() {
 
 #[test]
 fn pins_and_tags_are_given_and_taken() {
-    let home = Home::new();
+    let home = Keeper::new();
     home.expect(0, "backup docs --pin");
     home.expect(0, "backup docs --tag a,b");
     home.expect(0, "backup docs");
     let ids = home.ids("snapshots");
-    let marks: Vec<bool> = home.messages("snapshots").iter().map(|one| one["pinned"] == true).collect();
+    let marks: Vec<bool> = home.json("snapshots").iter().map(|one| one["pinned"] == true).collect();
     assert_eq!(marks, [true, false, false]);
     assert!(home.expect(0, "snapshots").out.contains("pinned"));
     let refused = home.expect(13, &format!("forget {}", ids[0]));
@@ -139,7 +117,7 @@ fn pins_and_tags_are_given_and_taken() {
     assert_eq!(home.ids("snapshots"), ids[2..]);
     home.expect(0, "undelete --all");
 
-    let tags = |at: usize| home.messages("snapshots")[at]["tags"].to_string();
+    let tags = |at: usize| home.json("snapshots")[at]["tags"].to_string();
     home.expect(2, "tag --add x");
     home.expect(2, "tag latest");
     home.expect(0, "tag --add x,y --remove a --tag b");
@@ -153,18 +131,18 @@ fn pins_and_tags_are_given_and_taken() {
 
 #[test]
 fn settings_are_shown_and_changed() {
-    let home = Home::new();
+    let home = Keeper::new();
     home.expect(2, "init --retention-days 40000");
     home.expect(0, "init --retention-days 2 --undelete-days 0");
     home.expect(0, "backup docs");
-    let config = home.messages("config").remove(0);
+    let config = home.json("config").remove(0);
     assert_eq!((config["retention_days"].as_u64(), config["undelete_days"].as_u64()), (Some(2), Some(0)));
     let refused = home.expect(13, "forget latest");
     assert!(refused.err.contains("minimum retention of 2 days"), "{}", refused.err);
     home.expect(2, "config --retention-days 3");
     home.expect(0, "config --retention-days 3 --undelete-days 5 --compression 7 --yes");
     assert!(home.expect(13, "config --retention-days 1 --yes").err.contains("nothing makes it shorter"));
-    let config = home.messages("config").remove(0);
+    let config = home.json("config").remove(0);
     assert_eq!((config["retention_days"].as_u64(), config["undelete_days"].as_u64()), (Some(3), Some(5)));
     assert_eq!(config["compression"], 7);
     home.expect(0, "backup docs");
@@ -175,7 +153,7 @@ fn settings_are_shown_and_changed() {
 
 #[test]
 fn a_window_of_no_days_is_none() {
-    let home = Home::new();
+    let home = Keeper::new();
     home.expect(0, "init --undelete-days 0");
     for _ in 0..3 {
         home.expect(0, "backup docs");
@@ -185,5 +163,13 @@ fn a_window_of_no_days_is_none() {
     assert_eq!(home.ids("snapshots --forgotten"), [""; 0]);
     assert!(home.expect(1, &format!("undelete {}", ids[0])).err.contains("was purged"));
     assert!(home.expect(0, "forget --clock-is-right").out.contains("has not jumped"));
+    // What nobody can bring back is freed at once.
+    let dry = home.expect(0, "forget -l 1 --prune --dry-run").out;
+    assert!(dry.contains("would free"), "{dry}");
+    assert!(!home.expect(0, "gc --dry-run").err.contains("would go first"), "the window is over at once and purged");
+    home.0.write("docs/a", "hello again");
+    home.expect(0, "backup docs");
+    let pruned = home.expect(0, "forget -l 1 --prune").out;
+    assert!(pruned.contains("forgot 1") && pruned.contains("removed ") && !pruned.contains("removed 0"), "{pruned}");
     home.expect(0, "check --read-data");
 }

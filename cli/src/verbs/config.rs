@@ -16,10 +16,14 @@ use crate::show;
 
 /// What is to be changed; nothing to look only.
 #[derive(Args, Debug)]
-#[command(after_help = "A minimum retention can only become longer.\n\n\
-    Examples:\n  \
+#[command(
+    after_help = "Without options it only shows. A minimum retention is for ever: it is asked for once more, or\n\
+    confirmed with --yes.\n\n\
+    Examples: what is set; more time to think again; let nobody forget anything for 90 days\n  \
     twinkeep config\n  \
-    twinkeep config --undelete-days 30")]
+    twinkeep config --undelete-days 30\n  \
+    twinkeep config --retention-days 90 --yes"
+)]
 pub struct ConfigArgs {
     /// No snapshot younger than N days may be forgotten. Can be made longer, never shorter
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(RETENTION_DAYS_MAX)))]

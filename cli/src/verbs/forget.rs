@@ -19,20 +19,21 @@ use crate::show;
 /// Which ones, and how it is told.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "A snapshot stays if one of the rules wants it. Rules count the time at which the vault received a\n\
-    snapshot, per group of snapshots with the same machine and paths. What is forgotten can be brought back\n\
-    with `undelete` until its window ends. Pinned snapshots, and those within the vault's minimum\n\
-    retention, always stay.\n\n\
-    Examples: see what a policy would do, then do it\n  \
+    after_help = "A snapshot stays if one of the rules wants it. Rules are applied to each group of snapshots by\n\
+    itself, and go by the time at which the vault received a snapshot. Pinned snapshots, and those\n\
+    within the vault's minimum retention, always stay.\n\n\
+    Forgetting frees nothing yet: `twinkeep undelete` brings back what was forgotten until its window\n\
+    ends (`twinkeep config` shows how long that is), and after that `twinkeep gc` frees the space.\n\n\
+    Examples: see what a policy would do, then do it; forget one snapshot; forget and free\n  \
     twinkeep forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run\n  \
-    twinkeep forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12"
+    twinkeep forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12\n  \
+    twinkeep forget 4f2a91c0\n  \
+    twinkeep forget --keep-daily 30 --prune"
 )]
 pub struct ForgetArgs {
-    /// Forget these, whatever the rules would say
+    /// Forget just these, without rules: ID, latest, latest~2, @2026-11-01
     #[arg(value_name = "SNAPSHOT")]
     snapshots: Vec<OsString>,
-    #[command(flatten)]
-    rules: RuleArgs,
     /// What the snapshots of a group have in common: host, paths, tags, separated by commas; "" for one group of all
     #[arg(long, value_name = "WHAT,…", default_value = "host,paths", value_parser = group_by)]
     group_by: GroupBy,
@@ -41,12 +42,15 @@ pub struct ForgetArgs {
     /// Only show what would be forgotten, and why the rest stays
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Free afterwards what is not needed any more
+    /// Then do what `twinkeep gc` does: free what is not needed any more. What was forgotten just now is still needed
+    /// until it can no longer be brought back
     #[arg(long)]
     prune: bool,
-    /// The clock has jumped, and is right now: ages can be told by it
+    /// Confirm that the clock, which has jumped, is right now. While that is in doubt nothing is forgotten
     #[arg(long)]
     clock_is_right: bool,
+    #[command(flatten)]
+    rules: RuleArgs,
 }
 
 #[derive(Args, Debug)]
@@ -70,10 +74,10 @@ struct RuleArgs {
     /// The same for years
     #[arg(long, value_name = "N", value_parser = count)]
     keep_yearly: Option<u32>,
-    /// Keep all snapshots so much older than the newest of the group: 2y5m7d3h
+    /// Keep all snapshots that are older than the newest of the group by no more than this: 2y5m7d3h (m: months)
     #[arg(long, value_name = "DURATION", value_parser = span)]
     keep_within: Option<Span>,
-    /// Of them, keep the newest of each hour
+    /// Of the snapshots within this time, keep the newest of each hour
     #[arg(long, value_name = "DURATION", value_parser = span)]
     keep_within_hourly: Option<Span>,
     /// The same for days
@@ -134,6 +138,9 @@ pub fn run(run: &Run, args: &ForgetArgs) -> anyhow::Result<Code> {
         forget_named(run, &vault, args)?;
     } else if !policy.is_empty() {
         forget_by_policy(run, &vault, args, &policy)?;
+    }
+    if args.prune && args.dry_run {
+        run.screen.warn(None, "what would be forgotten and purged now counts as needed in what would be freed");
     }
     match args.prune {
         true => gc::free(run, &vault, args.dry_run).map(|code| if code == Code::Done { run.listed() } else { code }),

@@ -19,7 +19,7 @@ use crate::{paths, show};
 #[derive(Args, Debug)]
 #[command(
     after_help = "Snapshots that follow each other and have the same are one version, told by the first of them.\n\n\
-    Example: when did this change, and how do I get the one before?\n  \
+    Example: when did this change? Bring an older version back\n  \
     twinkeep history ~/letters/offer.odt\n  \
     twinkeep restore 4f2a11c0:/home/ann/letters/offer.odt --target /tmp/back"
 )]

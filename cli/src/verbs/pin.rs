@@ -13,12 +13,14 @@ use crate::show;
 
 /// Which ones.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: keep the newest snapshot whatever a policy says\n  twinkeep pin latest")]
+#[command(after_help = "A pinned snapshot is forgotten neither by rules nor by name.\n\n\
+    Examples: keep the newest snapshot whatever a policy says; let one go again\n  \
+    twinkeep pin latest\n  twinkeep pin --remove 4f2a91c0")]
 pub struct PinArgs {
     /// Snapshots: ID, latest, latest~2, @2026-11-01
     #[arg(value_name = "SNAPSHOT", required = true)]
     snapshots: Vec<OsString>,
-    /// Take the pin back
+    /// Unpin them: they may be forgotten again
     #[arg(long)]
     remove: bool,
 }

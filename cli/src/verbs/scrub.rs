@@ -10,26 +10,27 @@ use twinkeep_engine::scrub::{self, Done, End, Round, ScrubFault, ScrubOptions, S
 use twinkeep_engine::vault::Vault;
 
 use crate::error::{Code, told};
-use crate::session::{Run, owner};
+use crate::session::Run;
 use crate::{idle, parse, show, watch};
 
 /// What to do.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Verifies config, keyring, records, index and packs without any key, so nobody has to be there to give\n\
-    a password. What is bad is set aside, and the next backup stores it anew if it still meets it.\n\
-    `pause`, or Ctrl-C, ends a scrub with its place kept; `resume` goes on from there.\n\n\
-    Example: begin a round that reads 50 MiB a second at most, and look at it from elsewhere\n  \
-    twinkeep scrub start --rate 50M\n  twinkeep scrub status"
+    after_help = "Reads config, keyring, records, index and packs, and tells whether their bytes are still those that\n\
+    were stored. That takes no key, so nobody has to be there to give a password. What is bad is set\n\
+    aside, and the next backup stores it anew if its source still has it. `pause`, or Ctrl-C, ends a\n\
+    scrub with its place kept; `resume` goes on from there.\n\n\
+    Example: begin a round that reads 50 MiB a second at most, look at it from elsewhere, end it, go on\n  \
+    twinkeep scrub start --rate 50M\n  twinkeep scrub status\n  twinkeep scrub pause\n  twinkeep scrub resume --rate 50M"
 )]
 pub struct ScrubArgs {
     /// What to do
     #[arg(value_enum)]
     action: Action,
-    /// Read at most so many bytes a second
+    /// Read at most so many bytes a second, such as 50M (of start and resume)
     #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
     rate: Option<NonZeroU64>,
-    /// Do not step back behind other programs that want the disk or the processor
+    /// Take disk and processor like any other program, instead of letting others go first
     #[arg(long)]
     no_idle: bool,
 }
@@ -64,13 +65,12 @@ pub fn run(run: &Run, args: &ScrubArgs) -> anyhow::Result<Code> {
 }
 
 fn work(run: &Run, args: &ScrubArgs, resume: bool) -> anyhow::Result<Code> {
-    let (location, place) = run.place()?;
     if !args.no_idle {
         idle::step_back();
     }
     let env = run.env(Some(1));
-    let opening = || format!("cannot open the vault {}", location.display());
-    let opened = scrub::open(place, env.clone(), &owner()).with_context(opening)?;
+    // What is wrong with a copy of the config the round finds, too.
+    let opened = run.open_store(env.clone())?;
     let options = ScrubOptions { resume, rate: args.rate, ..ScrubOptions::default() };
     let progress = watch::progress(&run.screen);
     let watch = watch::Watch::begin(&run.screen, &progress)?;
@@ -81,10 +81,9 @@ fn work(run: &Run, args: &ScrubArgs, resume: bool) -> anyhow::Result<Code> {
         run.screen.warn(None, note);
     }
     if run.screen.json {
-        tell_faults_json(run, &report.round)?;
-        let mut fields = round_fields(&report.round);
-        fields.insert("end".into(), end_word(report.end).into());
-        run.screen.message("summary", &Value::Object(fields))?;
+        let which = if report.end == End::Complete { "last" } else { "present" };
+        round_json(run, which, &report.round)?;
+        run.screen.message("summary", &json!({ "end": end_word(report.end) }))?;
     } else {
         tell_end(run, &report)?;
     }
@@ -198,16 +197,15 @@ fn status_words(run: &Run, status: &Status) -> anyhow::Result<()> {
 
 fn status_json(run: &Run, status: &Status) -> anyhow::Result<()> {
     for (which, round) in [("last", &status.last), ("present", &status.present)] {
-        let Some(round) = round else { continue };
-        tell_faults_json(run, round)?;
-        let mut fields = round_fields(round);
-        fields.insert("which".into(), which.into());
-        run.screen.message("round", &Value::Object(fields))?;
+        if let Some(round) = round {
+            round_json(run, which, round)?;
+        }
     }
     run.screen.message("summary", &json!({ "running": status.running }))
 }
 
-fn tell_faults_json(run: &Run, round: &Round) -> anyhow::Result<()> {
+/// A round and, before it, what it found.
+fn round_json(run: &Run, which: &str, round: &Round) -> anyhow::Result<()> {
     for ScrubFault { file, offset, problem, done, .. } in &round.faults {
         let done = match done {
             Done::Told => "told",
@@ -219,7 +217,9 @@ fn tell_faults_json(run: &Run, round: &Round) -> anyhow::Result<()> {
         let fields = json!({ "round": number, "file": file, "offset": offset, "problem": problem, "done": done });
         run.screen.message("fault", &fields)?;
     }
-    Ok(())
+    let mut fields = round_fields(round);
+    fields.insert("which".into(), which.into());
+    run.screen.message("round", &Value::Object(fields))
 }
 
 fn end_word(end: End) -> &'static str {

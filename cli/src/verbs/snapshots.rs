@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
@@ -13,35 +13,29 @@ use twinkeep_engine::vault::{Received, SnapshotInfo, Vault};
 
 use crate::error::Code;
 use crate::names::SnapshotFilter;
+use crate::retention::group_by;
 use crate::session::Run;
 use crate::show;
 
 /// Which ones, and how.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: the last two of every machine\n  twinkeep snapshots --latest 2 --group-by host")]
+#[command(
+    after_help = "Examples: the last two of every machine; what can be brought back with `undelete`, and until when\n  \
+    twinkeep snapshots --latest 2 --group-by host\n  \
+    twinkeep snapshots --forgotten"
+)]
 pub struct SnapshotsArgs {
     #[command(flatten)]
     filter: SnapshotFilter,
-    /// Only the newest N of each group
+    /// Only the newest N, with --group-by of each group
     #[arg(long, value_name = "N")]
     latest: Option<usize>,
-    /// Group by these, separated by commas
-    #[arg(long, value_name = "WHAT,…", value_delimiter = ',')]
-    group_by: Vec<Common>,
-    /// Only what was forgotten and can be brought back
+    /// List those together that have this in common: host, paths, tags, separated by commas
+    #[arg(long, value_name = "WHAT,…", value_parser = group_by)]
+    group_by: Option<GroupBy>,
+    /// Instead of the others, those that were forgotten and can be brought back
     #[arg(long)]
     forgotten: bool,
-}
-
-/// What the snapshots of a group have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Common {
-    /// The machine.
-    Host,
-    /// The paths.
-    Paths,
-    /// The tags.
-    Tags,
 }
 
 /// Prints the list.
@@ -54,7 +48,7 @@ pub fn run(run: &Run, args: &SnapshotsArgs) -> anyhow::Result<Code> {
     let all = run.all_snapshots(&vault)?;
     let list = if args.forgotten { all.forgotten } else { all.list };
     let list: Vec<SnapshotInfo> = list.into_iter().filter(|info| args.filter.admits(info, &cwd)).collect();
-    let groups = grouped(&list, &args.group_by, args.latest);
+    let groups = grouped(&list, args.group_by, args.latest);
     if run.screen.json {
         for info in groups.values().flatten() {
             run.screen.message("snapshot", &Value::Object(fields(info)))?;
@@ -63,12 +57,12 @@ pub fn run(run: &Run, args: &SnapshotsArgs) -> anyhow::Result<Code> {
     }
     let mut shown = 0;
     for (key, infos) in &groups {
-        if !args.group_by.is_empty() {
+        if args.group_by.is_some() {
             run.screen.line(&group_title(key))?;
         }
         shown += infos.len();
         run.screen.write_stdout(table(infos, &run.zone).as_bytes())?;
-        if !args.group_by.is_empty() {
+        if args.group_by.is_some() {
             run.screen.line("")?;
         }
     }
@@ -106,11 +100,10 @@ fn received(run: &Run, vault: &Vault) -> anyhow::Result<Code> {
 /// The snapshots by what they have in common, each group from old to new.
 fn grouped<'a>(
     list: &'a [SnapshotInfo],
-    by: &[Common],
+    by: Option<GroupBy>,
     latest: Option<usize>,
 ) -> BTreeMap<GroupKey, Vec<&'a SnapshotInfo>> {
-    let has = |what| by.contains(&what);
-    let by = GroupBy { host: has(Common::Host), paths: has(Common::Paths), tags: has(Common::Tags) };
+    let by = by.unwrap_or(GroupBy { host: false, paths: false, tags: false });
     let mut groups: BTreeMap<GroupKey, Vec<&SnapshotInfo>> = BTreeMap::new();
     for info in list {
         let snapshot = &info.snapshot;

@@ -16,9 +16,13 @@ use crate::show;
 
 /// Of which snapshots, and what.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples: what the whole vault takes; what is freed when all snapshots of a machine go\n  \
+#[command(after_help = "Sizes in the vault are of compressed data. Nothing is changed.\n\n\
+    Examples: what all snapshots take; what is freed when those of a machine go; what each one alone\n\
+    holds back; what the vault is filled with\n  \
     twinkeep stats --mode raw-data\n  \
-    twinkeep stats --mode freed --host old-laptop")]
+    twinkeep stats --mode freed --host old-laptop\n  \
+    twinkeep stats --each\n  \
+    twinkeep stats --mode space")]
 pub struct StatsArgs {
     /// Snapshots to count. Default: all that match
     #[arg(value_name = "SNAPSHOT")]
@@ -26,7 +30,7 @@ pub struct StatsArgs {
     /// What to count. Default: restore-size
     #[arg(long)]
     mode: Option<Mode>,
-    /// What each of the snapshots alone holds back
+    /// For each of the snapshots, what only it needs: what would be freed if just that one were gone
     #[arg(long)]
     each: bool,
     #[command(flatten)]
@@ -39,11 +43,11 @@ enum Mode {
     RestoreSize,
     /// What all of them take in the vault
     RawData,
-    /// How much is kept once and used often
+    /// How much is stored only once though it is in several places
     Dedup,
-    /// What would be freed if just these were gone for good and garbage collected
+    /// What would be freed if these snapshots were gone for good and gc had run
     Freed,
-    /// What the whole vault is filled with: in use, forgotten, unused
+    /// What the whole vault is filled with: needed, forgotten, unused
     Space,
 }
 
@@ -216,7 +220,7 @@ fn space(run: &Run, vault: &Vault) -> anyhow::Result<()> {
     }
     run.screen.write_stdout(space_table(&space).as_bytes())?;
     let parts: Vec<String> = [
-        (space.spare, "superfluous copies"),
+        (space.spare, "that the index has no use for: further copies, or let go by gc"),
         (space.unwhole, "parts of backups that were not finished"),
         (space.suspect, "in damaged frames"),
     ]

@@ -15,7 +15,10 @@ use crate::show;
 
 /// Which snapshots, and which tags.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: mark all snapshots of a machine\n  twinkeep tag --add archive --host old-laptop")]
+#[command(after_help = "What was backed up does not change, and neither do the snapshots' ids.\n\n\
+    Examples: mark all snapshots of a machine; correct a tag of the newest snapshot\n  \
+    twinkeep tag --add archive --host old-laptop\n  \
+    twinkeep tag --remove dayly --add daily latest")]
 pub struct TagArgs {
     /// Snapshots: ID, latest, latest~2, @2026-11-01. Without any, all that match --host, --tag and --path
     #[arg(value_name = "SNAPSHOT")]
@@ -23,7 +26,7 @@ pub struct TagArgs {
     /// Add these, separated by commas (may be repeated)
     #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
     add: Vec<String>,
-    /// Take these away
+    /// Take these away, separated by commas (may be repeated)
     #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
     remove: Vec<String>,
     /// Have these and no others; "" for none

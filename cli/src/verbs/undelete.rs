@@ -13,12 +13,13 @@ use crate::show;
 /// Which ones.
 #[derive(Args, Debug)]
 #[command(after_help = "`twinkeep snapshots --forgotten` lists what can be brought back, and until when.\n\n\
-    Example: bring one back\n  twinkeep undelete 4f2a91c0")]
+    Examples: bring one back; bring all back\n  \
+    twinkeep undelete 4f2a91c0\n  twinkeep undelete --all")]
 pub struct UndeleteArgs {
     /// Snapshots, by the first 4 or more digits of their ids
     #[arg(value_name = "ID", required_unless_present = "all")]
     ids: Vec<String>,
-    /// All that can be brought back
+    /// Bring back all that can be
     #[arg(long, conflicts_with = "ids")]
     all: bool,
 }

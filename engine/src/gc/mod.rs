@@ -5,7 +5,7 @@
 //!
 //! A round marks what is reached from roots; condemns the rest in one transaction; waits for the sessions that began
 //! before that, which may go on using it; looks again; and sweeps what is still condemned. Where it stands is in the
-//! index, so that the next one goes on from there, whatever ended this one. Decision 0011 says why each step is needed.
+//! index, so that the next one goes on from there, whatever ended this one. Decision 0012 says why each step is needed.
 
 mod bits;
 mod condemn;

@@ -24,8 +24,8 @@ use crate::env::Env;
 use crate::files::{Files, FilesError};
 use crate::id::VaultId;
 use crate::progress::Progress;
-use crate::store::{Fault, LocalStore, Opened, Store, StoreError};
-use crate::vault::{ErrorClass, Place, Vault, VaultError};
+use crate::store::{Fault, LocalStore, Store, StoreError};
+use crate::vault::{ErrorClass, VaultError};
 use run::{Halt, Run};
 use state::{Found, LAST, PACKS, PAUSE, PRESENT};
 use std::io::ErrorKind;
@@ -129,15 +129,8 @@ impl ScrubError {
 /// Result of a scrub.
 pub type Result<T> = std::result::Result<T, ScrubError>;
 
-/// Opens the store of a vault without a key: its id is what its config says, believed as far as its packs agree.
-/// `owner` says who we are to others.
-pub fn open(place: Place, env: Env, owner: &str) -> Result<Opened> {
-    let head = Vault::head(&place)?;
-    Ok(LocalStore::open(place.files, place.kv_home, env, head.vault, owner.to_owned())?)
-}
-
 /// Scrubs until the round is complete or somebody asks for an end. `rebuilt` is what a rebuild of the index found when
-/// the store was opened. Memory: 40 bytes for each frame.
+/// the store was opened, without a key by [`Vault::open_store`](crate::vault::Vault::open_store). Memory: 40 bytes for each frame.
 ///
 /// # Errors
 /// [`StoreError::Busy`] while another scrub runs; what keeps the vault from being read. The place is kept.

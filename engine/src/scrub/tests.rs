@@ -7,7 +7,7 @@ use crate::files::memory::MemoryFiles;
 use crate::index::{FrameNumber, FrameState};
 use crate::kv::memory::MemoryKvHome;
 use crate::kv::{KvHome, Table};
-use crate::vault::{CreateOptions, Unlock};
+use crate::vault::{CreateOptions, Place, Unlock, Vault};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An encrypted vault in memory with three backups of a changing file.
@@ -65,7 +65,7 @@ impl World {
     }
 
     fn scrub_with(&self, options: &ScrubOptions) -> Result<ScrubReport> {
-        let opened = open(self.place(), self.env(), "test")?;
+        let opened = Vault::open_store(self.place(), self.env(), "test")?;
         scrub(&opened.store, &self.env(), opened.rebuilt.as_deref(), options, &Progress::silent())
     }
 
@@ -208,7 +208,7 @@ fn one_at_a_time_paused_and_resumed_at_a_rate() {
     // One that was left can be given up.
     let progress = Progress::silent();
     progress.cancel();
-    let opened = open(world.place(), world.env(), "test").unwrap();
+    let opened = Vault::open_store(world.place(), world.env(), "test").unwrap();
     let ended = scrub(&opened.store, &world.env(), None, &ScrubOptions::default(), &progress).unwrap();
     assert_eq!((ended.end, ended.round.number), (End::Interrupted, 2));
     let anew = world.scrub();
@@ -244,7 +244,7 @@ fn what_is_wrong_only_once_is_not_bad_and_errors_of_the_process_are_neither() {
     let run = |copy: &World, failure, lasting: bool, nth| {
         let faults = Faults::new();
         let files = FaultyFiles::new(Arc::new(copy.files.clone()), faults.clone());
-        let opened = open(Place { files: Arc::new(files), ..copy.place() }, copy.env(), "test").unwrap();
+        let opened = Vault::open_store(Place { files: Arc::new(files), ..copy.place() }, copy.env(), "test").unwrap();
         match lasting {
             true => faults.fail_from(Call::Read, nth, failure),
             false => faults.fail_once(Call::Read, nth, failure),
@@ -307,7 +307,7 @@ fn frames_that_move_and_packs_that_go_meanwhile_are_no_damage() {
         };
         let clock = Arc::new(Hooked(ManualClock::new(Time(5)), hook));
         let env = Env { clock, ..copy.env() };
-        let opened = open(copy.place(), copy.env(), "test").unwrap();
+        let opened = Vault::open_store(copy.place(), copy.env(), "test").unwrap();
         let report = scrub(&opened.store, &env, None, &ScrubOptions::default(), &Progress::silent()).unwrap();
         let round = report.round;
         assert!(round.is_clean(), "at call {nth}: {round:?}");

@@ -18,7 +18,7 @@ pub mod twin;
 pub use configure::ConfigChange;
 pub use device::{DeviceKey, DeviceKeyError};
 pub use error::{ErrorClass, VaultError};
-pub use open::{CreateOptions, Head, NewSlot, Place, UNDELETE_DAYS_DEFAULT, Unlock};
+pub use open::{CreateOptions, Head, Keyless, NewSlot, Place, UNDELETE_DAYS_DEFAULT, Unlock};
 pub use reader::{ChunkReader, ReadError, damaged};
 pub use snapshots::{Received, SnapshotInfo, Snapshots};
 

@@ -113,6 +113,25 @@ pub struct Head {
     pub has_machine_key: bool,
 }
 
+/// What a vault rests in, opened without any key: for work that needs only what stands in the clear.
+pub struct Keyless {
+    /// The store.
+    pub store: LocalStore,
+    /// What the folder shows, whoever wrote it.
+    pub config: Config,
+    /// What is wrong with a copy of the config; the other one was read then.
+    pub damaged: Vec<String>,
+    /// What a rebuild of the index found, if there was one.
+    pub rebuilt: Option<Vec<Fault>>,
+}
+
+impl Keyless {
+    /// What is worth telling about the opening.
+    pub fn notes(&self) -> Vec<String> {
+        self.damaged.iter().cloned().chain(self.rebuilt.iter().flat_map(|faults| rebuild_notes(faults))).collect()
+    }
+}
+
 impl Vault {
     /// Whether there is a vault, or enough of one that nothing else may be put there.
     pub fn exists(place: &Place) -> Result<bool> {
@@ -243,16 +262,14 @@ impl Vault {
         Self::assemble(place, env, config, (key.keys(), Access::Device), owner, notes)
     }
 
-    /// Opens where a vault rests without any key: for work that needs only what stands in the clear. The config is
-    /// the one that the folder shows, whoever wrote it.
-    pub fn open_store(place: Place, env: Env, owner: &str) -> Result<(LocalStore, Config, Vec<String>)> {
-        let loaded = load_config(&place)?;
-        let config = loaded.value.unverified().clone();
+    /// Opens what a vault rests in without any key: its id is what its config says, believed as far as its packs agree.
+    /// `owner` is as in [`Self::open`].
+    pub fn open_store(place: Place, env: Env, owner: &str) -> Result<Keyless> {
+        let Loaded { value, damaged, .. } = load_config(&place)?;
+        let config = value.unverified().clone();
         let Opened { store, rebuilt } =
             LocalStore::open(place.files, place.kv_home, env, config.vault, owner.to_owned())?;
-        let mut notes = loaded.damaged;
-        notes.extend(rebuilt.into_iter().flat_map(rebuild_notes));
-        Ok((store, config, notes))
+        Ok(Keyless { store, config, damaged, rebuilt })
     }
 
     fn assemble(
@@ -265,15 +282,15 @@ impl Vault {
     ) -> Result<Self> {
         let Opened { store, rebuilt } =
             LocalStore::open(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
-        notes.extend(rebuilt.into_iter().flat_map(rebuild_notes));
+        notes.extend(rebuilt.iter().flat_map(|faults| rebuild_notes(faults)));
         let data_keys = Arc::new(DataKeys::new(Arc::new(keys)));
         Ok(Self { config, store: Arc::new(store.clone()), local: store, data_keys, access, env, notes })
     }
 }
 
-fn rebuild_notes(faults: Vec<Fault>) -> impl Iterator<Item = String> {
+fn rebuild_notes(faults: &[Fault]) -> impl Iterator<Item = String> {
     let first = "the index was missing or damaged and was built again from the packs".to_owned();
-    let faults = faults.into_iter().map(|fault| format!("{}: {}", fault.file, fault.problem));
+    let faults = faults.iter().map(|fault| format!("{}: {}", fault.file, fault.problem));
     std::iter::once(first).chain(faults)
 }
 

@@ -33,10 +33,11 @@ pub struct KeyArgs {
 #[derive(Subcommand, Debug)]
 enum KeyVerb {
     /// List the ways into the vault and the machines that may only add to it
+    #[command(after_help = "Example: with the ids that `remove` and `passwd` take\n  twinkeep key list")]
     List,
     /// Add a password, a machine key, or a machine that may only add to the vault
     Add(add::AddArgs),
-    /// Take a way in away, or let a machine add nothing more
+    /// Remove a way in, or let a write-only machine add nothing more
     Remove(remove::RemoveArgs),
     /// Replace the password
     Passwd(passwd::PasswdArgs),
@@ -44,6 +45,11 @@ enum KeyVerb {
     #[command(visible_alias = "words")]
     Export(export::ExportArgs),
     /// Draw a new key pair for what is stored from now on
+    #[command(
+        after_help = "Do this if the secret half of a key pair may be known to somebody. What is stored stays as it\n\
+    is, and who has the recovery words or another way in still reads everything.\n\n\
+    Example:\n  twinkeep key rotate"
+    )]
     Rotate,
 }
 

@@ -10,7 +10,8 @@ use crate::session::Run;
 
 /// Which one.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: by the first digits of its id\n  twinkeep key list\n  twinkeep key remove 3f9a")]
+#[command(after_help = "The last way in besides the recovery words is removed only with --yes.\n\n\
+    Example: by the first digits of its id\n  twinkeep key list\n  twinkeep key remove 3f9a")]
 pub struct RemoveArgs {
     /// The first digits of its id
     #[arg(value_name = "ID")]
