@@ -56,6 +56,7 @@ pub const BUGS: &[(&str, &str)] = &[
     ("forget-ignores-pin", "what is pinned is forgotten"),
     ("minimum-retention-ignored", "what is younger than the minimum retention is forgotten"),
     ("purge-early", "what was forgotten is purged before its undelete window is over"),
+    ("devices-share-groups", "what a device claims to be of a machine counts among that machine's snapshots"),
     ("clock-jump-ignored", "ages are told by a clock that has jumped"),
     ("expel-leaves-branches", "branches above a lost chunk go on counting as whole"),
     ("new-session-uses-condemned", "a session that began after the condemnation is told that it has what is condemned"),

@@ -7,12 +7,41 @@ use std::time::Duration;
 use twinkeep_engine::backup;
 use twinkeep_engine::env::{Clock, Env, Inline, ManualClock, SeededEntropy, Time};
 use twinkeep_engine::files::memory::MemoryFiles;
+use twinkeep_engine::id::DeviceId;
 use twinkeep_engine::kv::memory::MemoryKvHome;
 use twinkeep_engine::progress::Progress;
-use twinkeep_engine::retention::{self, GroupBy, Limit, Period, Policy, RetentionError, Rule, Selection, Utc};
+use twinkeep_engine::retention::{
+    self, Candidate, GroupBy, Limit, Period, Policy, RetentionError, Rule, Selection, Utc,
+};
 use twinkeep_engine::vault::{CreateOptions, NewSlot, Vault};
 
 const DAY: u64 = 86_400;
+
+/// Whatever a write-only device claims to be, what it adds counts for itself alone.
+fn devices_push_nobody_out() -> Result<(), String> {
+    let one = |record: u64, device| Candidate {
+        record,
+        received: Time(record as i64),
+        device,
+        host: "host".to_owned(),
+        paths: vec![b"/home".to_vec()],
+        tags: Vec::new(),
+        partial: false,
+        pinned: false,
+        aside: false,
+    };
+    let taken_over = (2..50).map(|record| one(record, Some(DeviceId([9; 8]))));
+    let list: Vec<Candidate> = [one(1, None)].into_iter().chain(taken_over).collect();
+    let last = Policy { rules: vec![Rule { period: Period::Snapshot, limit: Limit::Count(3) }], tags: Vec::new() };
+    for by in [GroupBy::default(), GroupBy { host: false, paths: false, tags: false }] {
+        let groups = retention::plan(&list, &last, by, Time(1 << 60), 0, &Utc).map_err(|error| error.to_string())?;
+        let kept = groups.iter().flat_map(|group| &group.decisions).any(|one| one.record == 1 && one.keep);
+        if !kept {
+            return Err("what a device adds pushes out what a member made".to_owned());
+        }
+    }
+    Ok(())
+}
 
 struct World {
     vault: Vault,
@@ -64,6 +93,7 @@ impl World {
 
 /// Pins, the minimum retention, the undelete window, the clock, claimed times and policies that keep nothing.
 pub fn rules(seed: u64) -> Result<(), String> {
+    devices_push_nobody_out()?;
     let world = World::new(seed)?;
     let told = |what: &str, error: RetentionError| format!("{what}: {}", chain(&error));
     let last = Policy { rules: vec![Rule { period: Period::Snapshot, limit: Limit::Count(1) }], tags: Vec::new() };
