@@ -26,3 +26,10 @@ fn woven_into_many_sessions_gc_removes_what_nothing_needs_and_only_that() {
     println!("{all:?}");
     assert!(all.removed > 0 && all.moved > 0 && all.apart > 0 && all.waited > 0 && all.beside > 0, "{all:?}");
 }
+
+#[test]
+fn a_collection_that_ends_another_goes_on_with_its_own() {
+    for nth in 0..40 {
+        garbage::goes_on(nth).unwrap_or_else(|problem| panic!("{problem}"));
+    }
+}
