@@ -332,3 +332,50 @@ fn end(world: &Shared) -> Outcome {
     }
     Ok(())
 }
+
+/// A collection that brings an earlier one to its end and then makes a round of its own, while at its `nth` lock two
+/// backups come and go, of which the older is purged.
+pub fn goes_on(nth: usize) -> Outcome {
+    let world = World::new(nth as u64)?;
+    let open = |hook: &Hook| with(&world, |world| world.open(hook, &Faults::new()));
+    let vault = open(&Hook::default())?;
+    two_backups(&world, &vault)?;
+    let session = vault.store().begin().map_err(|error| chain(&error))?;
+    let report = collect_with(&world, &vault, false)?.ok_or("somebody else collects")?;
+    if report.waits_for.is_empty() {
+        return Err("the first collection waits for nobody".into());
+    }
+    drop(session);
+    let hook = Hook::default();
+    let hooked = open(&hook)?;
+    let shared = world.clone();
+    hook.at(nth, move || {
+        if let Err(problem) = two_backups(&shared, &vault) {
+            with(&shared, |world| world.problem = Some(problem));
+        }
+    });
+    collect_with(&world, &hooked, false).map_err(|problem| format!("two backups at lock {nth}: {problem}"))?;
+    hook.clear();
+    with(&world, |world| world.problem.take()).map_or(Ok(()), Err)?;
+    end(&world)
+}
+
+/// Backs a source up twice and purges all snapshots but the last.
+fn two_backups(world: &Shared, vault: &Vault) -> Outcome {
+    for _ in 0..2 {
+        let path = with(world, |world| {
+            world.trees[0].change();
+            world.trees[0].path()
+        });
+        lab::backup(vault, &path, None).map_err(|error| format!("backup: {}", chain(&error)))?;
+    }
+    for kind in [ChangeKind::Forget { undelete_days: 0 }, ChangeKind::Purge] {
+        let decide = &mut |history: &twinkeep_engine::history::History, _| {
+            let roots: Vec<u64> = history.roots().map(|entry| entry.count).collect();
+            let records = roots[..roots.len() - 1].to_vec();
+            Some(ChangeRecord { records, note: String::new(), kind: kind.clone() })
+        };
+        vault.change(decide).map_err(|error| format!("change: {}", chain(&error)))?;
+    }
+    Ok(())
+}

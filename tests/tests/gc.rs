@@ -31,3 +31,10 @@ fn woven_into_many_sessions_gc_removes_what_nothing_needs_and_only_that() {
 fn at_single_moments_nothing_is_lost() {
     twinkeep_tests::moments::all().unwrap_or_else(|problem| panic!("{problem}"));
 }
+
+#[test]
+fn a_collection_that_ends_another_goes_on_with_its_own() {
+    for nth in 0..40 {
+        garbage::goes_on(nth).unwrap_or_else(|problem| panic!("{problem}"));
+    }
+}

@@ -32,6 +32,7 @@ use mark::{Depth, Marker};
 use places::Places;
 use rewrite::Rewriter;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// How a collection is done.
@@ -188,7 +189,9 @@ pub fn collect(access: Access<'_>, options: &GcOptions, progress: &Progress) -> 
     let mut id = [0; 16];
     store.parts.env.entropy.fill(&mut id);
     let own = OwnSession::begin(store, SessionId(id))?;
-    let mut round = Round { access, store, options, progress, own: own.id, report: GcReport::default() };
+    let numbers = AtomicU32::new(0);
+    let mut round =
+        Round { access, store, options, progress, own: own.id, numbers: &numbers, report: GcReport::default() };
     round.run()?;
     let mut report = round.report;
     report.duration = store.parts.env.clock.elapsed().saturating_sub(begun);
@@ -222,6 +225,8 @@ struct Round<'a> {
     options: &'a GcOptions,
     progress: &'a Progress,
     own: SessionId,
+    /// Numbers of its packs: it may sweep twice.
+    numbers: &'a AtomicU32,
     report: GcReport,
 }
 
@@ -366,7 +371,7 @@ impl<'a> Round<'a> {
                 frames.entry(place.pack).or_default().push((number, lived));
             }
         })?;
-        let mut rewriter = Rewriter::new(self.store, self.own, self.access.vault())?;
+        let mut rewriter = Rewriter::new(self.store, self.own, self.numbers, self.access.vault())?;
         for pack in plan.with(Step::Drop) {
             self.check_running()?;
             rewriter.remove(pack.number, frames.get(&pack.number).map_or(&[], Vec::as_slice))?;

@@ -62,7 +62,8 @@ pub(super) struct Counts {
 /// Rewrites packs.
 pub(super) struct Rewriter<'a> {
     store: &'a Inner,
-    numbers: AtomicU32,
+    /// Of the session's packs, over all its rewriters.
+    numbers: &'a AtomicU32,
     leaves: Lane,
     branches: Lane,
     keys: Option<Keys>,
@@ -75,12 +76,12 @@ pub(super) struct Rewriter<'a> {
 }
 
 impl<'a> Rewriter<'a> {
-    /// Writes packs of this session.
-    pub fn new(store: &'a Inner, session: SessionId, vault: Option<&Vault>) -> Result<Self> {
+    /// Writes packs of this session; `numbers` gives each pack the next number.
+    pub fn new(store: &'a Inner, session: SessionId, numbers: &'a AtomicU32, vault: Option<&Vault>) -> Result<Self> {
         let keys = vault.map(|vault| keys(vault, session)).transpose()?;
         Ok(Self {
             store,
-            numbers: AtomicU32::new(0),
+            numbers,
             leaves: Lane::new(store, Kind::Leaf, session),
             branches: Lane::new(store, Kind::Branch, session),
             keys,
@@ -149,7 +150,7 @@ impl<'a> Rewriter<'a> {
             Kind::Leaf => &mut self.leaves,
             Kind::Branch => &mut self.branches,
         };
-        lane.writer.put(&*self.store.parts.files, &self.numbers, frame)?;
+        lane.writer.put(&*self.store.parts.files, self.numbers, frame)?;
         lane.origins.push(origin);
         Ok(())
     }
