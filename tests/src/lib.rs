@@ -15,6 +15,7 @@ pub mod damage;
 pub mod hooked;
 pub mod garbage;
 pub mod weave;
+pub mod cuts;
 pub mod woven;
 pub mod moments;
 pub mod fire;

@@ -133,6 +133,11 @@ impl Writer {
         })
     }
 
+    /// Asks for a branch before it looks at what is below it, as whoever knows the branch from before.
+    pub fn from_the_top(self) -> Self {
+        Self { top_down: true, ..self }
+    }
+
     /// What it stores.
     pub fn root(&self) -> &Arc<Node> {
         &self.root

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 use twinkeep_tests::crash::{self, Budget};
+use twinkeep_tests::cuts;
 use twinkeep_tests::faults::{self, Job};
 use twinkeep_tests::retention;
 use twinkeep_tests::seeds::{grouped, scale, seeds};
@@ -15,6 +16,20 @@ fn power_cuts_lose_nothing() {
         let counts = crash::run(seed, budget).unwrap_or_else(|problem| panic!("{problem}"));
         println!("seed {seed}: {counts:?}, {:?}", begun.elapsed());
         states += counts.states + counts.again;
+        again += counts.again;
+    }
+    println!("{} crash states, 0 lost ({} of them second crashes)", grouped(states), grouped(again));
+}
+
+#[test]
+fn power_cuts_in_collections_lose_nothing() {
+    let begun = Instant::now();
+    let (mut states, mut again) = (0, 0);
+    for seed in seeds(&[31, 32]) {
+        let counts = cuts::run(seed, 2 * scale(), 2).unwrap_or_else(|problem| panic!("{problem}"));
+        println!("seed {seed}: {counts:?}, {:?}", begun.elapsed());
+        assert!(counts.moved > 0 && counts.apart > 0 && counts.removed > 0, "{counts:?}");
+        states += counts.states;
         again += counts.again;
     }
     println!("{} crash states, 0 lost ({} of them second crashes)", grouped(states), grouped(again));

@@ -45,7 +45,7 @@ const RUNS: &[(&str, Run)] = &[
 ];
 
 fn woven() -> Result<(), String> {
-    (0..12).try_for_each(|seed| woven::live(seed, 120).map(drop))
+    (0..12).chain([36]).try_for_each(|seed| woven::live(seed, 120).map(drop))
 }
 
 fn power_cuts() -> Result<(), String> {
@@ -106,16 +106,12 @@ fn every_planted_bug_is_caught() {
 #[test]
 #[ignore]
 fn probe() {
-    let at = BUGS.iter().position(|(bug, _)| *bug == "new-session-uses-condemned").unwrap();
-    for (bug, _) in &BUGS[at..] {
+    for bug in ["sweeping-admits-condemned", "dropped-adopted-again"] {
         plant(Some(bug));
-        let begun = std::time::Instant::now();
-        for run in [|| twinkeep_tests::moments::all(), woven] {
-            let begun = std::time::Instant::now();
+        for run in [moments::all as Run, woven] {
             let found = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("panic".into()));
-            println!("{bug}: {:?} {:?}", found.map_err(|p| p.lines().next().unwrap_or("").to_owned()), begun.elapsed());
+            println!("{bug}: {found:?}");
         }
         plant(None);
-        let _ = begun;
     }
 }

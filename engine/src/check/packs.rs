@@ -288,9 +288,11 @@ impl Worker<'_> {
         loop {
             match scanner.next() {
                 Ok(Some(Scanned::Frame { row, .. })) if self.moved.contains(&row.offset) => {}
-                Ok(Some(Scanned::Frame { row, .. })) if row.offset < to => {
-                    let problem = format!("{path} holds a frame at {} that the index does not know", row.offset);
-                    self.findings.index_fault(problem);
+                Ok(Some(Scanned::Frame { row, header, .. })) if row.offset < to => {
+                    if !self.lives_elsewhere(&row, &header.ids)? {
+                        let problem = format!("{path} holds a frame at {} that the index does not know", row.offset);
+                        self.findings.index_fault(problem);
+                    }
                 }
                 Ok(Some(Scanned::Bad { offset, len })) if offset < to => {
                     let len = len.min(to - offset);
@@ -304,6 +306,14 @@ impl Worker<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Whether a collection moved a frame out of a pack that it could not remove, or not yet: it has another place, or
+    /// was freed there since.
+    fn lives_elsewhere(&self, row: &FrameRow, ids: &[ChunkId]) -> Result<bool> {
+        let rows: Vec<_> = self.vault.local().chunk_rows(ids)?.into_iter().flatten().collect();
+        Ok(rows.is_empty()
+            || rows.iter().any(|chunk| self.vault.local().frame_row(chunk.frame).is_ok_and(|place| place.id == row.id)))
     }
 
     /// What comes after the last frame.
