@@ -163,11 +163,12 @@ fn tell_words(run: &Run, report: &GcReport, options: &GcOptions) -> anyhow::Resu
         return Ok(());
     }
     if !report.waits_for.is_empty() {
-        return run.screen.tell(&format!(
-            "{} may go when these backups have ended, by another gc: {}",
-            show::count(report.chunks_condemned, "chunk"),
-            report.waits_for.join("; ")
-        ));
+        let what = match report.chunks_condemned {
+            0 => "what an earlier gc found unneeded".to_owned(),
+            chunks => show::count(chunks, "chunk"),
+        };
+        let owners = report.waits_for.join("; ");
+        return run.screen.tell(&format!("{what} may go when these backups have ended, by another gc: {owners}"));
     }
     for damaged in &report.damaged {
         run.screen.line(&format!("damaged, left where it is: {damaged}"))?;

@@ -98,11 +98,11 @@ fn received(run: &Run, vault: &Vault) -> anyhow::Result<Code> {
 }
 
 /// The snapshots by what they have in common, each group from old to new.
-fn grouped<'a>(
-    list: &'a [SnapshotInfo],
+fn grouped(
+    list: &[SnapshotInfo],
     by: Option<GroupBy>,
     latest: Option<usize>,
-) -> BTreeMap<GroupKey, Vec<&'a SnapshotInfo>> {
+) -> BTreeMap<GroupKey, Vec<&SnapshotInfo>> {
     let mut groups: BTreeMap<GroupKey, Vec<&SnapshotInfo>> = BTreeMap::new();
     for info in list {
         let snapshot = &info.snapshot;
