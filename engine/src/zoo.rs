@@ -51,6 +51,12 @@ pub const BUGS: &[(&str, &str)] = &[
     ("gc-moves-without-sync", "rows point to a moved frame before its bytes are durable"),
     ("gc-file-before-rows", "a pack is removed before its rows"),
     ("gc-ignores-forgotten", "what can still be brought back is no root"),
+    ("repair-drops-suspects", "a rebuild forgets chunks whose frame does not verify"),
+    ("repair-forgets-old-index", "a rebuild does not look at what the old index knew"),
+    ("repair-removes-old-pack", "a pack from which a repair copied what verifies is removed, not set aside"),
+    ("repair-switches-before-sync", "rows point to copied frames before these are durable"),
+    ("repair-mends-in-place", "a file with missing pieces keeps its name in a mended snapshot"),
+    ("repair-sets-aside-first", "a pack is set aside before what verifies in it was copied"),
 ];
 
 #[cfg(feature = "zoo")]

@@ -78,7 +78,7 @@ impl Inner {
 
     /// Length of a pack that a listing did not show in full: a listing alone proves nothing. `None` if it is gone.
     fn true_len(&self, row: &PackRow) -> Result<Option<u64>> {
-        match self.parts.files.open(&row.name.path()).and_then(|file| file.len()) {
+        match pack::open(&*self.parts.files, &row.name).and_then(|file| file.len()) {
             Ok(len) => Ok(Some(len)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),

@@ -128,14 +128,14 @@ impl LocalStore {
 
     /// For a vault that may only be read: its index is made for this process alone, about 150 bytes a chunk.
     fn rebuild_in_memory(parts: Parts) -> Result<Opened> {
-        let (kv, faults) = super::rebuild::rebuild(&*parts.files, &MemoryKvHome::new(), parts.vault)?;
+        let (kv, faults) = super::rebuild::rebuild(&*parts.files, &MemoryKvHome::new(), &*parts.kv_home, parts.vault)?;
         Ok(Opened { store: Self::with(parts, kv), rebuilt: Some(faults) })
     }
 
     /// Sessions begin under the index lock, so none begins while this one holds it.
     fn rebuild(parts: Parts, _index: &dyn Lock) -> Result<Opened> {
         let _sessions = super::adopt::lock_all_sessions(&parts)?;
-        let (kv, faults) = super::rebuild::rebuild(&*parts.files, &*parts.kv_home, parts.vault)?;
+        let (kv, faults) = super::rebuild::rebuild(&*parts.files, &*parts.kv_home, &*parts.kv_home, parts.vault)?;
         Ok(Opened { store: Self::with(parts, kv), rebuilt: Some(faults) })
     }
 
@@ -298,7 +298,7 @@ impl Inner {
         if let Some(file) = self.open_packs.lock().unwrap_or_else(PoisonError::into_inner).get(&number) {
             return Ok(file.clone());
         }
-        let file = self.parts.files.open(&self.name(number)?.path())?;
+        let file = pack::open(&*self.parts.files, &self.name(number)?)?;
         let mut open = self.open_packs.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= OPEN_PACKS_MAX {
             open.clear();

@@ -10,6 +10,7 @@ mod pins;
 pub mod local;
 pub(crate) mod packs;
 mod rebuild;
+mod salvage;
 pub(crate) mod session;
 #[cfg(test)]
 mod local_tests;
