@@ -27,3 +27,4 @@ pub mod backup;
 pub mod query;
 pub mod restore;
 pub mod check;
+pub mod repair;

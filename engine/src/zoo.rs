@@ -54,9 +54,8 @@ pub const BUGS: &[(&str, &str)] = &[
     ("repair-drops-suspects", "a rebuild forgets chunks whose frame does not verify"),
     ("repair-forgets-old-index", "a rebuild does not look at what the old index knew"),
     ("repair-removes-old-pack", "a pack from which a repair copied what verifies is removed, not set aside"),
-    ("repair-switches-before-sync", "rows point to copied frames before these are durable"),
+    ("repair-believes-unverified", "a frame found bad counts again without being looked at"),
     ("repair-mends-in-place", "a file with missing pieces keeps its name in a mended snapshot"),
-    ("repair-sets-aside-first", "a pack is set aside before what verifies in it was copied"),
 ];
 
 #[cfg(feature = "zoo")]

@@ -12,7 +12,7 @@ mod condemn;
 mod mark;
 mod places;
 mod plan;
-mod rewrite;
+pub(crate) mod rewrite;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -195,14 +195,15 @@ pub fn collect(access: Access<'_>, options: &GcOptions, progress: &Progress) -> 
 }
 
 /// The session under which frames are written elsewhere. Its lock tells others that its packs are not abandoned.
-struct OwnSession<'a> {
+pub(crate) struct OwnSession<'a> {
     store: &'a Inner,
-    id: SessionId,
+    pub id: SessionId,
     lock: Option<Box<dyn crate::files::Lock>>,
 }
 
 impl<'a> OwnSession<'a> {
-    fn begin(store: &'a Inner, id: SessionId) -> Result<Self> {
+    /// Takes the session's lock.
+    pub fn begin(store: &'a Inner, id: SessionId) -> Result<Self> {
         Ok(Self { store, id, lock: Some(take_lock(store, id)?) })
     }
 }

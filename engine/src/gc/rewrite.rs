@@ -50,7 +50,7 @@ struct Keys {
 
 /// Counts of what was done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     pub frames_moved: u64,
     pub frames_taken_apart: u64,
     pub bytes_moved: u64,
@@ -59,7 +59,7 @@ pub(super) struct Counts {
 }
 
 /// Rewrites packs.
-pub(super) struct Rewriter<'a> {
+pub(crate) struct Rewriter<'a> {
     store: &'a Inner,
     numbers: AtomicU32,
     leaves: Lane,

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod damage;
+mod heal;
 mod inspect;
 mod pins;
 pub mod local;

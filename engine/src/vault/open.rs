@@ -180,15 +180,49 @@ impl Vault {
         twin::store(&*place.files, KEYRING_PATH, &keyring.encode(1, now, &keys))?;
         // The config last: what has one is a vault, and everything it needs is there.
         twin::store(&*place.files, CONFIG_PATH, &config.encode(1, now, &keys))?;
-        Ok((Self::assemble(place, env, config, keys, "creator", Vec::new())?, secret))
+        let Opened { store, .. } =
+            LocalStore::open(place.files, place.kv_home, env.clone(), vault, "creator".to_owned())?;
+        Ok((Self::with(store, env, config, keys, Vec::new()), secret))
     }
 
     /// Opens a vault. `owner` says who we are to others who find something locked, e.g. `pid 4711`.
     pub fn open(place: Place, env: Env, unlock: Unlock<'_>, owner: &str) -> Result<Self> {
+        let (config, keys, mut notes) = Self::unlock(&place, &env, &unlock)?;
+        let Opened { store, rebuilt } =
+            LocalStore::open(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
+        notes.extend(rebuilt.into_iter().flat_map(rebuild_notes));
+        Ok(Self::with(store, env, config, keys, notes))
+    }
+
+    /// Opens a vault with an index built anew from the packs, whatever state the old one is in; gives also what is
+    /// bad in the packs.
+    pub fn open_rebuilt(place: Place, env: Env, unlock: Unlock<'_>, owner: &str) -> Result<(Self, Vec<Fault>)> {
+        let (config, keys, notes) = Self::unlock(&place, &env, &unlock)?;
+        let Opened { store, rebuilt } =
+            LocalStore::reopen_rebuilt(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
+        Ok((Self::with(store, env, config, keys, notes), rebuilt.unwrap_or_default()))
+    }
+
+    /// A store with an index built anew in memory; nothing in the vault changes.
+    pub(crate) fn rebuild_aside(place: Place, env: Env, owner: &str) -> Result<(LocalStore, Vec<Fault>)> {
+        let vault = load_config(&place)?.value.unverified().vault;
+        let Opened { store, rebuilt } =
+            LocalStore::open_aside(place.files, place.kv_home, env, vault, owner.to_owned())?;
+        Ok((store, rebuilt.unwrap_or_default()))
+    }
+
+    /// The store as it is, without keys; `None` where its index cannot be used.
+    pub(crate) fn peek_store(place: Place, env: Env, owner: &str) -> Result<Option<LocalStore>> {
+        let vault = load_config(&place)?.value.unverified().vault;
+        Ok(LocalStore::peek(place.files, place.kv_home, env, vault, owner.to_owned())?)
+    }
+
+    /// Opens config and keyring; where one of two copies was bad both are written again.
+    fn unlock(place: &Place, env: &Env, unlock: &Unlock<'_>) -> Result<(Config, VaultKeys, Vec<String>)> {
         let loaded = load_config(&place)?;
         let mut notes = loaded.damaged;
         let config_count = (!notes.is_empty()).then_some(loaded.count.saturating_add(1));
-        let unlocked = unlock_keys(&place, &loaded.value, &unlock)?;
+        let unlocked = unlock_keys(place, &loaded.value, unlock)?;
         let keys = unlocked.keys;
         let config = loaded.value.verify(&keys)?;
         // Of what is kept twice one copy was bad: both are written again. A read-only vault stays as it is.
@@ -200,7 +234,12 @@ impl Vault {
             let _ = twin::store(&*place.files, KEYRING_PATH, &keyring.encode(count, now, &keys));
         }
         notes.extend(unlocked.notes);
-        Self::assemble(place, env, config, keys, owner, notes)
+        Ok((config, keys, notes))
+    }
+
+    fn with(store: LocalStore, env: Env, config: Config, keys: VaultKeys, notes: Vec<String>) -> Self {
+        let data_keys = Arc::new(DataKeys::new(Arc::new(keys)));
+        Self { config, store: Arc::new(store.clone()), local: store, data_keys, env, notes }
     }
 
     /// Opens where a vault rests without any key: for work that needs only what stands in the clear. The config is
@@ -213,21 +252,6 @@ impl Vault {
         let mut notes = loaded.damaged;
         notes.extend(rebuilt.into_iter().flat_map(rebuild_notes));
         Ok((store, config, notes))
-    }
-
-    fn assemble(
-        place: Place,
-        env: Env,
-        config: Config,
-        keys: VaultKeys,
-        owner: &str,
-        mut notes: Vec<String>,
-    ) -> Result<Self> {
-        let Opened { store, rebuilt } =
-            LocalStore::open(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
-        notes.extend(rebuilt.into_iter().flat_map(rebuild_notes));
-        let data_keys = Arc::new(DataKeys::new(Arc::new(keys)));
-        Ok(Self { config, store: Arc::new(store.clone()), local: store, data_keys, env, notes })
     }
 }
 
