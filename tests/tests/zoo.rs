@@ -10,6 +10,7 @@ use twinkeep_engine::zoo::{BUGS, plant};
 use twinkeep_tests::crash::{self, Budget};
 use twinkeep_tests::damage::{self, Base};
 use twinkeep_tests::faults::{self, Job};
+use twinkeep_tests::repair;
 
 /// A small run of one of the tests; the problem it found.
 type Run = fn() -> Result<(), String>;
@@ -21,11 +22,19 @@ const RUNS: &[(&str, Run)] = &[
     ("expelled meanwhile", || damage::expelled_meanwhile(3)),
     ("unchanged heals", || damage::unchanged_heals(3)),
     ("lost syncs", || faults::lost_syncs(3).map(|_| ())),
+    ("repairs", repairs),
     ("rot", || Base::new(3)?.run(300).map(|_| ())),
     ("failing calls", || faults::sweep(3, Job::Backup, 8).map(|_| ())),
     ("a loose record", || crash::run_loose_record(3, 60).map(|_| ())),
     ("power cuts", power_cuts),
 ];
+
+fn repairs() -> Result<(), String> {
+    for encrypted in [true, false] {
+        repair::Base::new(3, encrypted)?.run(60, 30)?;
+    }
+    repair::index_gone(3)
+}
 
 fn power_cuts() -> Result<(), String> {
     let budget = Budget { states: 8, again_one_in: 60, entry_one_in: 1 };
