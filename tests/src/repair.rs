@@ -2,12 +2,14 @@
 //! afterwards, and a repair that is run again comes to its end.
 
 use crate::damage::{hurt_file, hurt_index};
-use crate::lab::{self, KEY, chain};
+use crate::lab::{self, KEY, Taken, chain};
+use crate::model;
 use crate::tree::{Shape, SourceTree};
 use std::collections::BTreeSet;
 use twinkeep_engine::branch::Branches;
 use twinkeep_engine::chunk::CutParams;
 use twinkeep_engine::env::Dice;
+use twinkeep_engine::files::Files;
 use twinkeep_engine::files::crash::{CrashState, Replay};
 use twinkeep_engine::files::memory::MemoryFiles;
 use twinkeep_engine::files::record::record;
@@ -15,7 +17,7 @@ use twinkeep_engine::id::{ChunkId, Kind};
 use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
 use twinkeep_engine::progress::Progress;
-use twinkeep_engine::repair::{repair_index, repair_packs};
+use twinkeep_engine::repair::{Mended, Outcome, SnapshotRepair, repair_index, repair_packs, repair_snapshots};
 use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, Unlock, Vault};
 
 /// What a run did.
@@ -38,11 +40,13 @@ pub enum What {
     Index,
     /// The packs.
     Packs,
+    /// The snapshots.
+    Snapshots,
 }
 
 impl What {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Index, Self::Packs];
+    pub const ALL: [Self; 3] = [Self::Index, Self::Packs, Self::Snapshots];
 }
 
 /// A vault with two snapshots, before it is hit.
@@ -51,6 +55,7 @@ pub struct Base {
     kv: Version,
     /// Every chunk in it.
     chunks: Vec<(ChunkId, Kind)>,
+    taken: Vec<Taken>,
     encrypted: bool,
     seed: u64,
 }
@@ -69,11 +74,12 @@ impl Base {
         let slots = if encrypted { &slots[..] } else { &[] };
         let place = lab::place(files.clone(), kv.clone());
         let (vault, _) = Vault::create(place, lab::env(seed), &options, slots).map_err(|error| chain(&error))?;
+        let mut taken = Vec::new();
         for round in 0..2 {
             if round > 0 {
                 tree.change();
             }
-            lab::take(&vault, &tree, None).map_err(|error| chain(&error))?;
+            taken.push(lab::take(&vault, &tree, None).map_err(|error| chain(&error))?);
         }
         let mut chunks = Vec::new();
         for (number, frame) in vault.local().frame_rows(FrameNumber(0), 10_000).map_err(|error| chain(&error))? {
@@ -88,7 +94,7 @@ impl Base {
         }
         drop(vault);
         let kv = kv.version().ok_or("no index")?;
-        Ok(Self { files: files.copy(), kv, chunks, encrypted, seed })
+        Ok(Self { files: files.copy(), kv, chunks, taken, encrypted, seed })
     }
 
     fn unlock(&self) -> Unlock<'static> {
@@ -133,7 +139,44 @@ impl Base {
                 repair_packs(&vault, false, &Progress::silent()).map_err(|error| told(&error))?;
                 Ok(vault)
             }
+            What::Snapshots => {
+                let vault = self.open(place, seed)?;
+                let report = repair_snapshots(&vault, false, &Progress::silent()).map_err(|error| told(&error))?;
+                self.mended(&vault, &report)?;
+                Ok(vault)
+            }
         }
+    }
+
+    /// A mended snapshot is whole; what stands in it under the name it always had is what was backed up; all that is
+    /// missing was told.
+    fn mended(&self, vault: &Vault, report: &SnapshotRepair) -> Result<(), String> {
+        for Mended { old, new } in &report.mended {
+            let (Some(new), Some(taken)) = (new, self.taken.iter().find(|taken| taken.id == *old)) else { continue };
+            if vault.store().known(&[*new]).map_err(|error| chain(&error))? != [true] {
+                return Err(format!("mended snapshot {new} is not whole"));
+            }
+            let lost = |path: &[u8]| {
+                let whole = [&taken.source[..], b"/", path].concat();
+                report.lost.iter().any(|lost| lost.path == b"/" || whole == lost.path || is_below(&lost.path, &whole))
+            };
+            // Read as a whole the source may be gone.
+            let reading = model::of_snapshot(vault, new, &taken.source);
+            if let Some((path, error)) = reading.errors.iter().find(|(path, _)| !path.is_empty()) {
+                return Err(format!("{:?} in a mended snapshot: {error}", String::from_utf8_lossy(path)));
+            }
+            for (path, node) in taken.model.iter() {
+                match reading.model.get(path) {
+                    Some(found) if found == node => {}
+                    None if lost(path) || path.is_empty() => {}
+                    found => {
+                        let path = String::from_utf8_lossy(path);
+                        return Err(format!("{path:?} in a mended snapshot is {:?}", found.map(|node| node.mtime)));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn wound(&self, dice: &mut Dice) -> (MemoryFiles, MemoryKvHome, String) {
@@ -145,6 +188,11 @@ impl Base {
             if files.bytes(path).is_some_and(|bytes| !bytes.is_empty()) {
                 notes.push(hurt_file(&files, path, other, dice).0);
             }
+        }
+        if dice.one_in(4) {
+            let records: Vec<String> = files.paths().into_iter().filter(|path| path.starts_with("records/")).collect();
+            let path = &records[dice.below(records.len())];
+            notes.push(hurt_file(&files, path, path, dice).0);
         }
         let mut kv = self.kv.clone();
         if dice.one_in(6) {
@@ -193,7 +241,7 @@ impl Base {
                 for state in replay.states(&mut dice, 2).collect::<Vec<_>>() {
                     let note = state.note.clone();
                     let entry = format!("{what:?} interrupted at {at} of {}", replay.len());
-                    self.go_on(what, state, &before, seed)
+                    self.go_on(what, state, &before, kv_was.as_ref() != Some(&self.kv), seed)
                         .map_err(|problem| format!("{entry}: {problem}\n  {note}"))?;
                     counts.states += 1;
                 }
@@ -203,7 +251,9 @@ impl Base {
         let vault = match self.repair(what, place.clone(), seed ^ 2) {
             Ok(vault) => vault,
             // The index contradicts itself: a new one helps, and nothing is worse.
-            Err(_) if what == What::Packs => self.repair(What::Index, place, seed ^ 3)?,
+            Err(_) if what != What::Index && kv_was.as_ref() != Some(&self.kv) => {
+                self.repair(What::Index, place, seed ^ 3)?
+            }
             Err(problem) => return Err(problem),
         };
         counts.repairs += 1;
@@ -222,14 +272,14 @@ impl Base {
         self.truthful(&vault, &again)
     }
 
-    fn go_on(&self, what: What, state: CrashState, before: &Readable, seed: u64) -> Result<(), String> {
+    fn go_on(&self, what: What, state: CrashState, before: &Readable, hurt: bool, seed: u64) -> Result<(), String> {
         let place = lab::place(state.files, state.kv);
         let vault = self.open(place.clone(), seed ^ 5)?;
         self.kept(what, before, &self.readable(&vault))?;
         drop(vault);
         match self.repair(what, place, seed ^ 6) {
             Ok(vault) => self.kept(what, before, &self.readable(&vault)).map_err(|problem| format!("again: {problem}")),
-            Err(_) if what == What::Packs => Ok(()),
+            Err(_) if what != What::Index && hurt => Ok(()),
             Err(problem) => Err(problem),
         }
     }
@@ -262,6 +312,41 @@ pub fn index_gone(seed: u64) -> Result<(), String> {
         let lost = base.chunks.len() - base.readable(&rebuilt).len();
         if lost > 0 {
             return Err(format!("seed {seed}: a byte in the frame at {} of {pack} costs {lost} chunks", frame.offset));
+        }
+    }
+    Ok(())
+}
+
+fn is_below(above: &[u8], path: &[u8]) -> bool {
+    path.starts_with(above) && path.get(above.len()) == Some(&b'/')
+}
+
+/// The record of a snapshot is gone, or cannot be read: the snapshot is listed again, and gc may run.
+pub fn record_gone(seed: u64) -> Result<(), String> {
+    let base = Base::new(seed, true)?;
+    for (damage, count) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
+        let files = base.files.copy();
+        let path = format!("records/{count:016x}");
+        match damage {
+            true => drop(files.damage(&path, |bytes| bytes[80] ^= 1)),
+            false => Files::remove(&files, &path).expect("the record is there"),
+        }
+        let place = lab::place(files, MemoryKvHome::from_version(Some(base.kv.clone())));
+        let vault = base.open(place, seed)?;
+        let repair = || repair_snapshots(&vault, false, &Progress::silent()).map_err(|error| chain(&error));
+        let report = repair()?;
+        let told = |problem: &str| Err(format!("record {count}, damaged: {damage}: {problem}: {report:?}"));
+        if report.recovered != [base.taken[count - 1].id] {
+            return told("not recovered");
+        }
+        let listed = vault.snapshots().map_err(|error| chain(&error))?;
+        let tagged = listed.list.iter().filter(|info| info.snapshot.tags.iter().any(|tag| tag == "recovered")).count();
+        if listed.list.len() != 2 || tagged != 1 || !listed.damaged.is_empty() {
+            return told("not listed");
+        }
+        base.taken.iter().try_for_each(|taken| taken.verify(&vault))?;
+        if repair()?.outcome() != Outcome::Nothing {
+            return told("not done");
         }
     }
     Ok(())

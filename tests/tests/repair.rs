@@ -22,3 +22,10 @@ fn what_does_not_verify_is_found_without_an_index() {
         repair::index_gone(seed).unwrap_or_else(|problem| panic!("{problem}"));
     }
 }
+
+#[test]
+fn a_snapshot_without_its_record_is_found() {
+    for seed in seeds(&[64]) {
+        repair::record_gone(seed).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
+    }
+}

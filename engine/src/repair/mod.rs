@@ -5,13 +5,17 @@
 //! so that the next run goes on from wherever the last one ended.
 
 mod index;
+mod mend;
 mod packs;
-#[cfg(test)]
-mod tests;
+mod snapshots;
+mod writer;
 
-pub use index::{IndexRepair, repair_index};
+pub use index::{IndexRepair, Rows, repair_index};
+pub use mend::DAMAGED_SUFFIX;
 pub use packs::{PackRepair, repair_packs};
+pub use snapshots::{MENDED_TAG, Mended, RECOVERED_TAG, SnapshotRepair, repair_snapshots};
 
+use crate::branch::BranchError;
 use crate::files::Lock;
 use crate::gc::GcError;
 use crate::kv::KvError;
@@ -56,6 +60,12 @@ pub enum RepairError {
     /// Frames could not be copied.
     #[error(transparent)]
     Copy(#[from] GcError),
+    /// A mended branch cannot be written down.
+    #[error(transparent)]
+    Branch(#[from] BranchError),
+    /// Compression cannot be set up.
+    #[error("cannot set up compression")]
+    Compression(#[source] std::io::Error),
     /// Somebody asked to stop.
     #[error("the repair was interrupted; the next one goes on where it was")]
     Cancelled,
@@ -81,6 +91,7 @@ impl RepairError {
             Self::Store(error) => ErrorClass::of_store(error),
             Self::Read(error) => error.class(),
             Self::Copy(error) => error.class(),
+            Self::Branch(_) | Self::Compression(_) => ErrorClass::Other,
             Self::Cancelled => ErrorClass::Cancelled,
         }
     }

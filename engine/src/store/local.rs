@@ -358,9 +358,8 @@ impl Inner {
                     self.parts.files.sync_dir(RECORDS)?;
                 }
                 let path = format!("{RECORDS}/{name}");
-                let bytes = self.parts.files.read_all(&path, RECORD_LEN_MAX)?;
                 let next = count.checked_add(1).ok_or_else(|| refused(&path, ErrorKind::InvalidData))?;
-                ChainLink { count: next, previous: *blake3::hash(&bytes).as_bytes() }
+                ChainLink { count: next, previous: self.hash_of_record(&path)? }
             }
         };
         let path = format!("{RECORDS}/{:016x}", link.count);
@@ -371,6 +370,18 @@ impl Inner {
         }
         write_record(&*self.parts.files, &path, &bytes)?;
         Ok(Some(link))
+    }
+}
+
+impl Inner {
+    /// What the record behind this one carries. One that is damaged is hashed as it is; of one that the medium does not
+    /// give, or that is too long to be one, nothing can be said, and that must not end all backups.
+    fn hash_of_record(&self, path: &str) -> Result<[u8; 32]> {
+        match self.parts.files.read_all(path, RECORD_LEN_MAX) {
+            Ok(bytes) => Ok(*blake3::hash(&bytes).as_bytes()),
+            Err(error) if pack::is_media(&error) || error.kind() == ErrorKind::FileTooLarge => Ok([0; 32]),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
