@@ -29,3 +29,4 @@ pub mod query;
 pub mod restore;
 pub mod check;
 pub mod scrub;
+pub mod repair;

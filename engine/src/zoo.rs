@@ -76,6 +76,11 @@ pub const BUGS: &[(&str, &str)] = &[
     ("numbers-given-again", "numbers of frames and packs that went are given to others"),
     ("epoch-before-lock", "a session takes its place in time before it can be seen"),
     ("dropped-adopted-again", "a pack that was given up and is still there is taken for one that a session left"),
+    ("repair-drops-suspects", "a rebuild forgets chunks whose frame does not verify"),
+    ("repair-forgets-old-index", "a rebuild does not look at what the old index knew"),
+    ("repair-removes-old-pack", "a pack from which a repair copied what verifies is removed, not set aside"),
+    ("repair-believes-unverified", "a frame found bad counts again without being looked at"),
+    ("repair-mends-in-place", "a file with missing pieces keeps its name in a mended snapshot"),
 ];
 
 #[cfg(feature = "zoo")]

@@ -233,7 +233,7 @@ fn hit_of(path: &str, removed: bool) -> Option<Hit> {
 }
 
 /// Changes a file; tells how, and whether it is gone.
-fn hurt_file(files: &MemoryFiles, path: &str, other: &str, dice: &mut Dice) -> (String, bool) {
+pub(crate) fn hurt_file(files: &MemoryFiles, path: &str, other: &str, dice: &mut Dice) -> (String, bool) {
     use twinkeep_engine::files::Files;
     let before = files.bytes(path).unwrap_or_default();
     let len = before.len();
@@ -282,7 +282,7 @@ fn hurt_file(files: &MemoryFiles, path: &str, other: &str, dice: &mut Dice) -> (
 }
 
 /// Changes rows of the index.
-fn hurt_index(mut version: Version, dice: &mut Dice) -> (Version, String) {
+pub(crate) fn hurt_index(mut version: Version, dice: &mut Dice) -> (Version, String) {
     let table = [Table::Chunks, Table::Chunks, Table::Frames, Table::Packs, Table::Meta][dice.below(5)];
     let keys: Vec<Vec<u8>> = version.rows(table).keys().cloned().collect();
     let rows = version.rows_mut(table);

@@ -7,6 +7,7 @@
 pub mod seeds;
 pub mod tree;
 pub mod model;
+pub mod repair;
 pub mod lab;
 pub mod crash;
 pub mod faults;

@@ -11,6 +11,7 @@ use twinkeep_tests::crash::{self, Budget};
 use twinkeep_tests::damage::{self, Base};
 use twinkeep_tests::devices;
 use twinkeep_tests::faults::{self, Job};
+use twinkeep_tests::repair;
 use twinkeep_tests::retention;
 use twinkeep_tests::scrub;
 use twinkeep_tests::{moments, woven};
@@ -32,6 +33,7 @@ const RUNS: &[(&str, Run)] = &[
     ("a scrub without means", || scrub::errors_are_not_clean(3, 4)),
     ("unchanged heals", || damage::unchanged_heals(3)),
     ("lost syncs", || faults::lost_syncs(3).map(|_| ())),
+    ("repairs", repairs),
     ("rot", || Base::new(3)?.run(300).map(|_| ())),
     ("failing calls", || faults::sweep(3, Job::Backup, 8).map(|_| ())),
     ("failing key changes", || faults::sweep(3, Job::KeyChange, 8).map(|_| ())),
@@ -46,6 +48,13 @@ const RUNS: &[(&str, Run)] = &[
 
 fn woven() -> Result<(), String> {
     (0..12).chain([36]).try_for_each(|seed| woven::live(seed, 120).map(drop))
+}
+
+fn repairs() -> Result<(), String> {
+    for encrypted in [true, false] {
+        repair::Base::new(3, encrypted)?.run(60, 30)?;
+    }
+    repair::index_gone(3)
 }
 
 fn power_cuts() -> Result<(), String> {

@@ -230,7 +230,7 @@ impl IndexView {
                 findings.note(format!("{}/{} is no pack and is left alone", crate::pack::DIR, file.name));
                 continue;
             };
-            let is_done = matches!(states.get(&name), Some(PackState::Closed | PackState::Lost));
+            let is_done = matches!(states.get(&name), Some(PackState::Closed | PackState::Lost | PackState::Aside));
             if !is_done && !store.is_session_open(name.session)? {
                 left += 1;
             }

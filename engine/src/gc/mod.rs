@@ -12,7 +12,7 @@ mod condemn;
 mod mark;
 mod places;
 mod plan;
-mod rewrite;
+pub(crate) mod rewrite;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -199,14 +199,15 @@ pub fn collect(access: Access<'_>, options: &GcOptions, progress: &Progress) -> 
 }
 
 /// The session under which frames are written elsewhere. Its lock tells others that its packs are not abandoned.
-struct OwnSession<'a> {
+pub(crate) struct OwnSession<'a> {
     store: &'a Inner,
-    id: SessionId,
+    pub id: SessionId,
     lock: Option<Box<dyn crate::files::Lock>>,
 }
 
 impl<'a> OwnSession<'a> {
-    fn begin(store: &'a Inner, id: SessionId) -> Result<Self> {
+    /// Takes the session's lock.
+    pub fn begin(store: &'a Inner, id: SessionId) -> Result<Self> {
         Ok(Self { store, id, lock: Some(take_lock(store, id)?) })
     }
 }
@@ -427,12 +428,12 @@ impl<'a> Round<'a> {
     }
 
     fn tell(&mut self, rewriter: &Rewriter<'_>) -> Result<()> {
-        for number in &rewriter.damaged {
-            if let Some(place) = index::frame_if_any(&*self.store.kv.read()?, *number)? {
-                let pack = self.store.name(place.pack)?.file_name();
-                self.report.damaged.push(format!("frame {} in {pack} at {}", place.id, place.offset));
-            }
+        for bad in &rewriter.damaged {
+            let pack = self.store.name(bad.pack)?.file_name();
+            self.report.damaged.push(format!("a frame in {pack} at {}", bad.offset));
         }
+        // What was found bad is stored anew by the next backup that meets it.
+        self.store.expel(&rewriter.damaged)?;
         let counts = rewriter.counts;
         self.report.frames_moved += counts.frames_moved;
         self.report.frames_taken_apart += counts.frames_taken_apart;

@@ -10,9 +10,9 @@ use crate::id::{ChunkId, Kind, SessionId};
 use crate::index::{self, ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, PackRow, PackState};
 use crate::kv::Write;
 use crate::pack;
-use crate::store::StoreError;
 use crate::store::local::Inner;
 use crate::store::packs::{self, PackWriter, PutFrame, Taken};
+use crate::store::{BadFrame, StoreError};
 use crate::vault::Vault;
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -51,7 +51,7 @@ struct Keys {
 
 /// Counts of what was done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     pub frames_moved: u64,
     pub frames_taken_apart: u64,
     pub bytes_moved: u64,
@@ -60,7 +60,7 @@ pub(super) struct Counts {
 }
 
 /// Rewrites packs.
-pub(super) struct Rewriter<'a> {
+pub(crate) struct Rewriter<'a> {
     store: &'a Inner,
     /// Of the session's packs, over all its rewriters.
     numbers: &'a AtomicU32,
@@ -71,8 +71,8 @@ pub(super) struct Rewriter<'a> {
     apart: HashSet<FrameNumber>,
     waiting_len: u64,
     pub counts: Counts,
-    /// Frames that turned out to be damaged.
-    pub damaged: Vec<FrameNumber>,
+    /// Frames whose bytes turned out not to be those that were stored, and where they were.
+    pub damaged: Vec<BadFrame>,
 }
 
 impl<'a> Rewriter<'a> {
@@ -106,7 +106,7 @@ impl<'a> Rewriter<'a> {
             }
         };
         let Some(header) = header else {
-            self.damaged.push(number);
+            self.damaged.push(BadFrame::at(number, &place));
             return Ok(());
         };
         match apart && self.keys.is_some() && self.is_whole(number, &header.ids)? {
@@ -157,10 +157,8 @@ impl<'a> Rewriter<'a> {
 
     fn take_apart(&mut self, number: FrameNumber, mut bytes: Vec<u8>, header: &FrameHeader) -> Result<()> {
         let Some(keys) = &mut self.keys else { return Ok(()) };
-        let Ok(opened) = keys.opener.open(&mut bytes) else {
-            self.damaged.push(number);
-            return Ok(());
-        };
+        // Its bytes are those that were stored: what cannot be opened here moves as it is.
+        let Ok(opened) = keys.opener.open(&mut bytes) else { return self.put(number, false) };
         let lane = match header.kind {
             Kind::Leaf => &mut self.leaves,
             Kind::Branch => &mut self.branches,
@@ -171,7 +169,7 @@ impl<'a> Rewriter<'a> {
             if !is_at(index::chunk(&*read, id)?, number, position) {
                 continue;
             }
-            // What was put of it so far has its place here all the same.
+            // What was put of it so far keeps its place here all the same.
             let Ok(chunk) = opened.chunk(keys.opener.vault_keys(), position, id) else {
                 is_whole = false;
                 break;
@@ -188,7 +186,7 @@ impl<'a> Rewriter<'a> {
                 self.counts.frames_taken_apart += 1;
                 self.apart.insert(number);
             }
-            false => self.damaged.push(number),
+            false => self.put(number, false)?,
         }
         full.into_iter().try_for_each(|frame| self.append(Origin::Made, frame))
     }

@@ -61,19 +61,71 @@ pub fn admit(write: &mut dyn Write, frames: &[NewFrame], read_header: &ReadHeade
     let first = next_frame(write)?;
     let view = View::of_admission(write)?;
     let mut next = first;
-    let (mut leaves, mut branches) = (Vec::new(), Vec::new());
+    let mut numbered = Vec::with_capacity(frames.len());
     for new in frames {
         put_frame(write, next, &new.place)?;
-        match new.place.kind {
-            Kind::Leaf => leaves.extend(rows(next, new).map(|(id, row)| Whole { id, row, leans_on: None })),
-            Kind::Branch => branches.extend(rows(next, new).zip(new.refs.iter().map(Vec::as_slice))),
-        }
+        numbered.push((next, new));
         next = next.next()?;
+    }
+    enter(write, view, &numbered)?;
+    heal(write, view, Headers { read: read_header, new: Some((first, frames)), last: None })
+}
+
+/// Enters frames that were believed, lost that, and verify again, under the numbers they have; or good frames, of
+/// whose chunks some have had no better place than a bad one. Returns the branches that have become whole by it.
+pub fn readmit(
+    write: &mut dyn Write,
+    frames: &[(FrameNumber, NewFrame)],
+    read_header: &ReadHeader<'_>,
+) -> kv::Result<Vec<ChunkId>> {
+    let view = View::of_admission(write)?;
+    let mut numbered = Vec::with_capacity(frames.len());
+    for (number, new) in frames {
+        put_frame(write, *number, &new.place)?;
+        // What a collection of garbage is about to sweep there must not come to be needed again.
+        if super::condemned_bits(write, *number)?.is_none() {
+            numbered.push((*number, new));
+        }
+    }
+    enter(write, view, &numbered)?;
+    heal(write, view, Headers { read: read_header, new: None, last: None })
+}
+
+/// Enters frames that cannot be believed. Those of their chunks that have no place at all get one there, as suspects;
+/// a frame that gives no chunk a place gets no row. Returns how many chunks that were.
+pub fn put_suspects(write: &mut dyn Write, frames: &[NewFrame]) -> kv::Result<u64> {
+    let mut count = 0;
+    for new in frames {
+        let number = next_frame(write)?;
+        let mut lacking = Vec::new();
+        for (id, row) in rows(number, new) {
+            if chunk(write, &id)?.is_none() && !crate::zoo::planted("repair-drops-suspects") {
+                lacking.push((id, ChunkRow { state: ChunkState::Suspect, ..row }));
+            }
+        }
+        if lacking.is_empty() {
+            continue;
+        }
+        count += lacking.len() as u64;
+        put_frame(write, number, &FramePlace { state: FrameState::Bad, ..new.place })?;
+        for (id, row) in lacking {
+            put_chunk(write, &id, row)?;
+        }
+    }
+    Ok(count)
+}
+
+fn enter(write: &mut dyn Write, view: View, frames: &[(FrameNumber, &NewFrame)]) -> kv::Result<()> {
+    let (mut leaves, mut branches) = (Vec::new(), Vec::new());
+    for &(number, new) in frames {
+        match new.place.kind {
+            Kind::Leaf => leaves.extend(rows(number, new).map(|(id, row)| Whole { id, row, leans_on: None })),
+            Kind::Branch => branches.extend(rows(number, new).zip(new.refs.iter().map(Vec::as_slice))),
+        }
     }
     put_whole(write, &mut leaves)?;
     let here = leaves.into_iter().map(|leaf| (leaf.id, false)).collect();
-    admit_branches(write, view, branches, here)?;
-    heal(write, view, Headers { read: read_header, new: Some((first, frames)), last: None })
+    admit_branches(write, view, branches, here)
 }
 
 fn rows(frame: FrameNumber, new: &NewFrame) -> impl Iterator<Item = (ChunkId, ChunkRow)> {

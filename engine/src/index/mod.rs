@@ -21,7 +21,7 @@
 mod admit;
 mod condemn;
 
-pub use admit::{AllBranches, NewFrame, ReadHeader, absent_below, admit, expel};
+pub use admit::{AllBranches, NewFrame, ReadHeader, absent_below, admit, expel, put_suspects, readmit};
 pub use condemn::{
     Collection, Phase, Standing, View, clear_condemned, collection, condemned_bits, condemned_from, is_condemned,
     is_set, leaning, put_collection, put_condemned, settle_leaning, standing,
@@ -195,6 +195,8 @@ pub enum PackState {
     Lost = 2,
     /// Nothing in it is needed; its file is about to be removed.
     Dropped = 3,
+    /// A repair copied out of it what verifies and put its file into `aside/`. Bad frames in it may still be tried.
+    Aside = 4,
 }
 
 /// A pack as the index knows it.
@@ -226,6 +228,7 @@ impl PackRow {
             1 => PackState::Closed,
             2 => PackState::Lost,
             3 => PackState::Dropped,
+            4 => PackState::Aside,
             _ => return Err(bad()),
         };
         Ok(Self { name, indexed_len: u64::from_le_bytes(*len), state })
@@ -260,6 +263,18 @@ pub fn chunks_from(read: &dyn Read, from: &[u8], visit: &mut dyn FnMut(ChunkId, 
     scan(read, Table::Chunks, from, |key, value| {
         let id = ChunkId::from_slice(key).ok_or_else(|| damaged("a chunk id"))?;
         Ok(visit(id, ChunkRow::decode(value)?))
+    })
+}
+
+/// Visits chunk rows as [`chunks_from`] does, in an index that may be damaged: a row that cannot be is `None`, and one
+/// under a key that cannot be is passed over.
+pub fn chunk_rows_as_they_are(
+    read: &dyn Read,
+    from: &[u8],
+    visit: &mut dyn FnMut(ChunkId, Option<ChunkRow>) -> bool,
+) -> kv::Result<()> {
+    scan(read, Table::Chunks, from, |key, value| {
+        Ok(ChunkId::from_slice(key).is_none_or(|id| visit(id, ChunkRow::decode(value).ok())))
     })
 }
 

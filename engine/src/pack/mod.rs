@@ -17,7 +17,10 @@ mod scan;
 pub(crate) use scan::is_media;
 pub use scan::{Scanned, Scanner, check_directory, check_header};
 
+use crate::files::{self, Files, ReadAt};
 use crate::id::{FrameId, Kind, SessionId, VaultId};
+use std::io::ErrorKind;
+use std::sync::Arc;
 
 const MAGIC: [u8; 8] = *b"TKPACK\0\x01";
 const TRAILER_MAGIC: [u8; 8] = *b"TKPDIR\0\x01";
@@ -57,6 +60,11 @@ impl PackName {
         format!("{}/{}", crate::pack::DIR, self.file_name())
     }
 
+    /// Path inside the vault once the pack was set aside.
+    pub fn aside_path(&self) -> String {
+        format!("{ASIDE}/{}", self.file_name())
+    }
+
     /// Reads what [`Self::file_name`] wrote; `None` for anything else.
     pub fn from_file_name(name: &str) -> Option<Self> {
         let (stem, kind) = name.split_once('.')?;
@@ -74,6 +82,20 @@ impl PackName {
 
 /// The folder of packs in a vault.
 pub const DIR: &str = "packs";
+
+/// The folder of packs, and copies of other files, that repairs took out of use. What is in it still counts, last.
+pub const ASIDE: &str = "aside";
+
+/// Opens a pack where it belongs or, if it is not there, where it was set aside.
+pub fn open(files: &dyn Files, name: &PackName) -> files::Result<Arc<dyn ReadAt>> {
+    match files.open(&name.path()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => match files.open(&name.aside_path()) {
+            Err(aside) if aside.kind() == ErrorKind::NotFound => Err(error),
+            found => found,
+        },
+        found => found,
+    }
+}
 
 /// The pack file is not what its name says, or its directory is not what it holds.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::files::{self, FilesError, ReadAt};
 use crate::frame::{self, FIXED_LEN, FrameHeader, frame_id};
-use crate::id::VaultId;
+use crate::id::{FrameId, VaultId};
 use crate::limits::{FRAME_LEN_MAX, PACK_LEN_MAX};
 
 /// What stands at a place in a pack.
@@ -226,6 +226,47 @@ impl<'a> Scanner<'a> {
         Ok(next)
     }
 
+    /// Frames that begin between `from` and `to`, do not verify, and have a header that can be understood: what is
+    /// damaged in them may be elsewhere. Each has the name the directory has for it, or else the one behind it.
+    pub fn candidates(&mut self, from: u64, to: u64) -> files::Result<Vec<(FrameRow, FrameHeader)>> {
+        let mut found = Vec::new();
+        let mut may_read = 4 * self.len.saturating_sub(from).min(to - from) + 16 * FRAME_LEN_MAX as u64;
+        let mut at = from;
+        while let Some(offset) = self.search(at)?.filter(|offset| *offset < to) {
+            at = offset + 1;
+            let Some(header) = self.header_at(offset, &mut may_read)? else { continue };
+            let len = header.frame_len;
+            let listed = self.listed_at(offset).filter(|row| row.len == len);
+            let id = match listed {
+                Some(row) => row.id,
+                None => self.name_at(offset + u64::from(len))?,
+            };
+            found.push((FrameRow { offset, len, id }, header));
+        }
+        Ok(found)
+    }
+
+    /// The header at `at`, if there is one, its frame ends within the file, and it may still be read.
+    fn header_at(&mut self, at: u64, may_read: &mut u64) -> files::Result<Option<FrameHeader>> {
+        if !self.read(at, FIXED_LEN)? {
+            return Ok(None);
+        }
+        let (Ok(len), Ok(frame_len)) = (FrameHeader::peek_header_len(&self.bytes), FrameHeader::peek_len(&self.bytes))
+        else {
+            return Ok(None);
+        };
+        if at + frame_len as u64 > self.len || len as u64 > *may_read {
+            return Ok(None);
+        }
+        *may_read -= len as u64;
+        Ok(if self.read(at, len)? { FrameHeader::parse(&self.bytes).ok() } else { None })
+    }
+
+    fn name_at(&mut self, at: u64) -> files::Result<FrameId> {
+        let is_there = self.read(at, FRAME_NAME_LEN as usize)?;
+        Ok(FrameId::from_slice(&self.bytes).filter(|_| is_there).unwrap_or(FrameId([0; 32])))
+    }
+
     /// The next place at `from` or later where a frame of this vault seems to begin.
     fn search(&mut self, from: u64) -> files::Result<Option<u64>> {
         let mut at = from;
@@ -320,7 +361,7 @@ fn parse_row(bytes: &[u8]) -> Option<FrameRow> {
     Some(FrameRow {
         offset: u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?),
         len: u32::from_le_bytes(bytes.get(8..12)?.try_into().ok()?),
-        id: crate::id::FrameId::from_slice(bytes.get(12..)?)?,
+        id: FrameId::from_slice(bytes.get(12..)?)?,
     })
 }
 

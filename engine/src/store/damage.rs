@@ -15,7 +15,7 @@ const FRAMES_AT_ONCE: usize = 4096;
 
 impl Inner {
     /// Takes the standing of bad frames that still are where they were found.
-    pub(super) fn expel(&self, bad: &[BadFrame]) -> Result<Vec<ChunkId>> {
+    pub(crate) fn expel(&self, bad: &[BadFrame]) -> Result<Vec<ChunkId>> {
         if bad.is_empty() {
             return Ok(Vec::new());
         }
@@ -87,7 +87,7 @@ impl Inner {
     /// What a pack has left where it lacks some of what was written to it; 0 if it is gone. A listing alone proves
     /// nothing, so the file itself is asked.
     fn missing(&self, row: &PackRow) -> Result<Option<(u64, String)>> {
-        match self.parts.files.open(&row.name.path()).and_then(|file| file.len()) {
+        match pack::open(&*self.parts.files, &row.name).and_then(|file| file.len()) {
             Ok(len) if len >= row.indexed_len => Ok(None),
             Ok(len) => Ok(Some((len, format!("the pack is {len} bytes long, {} were written", row.indexed_len)))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some((0, "the pack is gone".to_owned()))),

@@ -115,6 +115,29 @@ impl LocalStore {
         Self::rebuild(parts, &*lock)
     }
 
+    /// Builds an index in memory from the packs; nothing on disk changes. About 150 bytes a chunk.
+    pub fn open_aside(
+        files: Arc<dyn Files>,
+        kv_home: Arc<dyn KvHome>,
+        env: Env,
+        vault: VaultId,
+        owner: String,
+    ) -> Result<Opened> {
+        Self::rebuild_in_memory(Parts { files, kv_home, env, vault, owner })
+    }
+
+    /// Opens the store if its index can be used as it is.
+    pub fn peek(
+        files: Arc<dyn Files>,
+        kv_home: Arc<dyn KvHome>,
+        env: Env,
+        vault: VaultId,
+        owner: String,
+    ) -> Result<Option<Self>> {
+        let parts = Parts { files, kv_home, env, vault, owner };
+        Ok(open_index(&parts)?.map(|kv| Self::with(parts, kv)))
+    }
+
     fn rebuild_unless_done(parts: Parts) -> Result<Opened> {
         let lock = match make_folders(&*parts.files).and_then(|()| parts.lock("index")) {
             Err(StoreError::Files(error)) if is_forbidden(&error) => return Self::rebuild_in_memory(parts),
@@ -129,14 +152,14 @@ impl LocalStore {
 
     /// For a vault that may only be read: its index is made for this process alone, about 150 bytes a chunk.
     fn rebuild_in_memory(parts: Parts) -> Result<Opened> {
-        let (kv, faults) = super::rebuild::rebuild(&*parts.files, &MemoryKvHome::new(), parts.vault)?;
+        let (kv, faults) = super::rebuild::rebuild(&*parts.files, &MemoryKvHome::new(), &*parts.kv_home, parts.vault)?;
         Ok(Opened { store: Self::with(parts, kv), rebuilt: Some(faults) })
     }
 
     /// Sessions begin under the index lock, so none begins while this one holds it.
     fn rebuild(parts: Parts, _index: &dyn Lock) -> Result<Opened> {
         let _sessions = super::adopt::lock_all_sessions(&parts)?;
-        let (kv, faults) = super::rebuild::rebuild(&*parts.files, &*parts.kv_home, parts.vault)?;
+        let (kv, faults) = super::rebuild::rebuild(&*parts.files, &*parts.kv_home, &*parts.kv_home, parts.vault)?;
         Ok(Opened { store: Self::with(parts, kv), rebuilt: Some(faults) })
     }
 
@@ -317,7 +340,7 @@ impl Inner {
         if let Some(file) = self.open_packs.lock().unwrap_or_else(PoisonError::into_inner).get(&number) {
             return Ok(file.clone());
         }
-        let file = self.parts.files.open(&self.name(number)?.path())?;
+        let file = pack::open(&*self.parts.files, &self.name(number)?)?;
         let mut open = self.open_packs.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= OPEN_PACKS_MAX {
             open.clear();
@@ -337,6 +360,11 @@ impl Inner {
         if len as usize > FRAME_LEN_MAX {
             return Err(KvError::Damaged(format!("a frame of {len} bytes cannot be")).into());
         }
+        self.read_whole(pack, offset, len, bytes)
+    }
+
+    /// The same for whoever has looked at the length.
+    pub(super) fn read_whole(&self, pack: PackNumber, offset: u64, len: u32, bytes: &mut Vec<u8>) -> Result<()> {
         bytes.resize(len as usize, 0);
         let read = self.pack_file(pack)?.read_at(offset, bytes)?;
         bytes.truncate(read);
@@ -355,9 +383,8 @@ impl Inner {
                     self.parts.files.sync_dir(RECORDS)?;
                 }
                 let path = format!("{RECORDS}/{name}");
-                let bytes = self.parts.files.read_all(&path, RECORD_LEN_MAX)?;
                 let next = count.checked_add(1).ok_or_else(|| refused(&path, ErrorKind::InvalidData))?;
-                ChainLink { count: next, previous: *blake3::hash(&bytes).as_bytes() }
+                ChainLink { count: next, previous: self.hash_of_record(&path)? }
             }
         };
         let path = format!("{RECORDS}/{:016x}", link.count);
@@ -368,6 +395,18 @@ impl Inner {
         }
         write_record(&*self.parts.files, &path, &bytes)?;
         Ok(Some(link))
+    }
+}
+
+impl Inner {
+    /// What the record behind this one carries. One that is damaged is hashed as it is; of one that the medium does not
+    /// give, or that is too long to be one, nothing can be said, and that must not end all backups.
+    fn hash_of_record(&self, path: &str) -> Result<[u8; 32]> {
+        match self.parts.files.read_all(path, RECORD_LEN_MAX) {
+            Ok(bytes) => Ok(*blake3::hash(&bytes).as_bytes()),
+            Err(error) if pack::is_media(&error) || error.kind() == ErrorKind::FileTooLarge => Ok([0; 32]),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

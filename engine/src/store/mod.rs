@@ -7,11 +7,13 @@ mod adopt;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
+mod heal;
 mod inspect;
 mod pins;
 pub mod local;
 pub(crate) mod packs;
 mod rebuild;
+mod salvage;
 pub(crate) mod session;
 #[cfg(test)]
 mod local_tests;

@@ -207,14 +207,50 @@ impl Vault {
             true => Access::Member { secret: secret.clone(), slot: None, has_keyring: true },
             false => Access::Open,
         };
-        Ok((Self::assemble(place, env, config, (keys, access), "creator", Vec::new())?, secret))
+        let (vault, _) = Self::assemble(place, env, config, (keys, access), "creator", LocalStore::open)?;
+        Ok((vault, secret))
     }
 
     /// Opens a vault. `owner` says who we are to others who find something locked, e.g. `pid 4711`.
     pub fn open(place: Place, env: Env, unlock: Unlock<'_>, owner: &str) -> Result<Self> {
+        let (mut vault, rebuilt) = Self::open_with(place, env, unlock, owner, LocalStore::open)?;
+        vault.notes.extend(rebuilt.iter().flat_map(|faults| rebuild_notes(faults)));
+        Ok(vault)
+    }
+
+    /// Opens a vault with an index built anew from the packs, whatever state the old one is in; gives also what is
+    /// bad in the packs.
+    pub fn open_rebuilt(place: Place, env: Env, unlock: Unlock<'_>, owner: &str) -> Result<(Self, Vec<Fault>)> {
+        let (vault, rebuilt) = Self::open_with(place, env, unlock, owner, LocalStore::reopen_rebuilt)?;
+        Ok((vault, rebuilt.unwrap_or_default()))
+    }
+
+    /// A store with an index built anew in memory; nothing in the vault changes.
+    pub(crate) fn rebuild_aside(place: Place, env: Env, owner: &str) -> Result<(LocalStore, Vec<Fault>)> {
+        let vault = load_config(&place)?.value.unverified().vault;
+        let Opened { store, rebuilt } =
+            LocalStore::open_aside(place.files, place.kv_home, env, vault, owner.to_owned())?;
+        Ok((store, rebuilt.unwrap_or_default()))
+    }
+
+    /// The store as it is, without keys; `None` where its index cannot be used.
+    pub(crate) fn peek_store(place: Place, env: Env, owner: &str) -> Result<Option<LocalStore>> {
+        let vault = load_config(&place)?.value.unverified().vault;
+        Ok(LocalStore::peek(place.files, place.kv_home, env, vault, owner.to_owned())?)
+    }
+
+    /// Opens config and keyring, where one of two copies was bad both are written again, and then the store as `open`
+    /// says; gives also what a rebuild of its index found.
+    fn open_with(
+        place: Place,
+        env: Env,
+        unlock: Unlock<'_>,
+        owner: &str,
+        open: OpenStore,
+    ) -> Result<(Self, Option<Vec<Fault>>)> {
         let loaded = load_config(&place)?;
         if let Unlock::Device(key) = unlock {
-            return Self::open_for_device(place, env, key, loaded, owner);
+            return Self::open_for_device(place, env, key, loaded, owner, open);
         }
         let mut notes = loaded.damaged;
         let is_config_whole = notes.is_empty();
@@ -227,11 +263,12 @@ impl Vault {
             configure::mend(&place, owner, &keys, now);
         }
         notes.extend(unlocked.notes);
-        let vault = Self::assemble(place, env, config, (keys, unlocked.access), owner, notes)?;
+        let (mut vault, rebuilt) = Self::assemble(place, env, config, (keys, unlocked.access), owner, open)?;
+        vault.notes = notes;
         if unlocked.heals_keyring {
             vault.heal_keyring();
         }
-        Ok(vault)
+        Ok((vault, rebuilt))
     }
 
     /// Opens it to be added to. Neither config nor keyring can be verified, so nothing that is written depends on them.
@@ -241,7 +278,8 @@ impl Vault {
         key: &DeviceKey,
         loaded: Loaded<ConfigFile>,
         owner: &str,
-    ) -> Result<Self> {
+        open: OpenStore,
+    ) -> Result<(Self, Option<Vec<Fault>>)> {
         let unverified = loaded.value.unverified();
         if unverified.vault != key.vault() {
             return Err(VaultError::Unlock("the device key is of another vault"));
@@ -259,7 +297,9 @@ impl Vault {
             Err(error) => notes.push(error.to_string()),
         }
         let config = key.config(unverified);
-        Self::assemble(place, env, config, (key.keys(), Access::Device), owner, notes)
+        let (mut vault, rebuilt) = Self::assemble(place, env, config, (key.keys(), Access::Device), owner, open)?;
+        vault.notes = notes;
+        Ok((vault, rebuilt))
     }
 
     /// Opens what a vault rests in without any key: its id is what its config says, believed as far as its packs agree.
@@ -278,15 +318,17 @@ impl Vault {
         config: Config,
         (keys, access): (VaultKeys, Access),
         owner: &str,
-        mut notes: Vec<String>,
-    ) -> Result<Self> {
-        let Opened { store, rebuilt } =
-            LocalStore::open(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
-        notes.extend(rebuilt.iter().flat_map(|faults| rebuild_notes(faults)));
+        open: OpenStore,
+    ) -> Result<(Self, Option<Vec<Fault>>)> {
+        let Opened { store, rebuilt } = open(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
         let data_keys = Arc::new(DataKeys::new(Arc::new(keys)));
-        Ok(Self { config, store: Arc::new(store.clone()), local: store, data_keys, access, env, notes })
+        let (notes, local) = (Vec::new(), store.clone());
+        Ok((Self { config, store: Arc::new(store), local, data_keys, access, env, notes }, rebuilt))
     }
 }
+
+/// How a store is opened: as it is, or with an index built anew.
+type OpenStore = fn(Arc<dyn Files>, Arc<dyn KvHome>, Env, VaultId, String) -> crate::store::Result<Opened>;
 
 fn rebuild_notes(faults: &[Fault]) -> impl Iterator<Item = String> {
     let first = "the index was missing or damaged and was built again from the packs".to_owned();
