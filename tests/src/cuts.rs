@@ -142,7 +142,8 @@ impl Recorder {
     }
 }
 
-fn purge(vault: &Vault, ids: &[ChunkId]) -> Outcome {
+/// Forgets and purges the snapshots with these roots.
+pub fn purge(vault: &Vault, ids: &[ChunkId]) -> Outcome {
     for kind in [ChangeKind::Forget { undelete_days: 0 }, ChangeKind::Purge] {
         let done = vault.change(&mut |history, _| {
             let named = history.refs.values().filter(|entry| ids.contains(&entry.reference.target));
@@ -154,7 +155,8 @@ fn purge(vault: &Vault, ids: &[ChunkId]) -> Outcome {
     Ok(())
 }
 
-fn collect(vault: &Vault) -> Result<GcReport, String> {
+/// Collects garbage with keys and without waiting.
+pub fn collect(vault: &Vault) -> Result<GcReport, String> {
     let report = gc::collect(Access::Keys(vault), &GcOptions::default(), &Progress::silent());
     report.map_err(|error| format!("gc: {}", chain(&error)))
 }

@@ -7,6 +7,7 @@ use crate::tree::{Shape, SourceTree};
 use std::sync::Arc;
 use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyFiles, FaultyKvHome};
 use twinkeep_engine::files::memory::MemoryFiles;
+use twinkeep_engine::gc::{self, Access, GcOptions};
 use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
 use twinkeep_engine::progress::Progress;
@@ -39,11 +40,13 @@ pub enum Job {
     Undelete,
     /// One is tagged, and pinned.
     Tag,
+    /// Garbage is collected.
+    Gc,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Create,
         Self::Open,
         Self::Read,
@@ -55,6 +58,7 @@ impl Job {
         Self::Tag,
         Self::KeyChange,
         Self::Scrub,
+        Self::Gc,
     ];
 }
 
@@ -146,6 +150,11 @@ impl Base {
                 retention::forget(&vault, &[first], "").map_err(|error| chain(&error))?;
             }
         }
+        if job == Job::Gc {
+            let gone: Taken = taken.remove(0);
+            let vault = lab::open(lab::place(files.clone(), kv.clone()), lab::env(seed ^ 5)).map_err(|e| chain(&e))?;
+            crate::cuts::purge(&vault, &[gone.id])?;
+        }
         if job == Job::Adopt {
             cut_short(&files, &kv, &tree, seed)?;
         }
@@ -205,6 +214,15 @@ impl Base {
                 let vault = open()?;
                 arm();
                 self.back_up(&vault)
+            }
+            Job::Gc => {
+                let vault = open()?;
+                arm();
+                let report = gc::collect(Access::Keys(&vault), &GcOptions::default(), &Progress::silent());
+                Ok(match report {
+                    Ok(_) => End::Done(None),
+                    Err(error) => End::Failed(error.class(), chain(&error)),
+                })
             }
             Job::Scrub => {
                 arm();
@@ -295,10 +313,23 @@ impl Base {
         for (place, when) in [(disk.after_power_cut(), "after a power cut"), (disk.place(), "later")] {
             self.go_on(point.job, place, taken, done, seed).map_err(|problem| format!("{when}: {problem}"))?;
         }
+        if point.job == Job::Gc {
+            self.collected(&disk, seed).map_err(|problem| format!("the next collection: {problem}"))?;
+        }
         // What came later was acknowledged too.
         let vault = lab::open(disk.after_power_cut(), lab::env(seed ^ 3)).map_err(|error| chain(&error))?;
         self.verify(&vault, taken).map_err(|problem| format!("later, after a power cut: {problem}"))?;
         Ok(done)
+    }
+
+    /// Whatever a collection left undone the next ones do.
+    fn collected(&self, disk: &Disk, seed: u64) -> Result<(), String> {
+        let vault = lab::open(disk.place(), lab::env(seed ^ 6)).map_err(|error| format!("open: {}", chain(&error)))?;
+        for _ in 0..2 {
+            crate::cuts::collect(&vault)?;
+        }
+        crate::woven::spotless(&vault)?;
+        self.verify(&vault, None)
     }
 
     /// A rebuild that could not read some sectors says so and does without; once they can be read the next one has all.
@@ -384,6 +415,8 @@ fn check_class(point: &Point, class: ErrorClass, error: &str) -> Result<(), Stri
         Job::Read => true,
         // A record that cannot be read is reported by name.
         Job::Forget | Job::Undelete | Job::Tag if class == ErrorClass::Damaged => true,
+        // A record or branch that cannot be read stops it, whatever the reason, which it tells.
+        Job::Gc if class == ErrorClass::Damaged => matches!(point.call, Call::Open | Call::Read),
         _ if full => class == ErrorClass::NoSpace,
         // Nothing was found damaged or missing: calls failed.
         _ => !matches!(class, ErrorClass::NoSpace | ErrorClass::NoVault | ErrorClass::WrongKey | ErrorClass::Usage),

@@ -251,7 +251,7 @@ pub fn a_branch_above_what_is_swept() -> Result<(), String> {
     let gone = home.publish("gone", &["x", "y"])?;
     home.purge(&[gone.id])?;
     home.collect_until_it(Call::KvCommit, Home::is_sweeping)?;
-    let next = home.tree("next", &["x", "y"]);
+    let next = home.tree("next", &["y", "x"]);
     let mut later = Writer::begin(home.open()?, next.clone(), &mut Dice(4))?.from_the_top();
     let mut careless = Writer::begin(home.open()?, gone.clone(), &mut Dice(5))?;
     for branch in next.children.iter().flatten() {

@@ -111,16 +111,3 @@ fn every_planted_bug_is_caught() {
     }
     assert!(missed.is_empty(), "nobody saw: {missed:#?}");
 }
-
-#[test]
-#[ignore]
-fn probe() {
-    for bug in ["sweeping-admits-condemned", "dropped-adopted-again"] {
-        plant(Some(bug));
-        for run in [moments::all as Run, woven] {
-            let found = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("panic".into()));
-            println!("{bug}: {found:?}");
-        }
-        plant(None);
-    }
-}
