@@ -56,6 +56,7 @@ pub const BUGS: &[(&str, &str)] = &[
     ("forget-ignores-pin", "what is pinned is forgotten"),
     ("minimum-retention-ignored", "what is younger than the minimum retention is forgotten"),
     ("purge-early", "what was forgotten is purged before its undelete window is over"),
+    ("devices-share-groups", "what a device claims to be of a machine counts among that machine's snapshots"),
     ("clock-jump-ignored", "ages are told by a clock that has jumped"),
     ("expel-leaves-branches", "branches above a lost chunk go on counting as whole"),
     ("new-session-uses-condemned", "a session that began after the condemnation is told that it has what is condemned"),
@@ -68,6 +69,13 @@ pub const BUGS: &[(&str, &str)] = &[
     ("gc-moves-without-sync", "rows point to a moved frame before its bytes are durable"),
     ("gc-file-before-rows", "a pack is removed before its rows"),
     ("gc-ignores-forgotten", "what can still be brought back is no root"),
+    ("gc-ignores-readers", "what somebody is reading is no root"),
+    ("gc-trusts-counts", "a pack goes by a count of rows that is one too low, and nobody looks again"),
+    ("gc-moves-damaged", "a frame is moved without being verified"),
+    ("sweeping-admits-condemned", "a branch above something condemned is admitted while that is being swept"),
+    ("numbers-given-again", "numbers of frames and packs that went are given to others"),
+    ("epoch-before-lock", "a session takes its place in time before it can be seen"),
+    ("dropped-adopted-again", "a pack that was given up and is still there is taken for one that a session left"),
 ];
 
 #[cfg(feature = "zoo")]

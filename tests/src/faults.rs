@@ -10,6 +10,7 @@ use twinkeep_engine::files::memory::MemoryFiles;
 use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
 use twinkeep_engine::progress::Progress;
+use twinkeep_engine::retention::{self, RetentionError, TagEdit};
 use twinkeep_engine::scrub;
 use twinkeep_engine::vault::{ErrorClass, Place, Vault};
 
@@ -32,12 +33,29 @@ pub enum Job {
     KeyChange,
     /// A vault is scrubbed.
     Scrub,
+    /// A snapshot is forgotten.
+    Forget,
+    /// A forgotten one is brought back.
+    Undelete,
+    /// One is tagged, and pinned.
+    Tag,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Create, Self::Open, Self::Read, Self::Backup, Self::Adopt, Self::Rebuild, Self::KeyChange, Self::Scrub];
+    pub const ALL: [Self; 11] = [
+        Self::Create,
+        Self::Open,
+        Self::Read,
+        Self::Backup,
+        Self::Adopt,
+        Self::Rebuild,
+        Self::Forget,
+        Self::Undelete,
+        Self::Tag,
+        Self::KeyChange,
+        Self::Scrub,
+    ];
 }
 
 /// The machine key that [`Job::KeyChange`] adds.
@@ -69,6 +87,8 @@ struct Base {
     files: MemoryFiles,
     kv: Option<Version>,
     taken: Vec<Taken>,
+    /// Record of the first of them.
+    first: u64,
     tree: SourceTree,
     model: Arc<Model>,
 }
@@ -112,6 +132,7 @@ enum End {
 impl Base {
     fn new(seed: u64, job: Job) -> Result<Self, String> {
         let (files, kv) = (MemoryFiles::new(), MemoryKvHome::new());
+        let mut first = 0;
         let mut tree = SourceTree::new(seed, Shape::SMALL);
         let mut taken = Vec::new();
         if job != Job::Create {
@@ -119,6 +140,10 @@ impl Base {
             for _ in 0..2 {
                 taken.push(lab::take(&vault, &tree, None).map_err(|error| chain(&error))?);
                 tree.change();
+            }
+            first = vault.snapshots().map_err(|error| chain(&error))?.list[0].record;
+            if job == Job::Undelete {
+                retention::forget(&vault, &[first], "").map_err(|error| chain(&error))?;
             }
         }
         if job == Job::Adopt {
@@ -128,7 +153,7 @@ impl Base {
             kv.remove();
         }
         let model = Arc::new(model::of_disk(&tree.root()));
-        Ok(Self { files: files.copy(), kv: kv.version(), taken, tree, model })
+        Ok(Self { files: files.copy(), kv: kv.version(), taken, first, tree, model })
     }
 
     fn disk(&self) -> Disk {
@@ -168,6 +193,14 @@ impl Base {
                 });
                 Ok(ended(added.map(|_| vault)))
             }
+            Job::Forget | Job::Undelete | Job::Tag => {
+                let vault = open()?;
+                arm();
+                Ok(match self.say(&vault, job) {
+                    Ok(()) => End::Done(None),
+                    Err(error) => End::Failed(error.class(), chain(&error)),
+                })
+            }
             Job::Backup | Job::Adopt => {
                 let vault = open()?;
                 arm();
@@ -182,6 +215,33 @@ impl Base {
                 })
             }
         }
+    }
+
+    /// Says of the first snapshot what the job is about.
+    fn say(&self, vault: &Vault, job: Job) -> Result<(), RetentionError> {
+        let first = &[self.first];
+        match job {
+            Job::Forget => retention::forget(vault, first, ""),
+            Job::Undelete => retention::undelete(vault, first).map(drop),
+            _ => {
+                let edit = TagEdit::Change { add: vec!["tag".to_owned()], remove: Vec::new() };
+                retention::tag(vault, first, &edit)?;
+                retention::pin(vault, first).map(drop)
+            }
+        }
+    }
+
+    /// What a job said that succeeded is so.
+    fn verify_said(&self, vault: &Vault, job: Job) -> Result<(), String> {
+        let snapshots = vault.snapshots().map_err(|error| format!("snapshots: {}", chain(&error)))?;
+        let wanted = snapshots.list.iter().find(|info| info.record == self.first);
+        let is_said = match job {
+            Job::Forget => wanted.is_none(),
+            Job::Undelete => wanted.is_some(),
+            Job::Tag => wanted.is_some_and(|info| info.pinned && info.snapshot.tags == ["tag"]),
+            _ => true,
+        };
+        if is_said { Ok(()) } else { Err("what was said of a snapshot is not so".to_owned()) }
     }
 
     fn back_up(&self, vault: &Vault) -> Result<End, String> {
@@ -201,7 +261,7 @@ impl Base {
             return Err(format!("{}: {}", fault.file, fault.problem));
         }
         for taken in self.taken.iter().chain(more) {
-            if !snapshots.list.iter().any(|info| info.id == taken.id) {
+            if !snapshots.list.iter().chain(&snapshots.forgotten).any(|info| info.id == taken.id) {
                 return Err(format!("snapshot {} is not listed", taken.id));
             }
             taken.verify(vault)?;
@@ -267,6 +327,9 @@ impl Base {
                 return Err("a way in that was added is gone".to_owned());
             }
         }
+        if done {
+            self.verify_said(&vault, job)?;
+        }
         match self.back_up(&vault)? {
             End::Done(Some(next)) => self.verify(&vault, Some(&next)).map_err(|problem| format!("next: {problem}")),
             End::Done(None) => Err("next: no snapshot".to_owned()),
@@ -319,6 +382,8 @@ fn check_class(point: &Point, class: ErrorClass, error: &str) -> Result<(), Stri
     let right = match point.job {
         // What cannot be read is reported by path.
         Job::Read => true,
+        // A record that cannot be read is reported by name.
+        Job::Forget | Job::Undelete | Job::Tag if class == ErrorClass::Damaged => true,
         _ if full => class == ErrorClass::NoSpace,
         // Nothing was found damaged or missing: calls failed.
         _ => !matches!(class, ErrorClass::NoSpace | ErrorClass::NoVault | ErrorClass::WrongKey | ErrorClass::Usage),

@@ -183,6 +183,9 @@ fn back_up(world: &Shared) -> Outcome {
     });
     let summary = lab::backup(&vault, &path, None).map_err(|error| format!("backup: {}", chain(&error)))?;
     let id = summary.snapshot.ok_or("no snapshot")?;
+    if summary.unwhole > 0 {
+        return Err(format!("{} snapshots are said to lack something", summary.unwhole));
+    }
     with(world, |world| {
         world.counts.backups += 1;
         world.taken.push(Taken { id, source: path, model });

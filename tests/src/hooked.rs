@@ -51,12 +51,18 @@ impl Hook {
 pub struct HookedFiles {
     files: Arc<dyn Files>,
     hook: Hook,
+    opens: Hook,
 }
 
 impl HookedFiles {
-    /// Over these files.
+    /// Over these files; the hook counts requests for the index lock.
     pub fn new(files: Arc<dyn Files>, hook: Hook) -> Self {
-        Self { files, hook }
+        Self { files, hook, opens: Hook::default() }
+    }
+
+    /// Another hook, which counts packs that are opened for reading. Only for who reads without holding a lock.
+    pub fn with_opens(self, opens: Hook) -> Self {
+        Self { opens, ..self }
     }
 }
 
@@ -66,6 +72,9 @@ impl Files for HookedFiles {
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>> {
+        if path.starts_with("packs/") {
+            self.opens.step();
+        }
         self.files.open(path)
     }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 use twinkeep_tests::crash::{self, Budget};
 use twinkeep_tests::faults::{self, Job};
+use twinkeep_tests::retention;
 use twinkeep_tests::seeds::{grouped, scale, seeds};
 
 #[test]
@@ -39,6 +40,15 @@ fn what_a_failed_sync_lost_is_never_believed() {
         let syncs = faults::lost_syncs(seed).unwrap_or_else(|problem| panic!("{problem}"));
         println!("seed {seed}: {syncs} syncs lost, nothing missed");
         assert!(syncs >= 5, "only {syncs}");
+    }
+}
+
+#[test]
+fn what_was_said_of_snapshots_stays_said() {
+    for seed in seeds(&[31, 32]) {
+        let counts = crash::run_changes(seed, 24 * scale()).unwrap_or_else(|problem| panic!("{problem}"));
+        println!("seed {seed}: {counts:?}");
+        retention::rules(seed).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
     }
 }
 

@@ -11,13 +11,17 @@ use twinkeep_tests::crash::{self, Budget};
 use twinkeep_tests::damage::{self, Base};
 use twinkeep_tests::devices;
 use twinkeep_tests::faults::{self, Job};
+use twinkeep_tests::retention;
 use twinkeep_tests::scrub;
+use twinkeep_tests::{moments, woven};
 
 /// A small run of one of the tests; the problem it found.
 type Run = fn() -> Result<(), String>;
 
 const RUNS: &[(&str, Run)] = &[
     ("a header is sealed", header_is_sealed),
+    ("moments of a collection", moments::all),
+    ("woven sessions", woven),
     ("a leaf is no branch", || damage::a_leaf_is_no_branch(3)),
     ("rows that lie", || damage::rows_that_lie(3)),
     ("expelled meanwhile", || damage::expelled_meanwhile(3)),
@@ -35,8 +39,14 @@ const RUNS: &[(&str, Run)] = &[
     ("short files of a device", || devices::short_files(3)),
     ("forgeries of a device", || devices::forgeries(3)),
     ("a loose record", || crash::run_loose_record(3, 60).map(|_| ())),
+    ("rules of retention", || retention::rules(3)),
+    ("changes", || crash::run_changes(3, 8).map(|_| ())),
     ("power cuts", power_cuts),
 ];
+
+fn woven() -> Result<(), String> {
+    (0..12).try_for_each(|seed| woven::live(seed, 120).map(drop))
+}
 
 fn power_cuts() -> Result<(), String> {
     let budget = Budget { states: 8, again_one_in: 60, entry_one_in: 1 };
@@ -91,4 +101,21 @@ fn every_planted_bug_is_caught() {
         }
     }
     assert!(missed.is_empty(), "nobody saw: {missed:#?}");
+}
+
+#[test]
+#[ignore]
+fn probe() {
+    let at = BUGS.iter().position(|(bug, _)| *bug == "new-session-uses-condemned").unwrap();
+    for (bug, _) in &BUGS[at..] {
+        plant(Some(bug));
+        let begun = std::time::Instant::now();
+        for run in [|| twinkeep_tests::moments::all(), woven] {
+            let begun = std::time::Instant::now();
+            let found = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("panic".into()));
+            println!("{bug}: {:?} {:?}", found.map_err(|p| p.lines().next().unwrap_or("").to_owned()), begun.elapsed());
+        }
+        plant(None);
+        let _ = begun;
+    }
 }

@@ -103,11 +103,11 @@ fn grouped(
     by: Option<GroupBy>,
     latest: Option<usize>,
 ) -> BTreeMap<GroupKey, Vec<&SnapshotInfo>> {
-    let by = by.unwrap_or(GroupBy { host: false, paths: false, tags: false });
     let mut groups: BTreeMap<GroupKey, Vec<&SnapshotInfo>> = BTreeMap::new();
     for info in list {
         let snapshot = &info.snapshot;
-        groups.entry(by.key(&snapshot.host, &snapshot.paths, &snapshot.tags)).or_default().push(info);
+        let key = by.map(|by| by.key(info.device, &snapshot.host, &snapshot.paths, &snapshot.tags));
+        groups.entry(key.unwrap_or_default()).or_default().push(info);
     }
     for infos in groups.values_mut() {
         infos.sort_by_key(|info| info.snapshot.time);
@@ -119,9 +119,10 @@ fn grouped(
 }
 
 /// What people read above a group.
-pub fn group_title(GroupKey { host, paths, tags }: &GroupKey) -> String {
+pub fn group_title(GroupKey { device, host, paths, tags }: &GroupKey) -> String {
     let shown = |paths: &Vec<Vec<u8>>| paths.iter().map(|path| show::escaped(path)).collect::<Vec<_>>().join(", ");
     let parts = [
+        device.as_ref().map(|device| format!("device {device}")),
         host.as_ref().map(|host| format!("host {}", show::escaped(host.as_bytes()))),
         paths.as_ref().map(|paths| format!("paths {}", shown(paths))),
         tags.as_ref().map(|tags| format!("tags {}", show::escaped(tags.join(",").as_bytes()))),
@@ -171,7 +172,7 @@ fn undelete_until(info: &SnapshotInfo) -> Option<Timestamp> {
 pub fn group_fields(key: &GroupKey) -> Value {
     let paths =
         key.paths.as_ref().map(|paths| paths.iter().map(|path| String::from_utf8_lossy(path)).collect::<Vec<_>>());
-    json!({ "host": key.host, "paths": paths, "tags": key.tags })
+    json!({ "device": key.device.map(|id| id.to_hex()), "host": key.host, "paths": paths, "tags": key.tags })
 }
 
 /// The fields of a `snapshot` message.

@@ -362,6 +362,8 @@ impl<'s> Large<'s> {
 
     /// Waits for what others have of this file, working meanwhile, and makes its content.
     fn finish(mut self, worker: &mut Worker<'_>, result: Result<(), BackupError>) -> Result<Content, BackupError> {
+        // Before waiting: a batch that failed in our own hands will never be done by anybody.
+        result?;
         while self.file.open.load(Ordering::Acquire) > 0 {
             worker.shared.check_running()?;
             match worker.shared.pool.batch() {
@@ -369,7 +371,6 @@ impl<'s> Large<'s> {
                 None => worker.shared.pool.wait_for_batch(|| self.file.open.load(Ordering::Acquire) == 0),
             }
         }
-        result?;
         self.take(worker)?;
         self.sink.finish(worker)
     }

@@ -272,7 +272,9 @@ impl<'a> Round<'a> {
             if entry.aside { &mut aside } else { &mut sound }.push(entry.reference.target);
         }
         marker.mark(&sound)?;
-        aside.extend(self.store.pinned()?);
+        if !crate::zoo::planted("gc-ignores-readers") {
+            aside.extend(self.store.pinned()?);
+        }
         marker.mark_tolerantly(&aside)
     }
 
@@ -299,7 +301,7 @@ impl<'a> Round<'a> {
             if !crate::zoo::planted("gc-looks-once") {
                 self.mark_roots(&mut marker)?;
             }
-            condemn::decide(self.store, &marker)?;
+            condemn::decide(self.store, &mut marker)?;
         }
         self.sweep()?;
         Ok(true)
@@ -356,11 +358,12 @@ impl<'a> Round<'a> {
     }
 
     fn carry_out(&mut self, plan: &Plan, places: &Places, counts: &[u16]) -> Result<()> {
-        let mut frames: HashMap<PackNumber, Vec<FrameNumber>> = HashMap::new();
         let steps: HashMap<PackNumber, Step> = plan.packs.iter().map(|(pack, step)| (pack.number, *step)).collect();
+        let mut frames = Frames::new();
         sweep::for_each_frame(self.store, &mut |number, place| {
             if steps.get(&place.pack).is_some_and(|step| *step != Step::Keep) {
-                frames.entry(place.pack).or_default().push(number);
+                let lived = places.frame(number).is_none_or(|at| counts[at] > 0);
+                frames.entry(place.pack).or_default().push((number, lived));
             }
         })?;
         let mut rewriter = Rewriter::new(self.store, self.own, self.access.vault())?;
@@ -388,11 +391,11 @@ impl<'a> Round<'a> {
     fn empty(
         &self,
         rewriter: &mut Rewriter<'_>,
-        frames: &[FrameNumber],
+        frames: &[(FrameNumber, bool)],
         places: &Places,
         counts: &[u16],
     ) -> Result<()> {
-        for number in frames {
+        for (number, _) in frames {
             let Some(at) = places.frame(*number) else { continue };
             let (live, chunks) = (u64::from(counts[at]), places.ordinals(at).len() as u64);
             if live > 0 {
@@ -406,7 +409,7 @@ impl<'a> Round<'a> {
         &self,
         rewriter: &mut Rewriter<'_>,
         emptied: &mut Vec<PackNumber>,
-        frames: &HashMap<PackNumber, Vec<FrameNumber>>,
+        frames: &Frames,
     ) -> Result<()> {
         for number in emptied.drain(..) {
             rewriter.remove(number, frames.get(&number).map_or(&[], Vec::as_slice))?;
@@ -434,6 +437,9 @@ impl<'a> Round<'a> {
         Ok(())
     }
 }
+
+/// Frames of packs that may go, each with whether a chunk lived in it when rows were swept.
+type Frames = HashMap<PackNumber, Vec<(FrameNumber, bool)>>;
 
 /// Packs that may be empty and not yet removed.
 const EMPTIED_MAX: usize = 4;

@@ -382,7 +382,7 @@ fn kept_number(read: &dyn Read, key: &[u8]) -> kv::Result<u64> {
 }
 
 fn keep_number(write: &mut dyn Write, key: &[u8], next: u64) -> kv::Result<()> {
-    match kept_number(write, key)? < next {
+    match kept_number(write, key)? < next && !crate::zoo::planted("numbers-given-again") {
         true => write.put(Table::Meta, key, &next.to_le_bytes()),
         false => Ok(()),
     }

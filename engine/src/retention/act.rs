@@ -144,9 +144,10 @@ fn say_forget(vault: &Vault, records: &[u64], mut tip: Option<u64>, note: &str) 
                 return Ok(None);
             }
             let mut wanted = Vec::with_capacity(part.len());
+            let is_unsure = is_unsure(history);
             for entry in refs(history, part)? {
                 match entry.may_forget(now, history.retention_days_min) {
-                    Ok(()) if entry.state == RefState::Live => wanted.push(entry.count),
+                    Ok(()) if entry.state == RefState::Live || is_unsure => wanted.push(entry.count),
                     Ok(()) => {}
                     Err(refusal) if is_unseen(refusal) => wanted.push(entry.count),
                     Err(refusal) => return Err(refused(entry, refusal)),
@@ -242,7 +243,8 @@ fn say_of(vault: &Vault, records: &[u64], kind: ChangeKind, is_news: &dyn Fn(&Re
             if let Some(entry) = entries.iter().find(|entry| entry.state == RefState::Purged) {
                 return Err(refused(entry, Refusal::Purged));
             }
-            let news: Vec<u64> = entries.iter().filter(|entry| is_news(entry)).map(|entry| entry.count).collect();
+            let is_news = |entry: &&&RefHistory| is_news(entry) || is_unsure(history);
+            let news: Vec<u64> = entries.iter().filter(is_news).map(|entry| entry.count).collect();
             said.extend_from_slice(&news);
             Ok(some_change(news, "", kind.clone()))
         })?;
@@ -261,13 +263,17 @@ pub fn tag(vault: &Vault, records: &[u64], edit: &TagEdit) -> Result<Vec<u64>> {
         let snapshots = vault.snapshots()?;
         let find = |record: &u64| {
             let found = snapshots.list.iter().find(|info| info.record == *record);
-            found.ok_or(RetentionError::NoSnapshot(*record))
+            found.ok_or_else(|| match snapshots.damaged.first() {
+                Some(fault) => RetentionError::Unreadable(fault.clone()),
+                None => RetentionError::NoSnapshot(*record),
+            })
         };
         let infos: Vec<&SnapshotInfo> = records.iter().map(find).collect::<Result<_>>()?;
         let (add, remove) = edit.on(&infos);
         let is_news = |info: &&&SnapshotInfo| {
             let tags = &info.snapshot.tags;
-            add.iter().any(|tag| !tags.contains(tag))
+            is_unsure(&history)
+                || add.iter().any(|tag| !tags.contains(tag))
                 || remove.iter().any(|tag| tags.contains(tag) && !add.contains(tag))
         };
         let news: Vec<u64> = infos.iter().filter(is_news).map(|info| info.record).collect();
@@ -355,8 +361,17 @@ fn refuse_unreadable(history: &History) -> Result<()> {
     }
 }
 
+/// Whether a record that cannot be read may have said otherwise: then everything is said again, which does no harm.
+fn is_unsure(history: &History) -> bool {
+    history.open_faults().next().is_some()
+}
+
 fn refs<'a>(history: &'a History, records: &[u64]) -> Result<Vec<&'a RefHistory>> {
-    let find = |record: &u64| history.refs.get(record).ok_or(RetentionError::NoSnapshot(*record));
+    let missing = |record: &u64| match history.open_faults().next() {
+        Some(fault) => RetentionError::Unreadable(fault.clone()),
+        None => RetentionError::NoSnapshot(*record),
+    };
+    let find = |record: &u64| history.refs.get(record).ok_or_else(|| missing(record));
     records.iter().map(find).collect()
 }
 

@@ -4,6 +4,7 @@ use super::calendar::{Calendar, Civil, Span};
 use super::error::PolicyError;
 use crate::env::Time;
 use crate::history::is_past;
+use crate::id::DeviceId;
 use crate::vault::SnapshotInfo;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -59,6 +60,8 @@ pub struct Candidate {
     pub record: u64,
     /// When the vault received it.
     pub received: Time,
+    /// The write-only device that made it; none for a member.
+    pub device: Option<DeviceId>,
     /// Machine.
     pub host: String,
     /// Sources.
@@ -79,6 +82,7 @@ impl From<&SnapshotInfo> for Candidate {
         Self {
             record: info.record,
             received: if is_claimed { info.snapshot.time } else { info.received },
+            device: info.device,
             host: info.snapshot.host.clone(),
             paths: info.snapshot.paths.clone(),
             tags: info.snapshot.tags.clone(),
@@ -122,6 +126,9 @@ impl Default for GroupBy {
 /// What a group's snapshots have in common; nothing where that does not count.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct GroupKey {
+    /// The write-only device. It always counts: a device may claim any host and paths, and what it adds must not push
+    /// out what others made.
+    pub device: Option<DeviceId>,
     /// The machine.
     pub host: Option<String>,
     /// The sources, sorted.
@@ -132,8 +139,9 @@ pub struct GroupKey {
 
 impl GroupBy {
     /// The group a snapshot belongs to.
-    pub fn key(&self, host: &str, paths: &[Vec<u8>], tags: &[String]) -> GroupKey {
+    pub fn key(&self, device: Option<DeviceId>, host: &str, paths: &[Vec<u8>], tags: &[String]) -> GroupKey {
         GroupKey {
+            device: device.filter(|_| !crate::zoo::planted("devices-share-groups")),
             host: self.host.then(|| host.to_owned()),
             paths: self.paths.then(|| sorted(paths)),
             tags: self.tags.then(|| sorted(tags)),
@@ -155,6 +163,7 @@ impl fmt::Display for GroupKey {
             paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
         };
         let parts = [
+            self.device.as_ref().map(|device| format!("device {device}")),
             self.host.as_ref().map(|host| format!("host {host}")),
             self.paths.as_ref().map(|list| format!("paths {}", paths(list).join(" "))),
             self.tags.as_ref().map(|tags| format!("tags {}", tags.join(","))),
@@ -198,7 +207,7 @@ pub fn plan(
     }
     let mut groups: BTreeMap<GroupKey, Vec<Candidate>> = BTreeMap::new();
     for one in list {
-        groups.entry(by.key(&one.host, &one.paths, &one.tags)).or_default().push(one.clone());
+        groups.entry(by.key(one.device, &one.host, &one.paths, &one.tags)).or_default().push(one.clone());
     }
     let planned = |(key, list): (GroupKey, Vec<Candidate>)| {
         let decisions = decide(&list, policy, now, retention_days_min, calendar);

@@ -12,6 +12,7 @@ fn candidate(record: u64, received: Time) -> Candidate {
     Candidate {
         record,
         received,
+        device: None,
         host: "h".into(),
         paths: vec![b"/p".to_vec()],
         tags: Vec::new(),
@@ -110,6 +111,11 @@ fn a_policy_that_keeps_nothing_is_refused_as_a_whole() {
     group.push(Candidate { host: "other".into(), ..ago(3, HOUR) });
     let error = plan_of(&group, &sets(&[&["keep"]])).unwrap_err().to_string();
     assert!(error.contains("host other, paths /p"), "{error}");
+    // A device that claims to be the same machine has groups of its own.
+    let claims = Candidate { device: Some(crate::id::DeviceId([7; 8])), host: "h".into(), ..ago(9, 0) };
+    let plans = plan_of(&[ago(1, DAY), claims], &keep(Period::Snapshot, 1)).unwrap();
+    assert!(plans.len() == 2 && plans.iter().all(|plan| plan.decisions.iter().all(|one| one.keep)));
+    assert!(plans.iter().any(|plan| plan.key.to_string().starts_with("device 0707")));
     // What is protected does not make the mistake a good one, but where nothing would go nothing is wrong.
     group[2] = tagged(group[2].clone(), &["keep"]);
     group[0].tags.clear();

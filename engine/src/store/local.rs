@@ -13,7 +13,7 @@ use crate::env::Env;
 use crate::files::{Files, FilesError, Lock, ReadAt};
 use crate::frame::{FrameHeader, frame_id};
 use crate::id::{ChunkId, Kind, SessionId, VaultId};
-use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow};
+use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow, Standing};
 use crate::kv::memory::MemoryKvHome;
 use crate::kv::{self, Kv, KvError, KvHome};
 use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
@@ -326,6 +326,12 @@ impl Inner {
         Ok(file)
     }
 
+    /// Forgets a pack's file and name: it is about to go.
+    pub fn close_pack(&self, number: PackNumber) {
+        self.open_packs.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.names.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
     /// Reads `len` bytes of a pack into `bytes`; shorter at the end of the file.
     pub fn read_at(&self, pack: PackNumber, offset: u64, len: u32, bytes: &mut Vec<u8>) -> Result<()> {
         if len as usize > FRAME_LEN_MAX {
@@ -403,6 +409,12 @@ impl Store for LocalStore {
     fn known(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
         let read = self.0.kv.read()?;
         Ok(ids.iter().map(|id| index::View::FIRM.has(&*read, id)).collect::<kv::Result<_>>()?)
+    }
+
+    fn whole(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        let read = self.0.kv.read()?;
+        let is_whole = |id| Ok(matches!(index::standing(&*read, id)?, Standing::Firm | Standing::Condemned));
+        Ok(ids.iter().map(is_whole).collect::<kv::Result<_>>()?)
     }
 
     fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>> {

@@ -198,6 +198,10 @@ pub trait Store: Send + Sync {
     /// For each id: is it, with everything below it, stored and believed?
     fn known(&self, ids: &[ChunkId]) -> Result<Vec<bool>>;
 
+    /// For each id: is it, with everything below it, stored and believed today? Other than with [`Self::known`] it may
+    /// be condemned and thus be gone tomorrow, if nothing needs it.
+    fn whole(&self, ids: &[ChunkId]) -> Result<Vec<bool>>;
+
     /// For each id: where is it? A chunk may have a place and not be known: then something below it is missing.
     fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>>;
 

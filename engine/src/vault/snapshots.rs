@@ -116,8 +116,20 @@ impl Vault {
 
     /// How many wanted snapshots lack something below them.
     pub(crate) fn unwhole_snapshots(&self) -> Result<u64> {
-        let roots: Vec<ChunkId> = self.history()?.live().map(|entry| entry.reference.target).collect();
-        Ok(self.store().known(&roots)?.iter().filter(|known| !**known).count() as u64)
+        let live = |vault: &Self| -> Result<Vec<ChunkId>> {
+            Ok(vault.history()?.live().map(|entry| entry.reference.target).collect())
+        };
+        let roots = live(self)?;
+        // A snapshot that came while garbage is collected may rest on what is condemned until that is looked at again.
+        let whole = self.store().whole(&roots)?;
+        let mut lacking: HashSet<ChunkId> =
+            roots.into_iter().zip(whole).filter_map(|(root, whole)| (!whole).then_some(root)).collect();
+        if !lacking.is_empty() {
+            // What was purged since the records were read may be gone.
+            let live: HashSet<ChunkId> = live(self)?.into_iter().collect();
+            lacking.retain(|root| live.contains(root));
+        }
+        Ok(lacking.len() as u64)
     }
 
     /// Publishes a settled snapshot root.

@@ -4,8 +4,8 @@ use super::rules::Rules;
 use super::state::*;
 use super::step::{Next, Who};
 
-/// What is wrong with a state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What is wrong with a state, the mildest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Problem {
     /// A session put all it was told to put, nothing was damaged, and it cannot settle.
     Stuck,
@@ -49,9 +49,11 @@ fn is_open(state: &State) -> bool {
     (0..CHUNKS as u8).any(lies)
 }
 
-/// Whether nobody does anything and nothing is damaged.
+/// Whether nobody does anything, nothing is damaged, and the model has numbers for what is left to adopt.
 pub fn is_quiet(state: &State) -> bool {
+    let left_behind = state.packs.iter().map(|pack| pack.len.saturating_sub(pack.indexed)).sum::<u8>();
     state.hit == 0
+        && usize::from(state.next_frame + left_behind) <= FRAMES
         && state.sessions.iter().all(|session| session.stage == Stage::Free)
         && state.gcs.iter().all(|gc| gc.work == Work::Idle)
 }

@@ -1,5 +1,6 @@
 //! What else happens: packs of ended sessions are adopted, refs change, frames go bad, power fails, indexes are rebuilt.
 
+use super::index::at;
 use super::rules::Rule;
 use super::session::end;
 use super::state::*;
@@ -12,6 +13,9 @@ pub fn steps(state: &State, next: &mut Next) {
     damage(state, next);
     reader(state, next);
     rebuild(state, next);
+    if !next.rules.has(Rule::NoOlderCopies) {
+        point_back(state, next);
+    }
     if state.left.cuts > 0 {
         next.add(Who::Fault, "the power fails", To::It, power_cut(state));
     }
@@ -21,7 +25,7 @@ fn adopt(state: &State, next: &mut Next) {
     for pack in 0..state.next_pack {
         let row = state.packs[pack as usize];
         let is_unfinished = matches!(row.state, PackState::Absent | PackState::Open);
-        if row.has_file && is_unfinished && !state.is_owned(pack) {
+        if row.has_file && is_unfinished && (!state.is_owned(pack) || !next.rules.has(Rule::AdoptsEnded)) {
             let mut to = *state;
             if to.enter(next.rules, pack, true).is_some() {
                 next.add(Who::Somebody, "adopts", To::Pack(pack), to);
@@ -132,6 +136,18 @@ fn rebuild(state: &State, next: &mut Next) {
     }
 }
 
+/// What a wrong repair would do: a suspect chunk lives where an older copy of it is.
+fn point_back(state: &State, next: &mut Next) {
+    let places = (0..state.next_frame * 2).filter_map(|place| Some((place, at(state.content(place / 2)?, place % 2))));
+    for (place, chunk) in places.filter(|(_, chunk)| *chunk != EMPTY) {
+        if state.standing(chunk) == Standing::Suspect {
+            let mut to = *state;
+            to.enter_at(next.rules, chunk, place);
+            next.add(Who::Somebody, "finds an older copy of", To::Chunk(chunk), to);
+        }
+    }
+}
+
 fn power_cut(state: &State) -> State {
     let mut to = *state;
     to.left.cuts -= 1;
@@ -140,9 +156,8 @@ fn power_cut(state: &State) -> State {
     }
     to.gcs = Default::default();
     to.reader = [NONE; 2];
-    for pack in to.packs.iter_mut().filter(|pack| !pack.is_durable) {
-        // What was not synced is gone: of a session's pack what is not indexed, of a copy everything.
-        pack.len = if pack.state == PackState::Open { pack.indexed } else { 0 };
+    for pack in &mut to.packs {
+        pack.len = pack.len.min(pack.durable);
     }
     to
 }

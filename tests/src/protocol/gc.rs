@@ -1,6 +1,6 @@
 //! What gc does, one step after the other; between any two of them anything else may happen.
 
-use super::rules::Rule;
+use super::rules::{Rule, Rules};
 use super::state::*;
 use super::step::{Next, To, Who};
 
@@ -21,13 +21,22 @@ pub fn steps(state: &State, next: &mut Next) {
             Work::List => {
                 let live = (0..2).filter(|slot| state.sessions[*slot as usize].is_locked());
                 let wait = live.fold(0, |wait, slot| wait | 1 << slot);
-                let to = change(state, at, |gc| (gc.work, gc.wait) = (Work::Wait, wait));
+                let early = roots(state, Work::Wait).to_see;
+                let to = change(state, at, |gc| {
+                    (gc.work, gc.wait) = (Work::Wait, wait);
+                    if !next.rules.has(Rule::RootsAfterWait) {
+                        gc.to_see = early;
+                    }
+                });
                 next.add(me, "lists the sessions that live", To::It, to);
             }
             Work::Wait if gc.wait != 0 && next.rules.has(Rule::Wait) => {}
             Work::Wait if !next.rules.has(Rule::SecondMark) => switch(state, at, next),
             Work::Wait => {
-                let again = Gc { bound: state.next_frame, ..roots(state, Work::MarkAgain) };
+                let mut again = Gc { bound: state.next_frame, ..roots(state, Work::MarkAgain) };
+                if !next.rules.has(Rule::RootsAfterWait) {
+                    (again.to_see, again.seen) = (gc.to_see, gc.to_see);
+                }
                 let to = change(state, at, |gc| *gc = again);
                 next.add(me, "has waited and reads the roots again", To::It, to);
             }
@@ -49,13 +58,14 @@ pub fn steps(state: &State, next: &mut Next) {
             }
             Work::Sync => {
                 let mut to = change(state, at, |gc| gc.work = Work::Move);
-                to.packs[gc.copy as usize].is_durable = true;
+                to.packs[gc.copy as usize].durable = 1;
                 next.add(me, "syncs its copy of", To::Frame(gc.frame), to);
                 if !next.rules.has(Rule::MoveIsDurable) {
                     move_frame(state, at, next);
                 }
             }
             Work::Move => move_frame(state, at, next),
+            Work::Apart => point_to_parts(state, at, next),
         }
         if gc.work != Work::Idle && state.left.crashes > 0 {
             let mut to = *state;
@@ -107,14 +117,14 @@ fn mark(state: &State, at: u8, next: &mut Next) {
     let mut to = *state;
     let gc = &mut to.gcs[at as usize];
     let Some(chunk) = bits(gc.to_see).next_back() else { return };
-    match see(state, gc, chunk) || !next.rules.has(Rule::MarkStops) {
+    match see(state, gc, chunk, next.rules) || !next.rules.has(Rule::MarkStops) {
         true => next.add(Who::Gc(at), "marks", To::Chunk(chunk), to),
         false => stop(state, at, next),
     }
 }
 
 /// Looks at one chunk that is reached. False when it is a branch and cannot be read.
-fn see(state: &State, gc: &mut Gc, chunk: Chunk) -> bool {
+fn see(state: &State, gc: &mut Gc, chunk: Chunk, rules: Rules) -> bool {
     gc.to_see &= !(1 << chunk);
     let row = state.rows[chunk as usize];
     if row.standing != Standing::Absent {
@@ -126,14 +136,21 @@ fn see(state: &State, gc: &mut Gc, chunk: Chunk) -> bool {
     let fresh = CHILDREN[chunk as usize] & !gc.seen;
     gc.seen |= fresh;
     gc.to_see |= fresh;
+    if !rules.has(Rule::MarkToTheEnd) {
+        // Its frame comes later in the walk, or came already and is only marked.
+        for child in bits(fresh).filter(|child| state.rows[*child as usize].place / 2 > row.place / 2) {
+            gc.to_see &= !(1 << child);
+            gc.marked |= 1 << state.rows[child as usize].place;
+        }
+    }
     for leaf in bits(fresh).filter(|child| is_leaf(*child)) {
-        see(state, gc, leaf);
+        see(state, gc, leaf, rules);
     }
     true
 }
 
 /// Marks from the branches that came since the mark began, all at once. False when one of them cannot be read.
-fn mark_late(state: &State, gc: &mut Gc, stops: bool) -> bool {
+fn mark_late(state: &State, gc: &mut Gc, rules: Rules) -> bool {
     let is_late = |chunk: &Chunk| {
         !is_leaf(*chunk) && state.is_known_to_older(*chunk) && state.rows[*chunk as usize].place / 2 >= gc.bound
     };
@@ -141,7 +158,7 @@ fn mark_late(state: &State, gc: &mut Gc, stops: bool) -> bool {
     gc.to_see |= late;
     gc.seen |= late;
     while let Some(chunk) = bits(gc.to_see).next_back() {
-        if !see(state, gc, chunk) && stops {
+        if !see(state, gc, chunk, rules) && rules.has(Rule::MarkStops) {
             return false;
         }
     }
@@ -156,8 +173,7 @@ fn stop(state: &State, at: u8, next: &mut Next) {
 fn condemn(state: &State, at: u8, next: &mut Next) {
     let mut to = *state;
     let gc = &mut to.gcs[at as usize];
-    let stops = next.rules.has(Rule::MarkStops);
-    if next.rules.has(Rule::LateBranchesAreRoots) && !mark_late(state, gc, stops) {
+    if next.rules.has(Rule::LateBranchesAreRoots) && !mark_late(state, gc, next.rules) {
         return stop(state, at, next);
     }
     let bound = if next.rules.has(Rule::OnlyOlderFrames) { gc.bound } else { state.next_frame };
@@ -174,7 +190,7 @@ fn switch(state: &State, at: u8, next: &mut Next) {
     let mut to = *state;
     let gc = &mut to.gcs[at as usize];
     let looks = next.rules.has(Rule::LateLeaningAreRoots) && gc.work == Work::MarkAgain;
-    if looks && !mark_late(state, gc, next.rules.has(Rule::MarkStops)) {
+    if looks && !mark_late(state, gc, next.rules) {
         return stop(state, at, next);
     }
     let marked = gc.marked;
@@ -231,8 +247,18 @@ fn packs(state: &State, at: u8, next: &mut Next) {
             let first = if next.rules.has(Rule::FileAfterDrop) { Work::Drop } else { Work::Remove };
             return next.add(me, "finds no rows that point into", To::Pack(pack), take(first));
         }
-        if !dead.is_empty() && state.left.moves > 0 && (state.next_pack as usize) < PACKS {
-            return copy(state, at, live[0], next);
+        if state.left.moves == 0 || state.next_pack as usize == PACKS {
+            continue;
+        }
+        // What cannot be read stays where it is.
+        let readable = || live.iter().copied().filter(|frame| state.content(*frame).is_some());
+        if let Some(frame) = readable().next()
+            && !dead.is_empty()
+        {
+            return copy(state, at, frame, next);
+        }
+        if let Some(frame) = readable().find(|frame| live_only(state, *frame) != state.content(*frame)) {
+            return take_apart(state, at, frame, next);
         }
     }
     let mut to = *state;
@@ -276,6 +302,52 @@ fn copy(state: &State, at: u8, frame: u8, next: &mut Next) {
     to.left.moves -= 1;
     to.gcs[at as usize] = Gc { work: Work::Sync, copy, frame, ..Gc::default() };
     next.add(Who::Gc(at), "verifies and copies", To::Frame(frame), to);
+}
+
+/// The frame with only those chunks whose rows point into it, each at its position.
+fn live_only(state: &State, frame: u8) -> Option<u8> {
+    let content = state.content(frame)?;
+    let is_dead = |position: &u8| {
+        let place = frame * 2 + position;
+        !state.rows.iter().any(|row| row.standing != Standing::Absent && row.place == place)
+    };
+    Some((0..2).filter(is_dead).fold(content, |content, position| content | EMPTY << (4 * position)))
+}
+
+/// With keys: what is live in a frame is copied into a new one.
+fn take_apart(state: &State, at: u8, frame: u8, next: &mut Next) {
+    let Some(content) = live_only(state, frame) else { return };
+    let mut to = *state;
+    let copy = state.next_pack;
+    to.packs[copy as usize] = Pack { has_file: true, frames: [content, 0], len: 1, durable: 1, ..Pack::default() };
+    to.next_pack += 1;
+    to.left.moves -= 1;
+    to.gcs[at as usize] = Gc { work: Work::Apart, copy, frame, ..Gc::default() };
+    next.add(Who::Gc(at), "copies and syncs what lives in", To::Frame(frame), to);
+}
+
+fn point_to_parts(state: &State, at: u8, next: &mut Next) {
+    let gc = state.gcs[at as usize];
+    let number = state.next_frame;
+    if usize::from(number) == FRAMES {
+        return;
+    }
+    let mut to = *state;
+    to.next_frame += 1;
+    to.frames[number as usize] = gc.copy * 2;
+    let pack = &mut to.packs[gc.copy as usize];
+    (pack.state, pack.indexed) = (PackState::Closed, 1);
+    for (chunk, row) in to.rows.iter_mut().enumerate() {
+        if row.standing != Standing::Absent && row.place / 2 == gc.frame && row.standing != Standing::Suspect {
+            row.place = number * 2 + row.place % 2;
+            if !next.rules.has(Rule::ApartKeepsStanding) {
+                row.standing = Standing::Admitted;
+            }
+            to.hit &= !(1 << chunk);
+        }
+    }
+    to.gcs[at as usize] = Gc { work: Work::Packs, ..Gc::default() };
+    next.add(Who::Gc(at), "points to its copy of what lives in", To::Frame(gc.frame), to);
 }
 
 fn move_frame(state: &State, at: u8, next: &mut Next) {

@@ -70,7 +70,8 @@ impl State {
             fresh.extend((0..2).map(|position| (at(content, position), number * 2 + position)));
         }
         let state = if closed { PackState::Closed } else { PackState::Open };
-        self.packs[pack as usize] = Pack { state, indexed: at_pack.len, is_durable: true, ..at_pack };
+        let durable = if rules.has(Rule::EntersDurable) { at_pack.len } else { at_pack.durable };
+        self.packs[pack as usize] = Pack { state, indexed: at_pack.len, durable, ..at_pack };
         self.admit(rules, rules.has(Rule::Closure), fresh);
         Some(())
     }
@@ -89,13 +90,16 @@ impl State {
         fresh.retain(|(chunk, _)| *chunk != EMPTY);
         fresh.sort_unstable();
         for (chunk, place) in fresh {
+            let standing = if with_closure { self.earned(rules, chunk) } else { Standing::Admitted };
             let keeps = match self.standing(chunk) {
                 Standing::Admitted if !self.is_condemned(chunk) => true,
-                Standing::Admitted | Standing::Leaning => !rules.has(Rule::PutReplacesCondemned),
+                Standing::Admitted | Standing::Leaning => {
+                    let leans = standing == Standing::Leaning && rules.has(Rule::LeaningReplacesNothing);
+                    leans || !rules.has(Rule::PutReplacesCondemned)
+                }
                 Standing::Absent | Standing::Unwhole | Standing::Suspect => false,
             };
             if !keeps {
-                let standing = if with_closure { self.earned(rules, chunk) } else { Standing::Admitted };
                 self.rows[chunk as usize] = Row { place, standing };
                 self.hit &= !(1 << chunk);
             }
@@ -119,6 +123,11 @@ impl State {
             }
         }
         standing
+    }
+
+    /// Points one chunk to a place of a frame that is in the index.
+    pub fn enter_at(&mut self, rules: Rules, chunk: Chunk, place: u8) {
+        self.admit(rules, true, vec![(chunk, place)]);
     }
 
     fn heal(&mut self, rules: Rules) {
@@ -160,7 +169,8 @@ impl State {
                 *on_disk = Pack::default();
                 continue;
             }
-            *on_disk = Pack { state: PackState::Closed, indexed: on_disk.len, ..*on_disk };
+            let durable = if rules.has(Rule::EntersDurable) { on_disk.len } else { on_disk.durable };
+            *on_disk = Pack { state: PackState::Closed, indexed: on_disk.len, durable, ..*on_disk };
             let Pack { len, bad, frames, .. } = *on_disk;
             for slot in (0..len).filter(|slot| bad & 1 << slot == 0) {
                 let number = self.free_number(rules)?;
@@ -177,7 +187,7 @@ impl State {
 }
 
 /// The chunk at a position of a frame.
-fn at(content: u8, position: u8) -> Chunk {
+pub fn at(content: u8, position: u8) -> Chunk {
     content >> (4 * position) & 0xf
 }
 

@@ -17,6 +17,6 @@ mod step;
 
 pub use check::{Problem, garbage_after_gc, is_quiet};
 pub use rules::{Rule, Rules};
-pub use scenarios::{SCENARIOS, Scenario};
-pub use search::{Found, Way, search};
+pub use scenarios::{SCENARIOS, Scenario, WIDE};
+pub use search::{Found, Until, Way, search};
 pub use state::State;

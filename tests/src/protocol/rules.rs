@@ -8,6 +8,10 @@ pub enum Rule {
     Wait,
     /// After waiting it marks again, and what is reached is condemned no more.
     SecondMark,
+    /// The roots of the second mark are read after the waiting.
+    RootsAfterWait,
+    /// Mark goes on until nothing new is reached, also where a child lives in a newer frame than its parent.
+    MarkToTheEnd,
     /// A session takes its lock before it reads the epoch.
     LockBeforeEpoch,
     /// Sessions begun after the condemn are told no for what is condemned or leaning.
@@ -20,6 +24,8 @@ pub enum Rule {
     OnlyOlderFrames,
     /// A chunk put anew whose place is condemned, or that is leaning, lives at its new place.
     PutReplacesCondemned,
+    /// ... unless it would lean there: then the place that may be saved with its parents is as good.
+    LeaningReplacesNothing,
     /// While gc sweeps, a condemned child counts as missing.
     SweptCountsAsMissing,
     /// What is still leaning after the second mark is condemned.
@@ -46,10 +52,18 @@ pub enum Rule {
     DroppedRowStays,
     /// A frame's row points to a copy only when that is durable.
     MoveIsDurable,
+    /// A frame that is taken apart changes places of rows, never their standing.
+    ApartKeepsStanding,
+    /// A row is never pointed to a copy from before.
+    NoOlderCopies,
     /// Whoever finds a pack gone asks the index again before it takes that for damage.
     GoneAsksAgain,
     /// Numbers of frames are not used again.
     NumbersStay,
+    /// Only packs of ended sessions are adopted.
+    AdoptsEnded,
+    /// What gets rows is durable before.
+    EntersDurable,
     /// A branch is admitted only with all it refers to.
     Closure,
     /// Rebuilding admits by the same rule.
@@ -70,15 +84,18 @@ use Rule::*;
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 37] = [
         Wait,
         SecondMark,
+        RootsAfterWait,
+        MarkToTheEnd,
         LockBeforeEpoch,
         NewerToldNo,
         LeaningInherits,
         LateBranchesAreRoots,
         OnlyOlderFrames,
         PutReplacesCondemned,
+        LeaningReplacesNothing,
         SweptCountsAsMissing,
         LeftoverLeaningGoes,
         LateLeaningAreRoots,
@@ -92,8 +109,12 @@ impl Rule {
         FileAfterDrop,
         DroppedRowStays,
         MoveIsDurable,
+        ApartKeepsStanding,
+        NoOlderCopies,
         GoneAsksAgain,
         NumbersStay,
+        AdoptsEnded,
+        EntersDurable,
         Closure,
         RebuildIsAdmission,
         RebuildWithoutSessions,
@@ -106,12 +127,12 @@ impl Rule {
 
 /// The rules that hold in a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rules(u32);
+pub struct Rules(u64);
 
 impl Rules {
     /// Every rule.
     pub fn all() -> Self {
-        Self(u32::MAX)
+        Self(u64::MAX)
     }
 
     /// Every rule of these but one.

@@ -104,6 +104,16 @@ pub const SCENARIOS: &[Scenario] = &[
         before: &[DEAD_FRAME],
         left: Budget { sessions: 1, gcs: 2, crashes: 1, moves: 1, cuts: 1, readers: 1, ..NOTHING },
     },
+    Scenario {
+        name: "half frames",
+        before: &[HALF_GARBAGE],
+        left: Budget { sessions: 1, gcs: 1, crashes: 1, moves: 1, damages: 1, ..NOTHING },
+    },
+    Scenario {
+        name: "copies",
+        before: &[DEAD_FRAME],
+        left: Budget { sessions: 1, roots: 1 << R, gcs: 1, damages: 1, ..NOTHING },
+    },
     Scenario { name: "open packs", before: &[], left: Budget { sessions: 2, gcs: 1, kills: 1, ..NOTHING } },
     Scenario {
         name: "damage",
@@ -116,12 +126,53 @@ pub const SCENARIOS: &[Scenario] = &[
         left: Budget { sessions: 1, kills: 1, gcs: 2, damages: 1, ..NOTHING },
     },
     Scenario {
+        name: "power cuts",
+        before: &[ALL_GARBAGE],
+        left: Budget { sessions: 2, gcs: 1, kills: 1, cuts: 1, ..NOTHING },
+    },
+    Scenario {
         name: "rebuild",
         before: &[ALL_GARBAGE],
-        left: Budget { sessions: 1, gcs: 2, kills: 1, crashes: 1, rebuilds: 1, ..NOTHING },
+        left: Budget { sessions: 1, gcs: 2, kills: 1, crashes: 1, rebuilds: 1, cuts: 1, ..NOTHING },
     },
     Scenario { name: "refs", before: &[BACKUP_R], left: Budget { sessions: 1, gcs: 1, changes: 3, ..NOTHING } },
     Scenario { name: "two gcs", before: &[ALL_GARBAGE], left: Budget { sessions: 1, gcs: 2, ..NOTHING } },
+];
+
+/// Searches that are too wide to come to an end: the longer they run, the further they go.
+pub const WIDE: &[Scenario] = &[
+    Scenario {
+        name: "wide: backups",
+        before: &[],
+        left: Budget { sessions: 4, roots: 1 << R | 1 << S, kills: 2, gcs: 3, crashes: 2, changes: 6, ..NOTHING },
+    },
+    Scenario {
+        name: "wide: leaning",
+        before: &[LEANING],
+        left: Budget { sessions: 3, roots: 1 << R | 1 << S, kills: 2, gcs: 3, crashes: 2, changes: 4, ..NOTHING },
+    },
+    Scenario {
+        name: "wide: damage",
+        before: &[LEANING],
+        left: Budget { sessions: 2, kills: 2, gcs: 3, crashes: 1, damages: 2, rebuilds: 1, ..NOTHING },
+    },
+    Scenario {
+        name: "wide: packs",
+        before: &[DEAD_FRAME],
+        left: Budget {
+            sessions: 2,
+            roots: 1 << R | 1 << S,
+            kills: 1,
+            gcs: 3,
+            crashes: 1,
+            moves: 2,
+            changes: 3,
+            damages: 1,
+            rebuilds: 1,
+            cuts: 1,
+            readers: 1,
+        },
+    },
 ];
 
 impl Scenario {

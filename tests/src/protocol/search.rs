@@ -22,7 +22,7 @@ pub struct Found {
     pub states: usize,
     /// Whether there may be more.
     pub is_cut_short: bool,
-    /// Ways to each sort of problem, the mildest first. There is none behind a loss.
+    /// Ways to each sort of problem, the mildest first.
     pub ways: [Option<Way>; 3],
 }
 
@@ -33,9 +33,18 @@ impl Found {
     }
 }
 
-/// Goes through the states that follow `start`, until something is lost, or nothing is new, or `states_max` are
-/// seen. `visit` is called with each.
-pub fn search(start: State, rules: Rules, states_max: usize, visit: &mut dyn FnMut(&State)) -> Found {
+/// How far a search goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Until {
+    /// It ends with the first problem that is as bad.
+    pub problem: Problem,
+    /// It ends when so many states were seen.
+    pub states_max: usize,
+}
+
+/// Goes through the states that follow `start`, nearest first, until there is no new one. `visit` is called with
+/// each.
+pub fn search(start: State, rules: Rules, until: Until, visit: &mut dyn FnMut(&State)) -> Found {
     let mut seen = Seen::new();
     let mut parents = vec![0_u32];
     let mut found = Found::default();
@@ -46,12 +55,12 @@ pub fn search(start: State, rules: Rules, states_max: usize, visit: &mut dyn FnM
         if let Some(problem) = problem(&state) {
             let way = || Way { problem, steps: way(&seen.states, &parents, at, rules) };
             found.ways[problem as usize].get_or_insert_with(way);
-            if problem == Problem::Loss {
+            if problem >= until.problem {
                 break;
             }
         }
         visit(&state);
-        if seen.states.len() >= states_max {
+        if seen.states.len() >= until.states_max {
             found.is_cut_short = true;
             break;
         }

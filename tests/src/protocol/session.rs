@@ -134,7 +134,6 @@ fn put(state: &State, slot: u8, chunks: u8, next: &mut Next) {
     let Some(frame) = file.frames.get_mut(file.len as usize) else { return };
     *frame = frame_of(chunks);
     file.len += 1;
-    file.is_durable = false;
     next.add(Who::Session(slot), "puts", To::Chunks(chunks), to);
 }
 

@@ -100,8 +100,8 @@ pub struct Pack {
     pub indexed: u8,
     /// Frames that cannot be read, as bits.
     pub bad: u8,
-    /// Whether the bytes that are not indexed survive a power cut.
-    pub is_durable: bool,
+    /// Frames that survive a power cut.
+    pub durable: u8,
 }
 
 /// Where gc stands, in the index.
@@ -211,6 +211,8 @@ pub enum Work {
     Sync,
     /// Point the frame's row to it.
     Move,
+    /// Point rows to copies of chunks.
+    Apart,
 }
 
 /// A gc's memory.
@@ -268,7 +270,7 @@ pub struct Budget {
     pub gcs: u8,
     /// Runs of gc that may be killed.
     pub crashes: u8,
-    /// Frames that gc may move.
+    /// Frames that gc may move or take apart.
     pub moves: u8,
     /// Forgets, undeletes and purges each.
     pub changes: u8,
