@@ -40,6 +40,7 @@ pub(super) fn condemn(store: &Inner, marker: &mut Marker<'_>) -> Result<u64> {
     let before = index::collection(&*write)?;
     let epoch = before.epoch + 1;
     index::put_collection(&mut *write, &Collection { phase: Phase::Condemned, epoch, end: places.end })?;
+    index::put_awaited(&mut *write, None)?;
     write.commit()?;
     Ok(condemned)
 }

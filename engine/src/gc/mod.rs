@@ -313,11 +313,25 @@ impl<'a> Round<'a> {
         Ok(true)
     }
 
-    /// Waits for everybody who is running now; false when that takes too long.
+    /// Whom to wait for: who was running when somebody first looked after the condemnation. Who has come since then has
+    /// heard of it.
+    fn awaited(&self) -> Result<HashSet<SessionId>> {
+        if let Some(awaited) = index::awaited(&*self.store.kv.read()?)? {
+            return Ok(awaited.into_iter().collect());
+        }
+        let running: Vec<SessionId> = self.running()?.into_iter().map(|(id, _)| id).collect();
+        let _lock = self.store.parts.lock("index")?;
+        let mut write = self.store.kv.write()?;
+        index::put_awaited(&mut *write, Some(&running))?;
+        write.commit()?;
+        Ok(running.into_iter().collect())
+    }
+
+    /// Waits for everybody who may use what is condemned; false when that takes too long.
     fn wait(&mut self) -> Result<bool> {
         let clock = &self.store.parts.env.clock;
         let deadline = clock.elapsed() + self.options.wait;
-        let awaited: HashSet<SessionId> = self.running()?.into_iter().map(|(id, _)| id).collect();
+        let awaited = self.awaited()?;
         loop {
             let running = self.running()?;
             let left: Vec<String> =

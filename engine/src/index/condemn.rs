@@ -4,7 +4,7 @@
 //! reference. So who counts on firm chunks only has everything below them too, whatever is swept.
 
 use super::{ChunkRow, ChunkState, FrameNumber, chunk, damaged, put_chunk};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, SessionId};
 use crate::kv::{self, Read, Table, Write};
 
 /// How far a collection has come.
@@ -55,6 +55,23 @@ pub fn put_collection(write: &mut dyn Write, collection: &Collection) -> kv::Res
     bytes.extend_from_slice(&collection.epoch.to_le_bytes());
     bytes.extend_from_slice(&collection.end.0.to_le_bytes());
     write.put(Table::Meta, GC, &bytes)
+}
+
+const AWAITED: &[u8] = b"gc-awaited";
+
+/// The sessions that were running when what is condemned was condemned; none where nobody has looked yet.
+pub fn awaited(read: &dyn Read) -> kv::Result<Option<Vec<SessionId>>> {
+    let Some(bytes) = read.get(Table::Meta, AWAITED)? else { return Ok(None) };
+    let (ids, []) = bytes.as_chunks::<{ SessionId::LEN }>() else { return Err(damaged("the awaited sessions")) };
+    Ok(Some(ids.iter().map(|id| SessionId(*id)).collect()))
+}
+
+/// Remembers whom a collection waits for; none forgets it.
+pub fn put_awaited(write: &mut dyn Write, sessions: Option<&[SessionId]>) -> kv::Result<()> {
+    match sessions {
+        Some(sessions) => write.put(Table::Meta, AWAITED, &sessions.iter().flat_map(|id| id.0).collect::<Vec<_>>()),
+        None => write.delete(Table::Meta, AWAITED).map(drop),
+    }
 }
 
 /// Whether a place is condemned.

@@ -14,6 +14,7 @@
 //! meta     "version", "vault"      format version (u32), vault id (16)
 //!          "frames", "packs"       a number below which none is given again (u64)
 //!          "gc"                    where a collection of garbage stands, see [`Collection`]
+//!          "gc-awaited"            ids of the sessions it waits for (16 each)
 //! ```
 //!
 //! Numbers of frames and packs are never given twice, so what somebody remembers is right or gone.
@@ -23,8 +24,8 @@ mod condemn;
 
 pub use admit::{AllBranches, NewFrame, ReadHeader, absent_below, admit, expel, put_suspects, readmit};
 pub use condemn::{
-    Collection, Phase, Standing, View, clear_condemned, collection, condemned_bits, condemned_from, is_condemned,
-    is_set, leaning, put_collection, put_condemned, settle_leaning, standing,
+    Collection, Phase, Standing, View, awaited, clear_condemned, collection, condemned_bits, condemned_from,
+    is_condemned, is_set, leaning, put_awaited, put_collection, put_condemned, settle_leaning, standing,
 };
 
 use crate::id::{ChunkId, FrameId, Kind, VaultId};

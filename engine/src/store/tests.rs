@@ -41,7 +41,7 @@ impl Home {
     }
 }
 
-pub(super) fn open(files: &Arc<dyn Files>, kv_home: &Arc<dyn KvHome>) -> Opened {
+pub(crate) fn open(files: &Arc<dyn Files>, kv_home: &Arc<dyn KvHome>) -> Opened {
     LocalStore::open(files.clone(), kv_home.clone(), Env::system(1), VAULT, "pid test".into()).unwrap()
 }
 
@@ -88,7 +88,7 @@ impl Memory {
 }
 
 /// Makes chunks and frames for one session.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     keys: VaultKeys,
     sealer: Mutex<Sealer>,
 }
@@ -119,7 +119,7 @@ impl Writer {
     }
 }
 
-pub(super) fn leaf(text: &str) -> ChunkId {
+pub(crate) fn leaf(text: &str) -> ChunkId {
     VaultKeys::unencrypted(VAULT).leaf_id(text.as_bytes())
 }
 
@@ -127,7 +127,7 @@ pub(super) fn branch(text: &str, refs: &[ChunkId]) -> ChunkId {
     VaultKeys::unencrypted(VAULT).branch_id(refs, text.as_bytes())
 }
 
-pub(super) fn known(store: &dyn Store, id: ChunkId) -> bool {
+pub(crate) fn known(store: &dyn Store, id: ChunkId) -> bool {
     store.known(&[id]).unwrap()[0]
 }
 
