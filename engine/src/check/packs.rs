@@ -223,7 +223,11 @@ impl Worker<'_> {
             rows.push(FrameRow { offset: place.offset, len: place.len, id: place.id });
             let end = end_of(place.offset, place.len);
             if !judge::can_lie(&place, at, pack.row.indexed_len) {
-                let problem = format!("frame {} of {path} is said to lie where it cannot", number.0);
+                let (from, to) = (place.offset, end);
+                let problem = format!(
+                    "frame {} of {path} is said to lie from {from} to {to}, where only {at} to {} is free",
+                    number.0, pack.row.indexed_len
+                );
                 self.findings.index_fault(problem);
                 self.outcome.unclosed = true;
                 continue;
