@@ -223,6 +223,15 @@ impl Parts {
 }
 
 impl Inner {
+    /// Takes the index lock for somebody who reads the index before writing to it. A writer that was killed at the end
+    /// of its commit leaves a state that is durable and that reads do not show yet, until somebody begins to write.
+    /// Numbers taken from the state before it would be given twice.
+    pub fn lock_index(&self) -> Result<Box<dyn Lock>> {
+        let lock = self.parts.lock("index")?;
+        drop(self.kv.write()?);
+        Ok(lock)
+    }
+
     /// Makes frames durable and enters them; returns the branches from before that were healed by them.
     pub fn commit(&self, taken: Taken) -> Result<Vec<ChunkId>> {
         let rows_first = crate::zoo::planted("rows-before-sync");
