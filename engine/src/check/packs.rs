@@ -223,7 +223,11 @@ impl Worker<'_> {
             rows.push(FrameRow { offset: place.offset, len: place.len, id: place.id });
             let end = end_of(place.offset, place.len);
             if !judge::can_lie(&place, at, pack.row.indexed_len) {
-                let problem = format!("frame {} of {path} is said to lie where it cannot", number.0);
+                let (from, to) = (place.offset, end);
+                let problem = format!(
+                    "frame {} of {path} is said to lie from {from} to {to}, where only {at} to {} is free",
+                    number.0, pack.row.indexed_len
+                );
                 self.findings.index_fault(problem);
                 self.outcome.unclosed = true;
                 continue;
@@ -289,7 +293,7 @@ impl Worker<'_> {
             match scanner.next() {
                 Ok(Some(Scanned::Frame { row, .. })) if self.moved.contains(&row.offset) => {}
                 Ok(Some(Scanned::Frame { row, header, .. })) if row.offset < to => {
-                    if !self.lives_elsewhere(&row, &header.ids)? {
+                    if !self.lives_elsewhere(&header.ids)? {
                         let problem = format!("{path} holds a frame at {} that the index does not know", row.offset);
                         self.findings.index_fault(problem);
                     }
@@ -308,12 +312,17 @@ impl Worker<'_> {
         }
     }
 
-    /// Whether a collection moved a frame out of a pack that it could not remove, or not yet: it has another place, or
-    /// was freed there since.
-    fn lives_elsewhere(&self, row: &FrameRow, ids: &[ChunkId]) -> Result<bool> {
-        let rows: Vec<_> = self.vault.local().chunk_rows(ids)?.into_iter().flatten().collect();
-        Ok(rows.is_empty()
-            || rows.iter().any(|chunk| self.vault.local().frame_row(chunk.frame).is_ok_and(|place| place.id == row.id)))
+    /// Whether a collection moved a frame out of a pack that it could not remove, or not yet, or took it apart: what of
+    /// it is needed has other places, and what is not was freed.
+    fn lives_elsewhere(&self, ids: &[ChunkId]) -> Result<bool> {
+        let store = self.vault.local();
+        let rows: Vec<_> = store.chunk_rows(ids)?.into_iter().flatten().collect();
+        for row in &rows {
+            if store.frame_if_any(row.frame)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(rows.is_empty())
     }
 
     /// What comes after the last frame.

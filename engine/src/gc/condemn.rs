@@ -21,7 +21,7 @@ pub(super) fn condemn(store: &Inner, marker: &mut Marker<'_>) -> Result<u64> {
         // Once without the lock, so that little is left to do under it.
         later = marker.mark_later(later)?;
     }
-    let _lock = store.parts.lock("index")?;
+    let _lock = store.lock_index()?;
     if !forgets {
         marker.mark_later(later)?;
     }
@@ -64,7 +64,7 @@ fn dead_bits(places: &Places, live: &Bits, at: usize) -> Option<(Vec<u8>, u64)> 
 /// Decides what goes: places the marker reached are no longer condemned, branches that leaned and were reached are
 /// admitted, the others are condemned too. From here on nobody may use what is condemned.
 pub(super) fn decide(store: &Inner, marker: &mut Marker<'_>) -> Result<()> {
-    let _lock = store.parts.lock("index")?;
+    let _lock = store.lock_index()?;
     // Who pinned something condemned since roots were gathered was told that it stays.
     if !crate::zoo::planted("gc-ignores-readers") {
         marker.mark_tolerantly(&store.pinned()?)?;

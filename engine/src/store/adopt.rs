@@ -73,7 +73,7 @@ impl Inner {
             }
             self.parts.files.sync_dir(pack::DIR)?;
         }
-        let _lock = self.parts.lock("index")?;
+        let _lock = self.lock_index()?;
         // Looked up here: another adopter may have come first.
         let row = index::packs(&*self.kv.read()?)?.into_iter().find(|(_, row)| row.name == name);
         let row =

@@ -246,6 +246,15 @@ impl Parts {
 }
 
 impl Inner {
+    /// Takes the index lock for somebody who reads the index before writing to it. A writer that was killed at the end
+    /// of its commit leaves a state that is durable and that reads do not show yet, until somebody begins to write.
+    /// Numbers taken from the state before it would be given twice.
+    pub fn lock_index(&self) -> Result<Box<dyn Lock>> {
+        let lock = self.parts.lock("index")?;
+        drop(self.kv.write()?);
+        Ok(lock)
+    }
+
     /// Makes frames durable and enters them; returns the branches from before that were healed by them.
     pub fn commit(&self, taken: Taken) -> Result<Vec<ChunkId>> {
         let rows_first = crate::zoo::planted("rows-before-sync");
@@ -434,7 +443,20 @@ fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// Count and name of every record file, in order. Files with other names are left alone.
+///
+/// A folder that changes while it is listed may show a name and not the one that came before it. So a gap is believed
+/// only if it is there in a second listing, begun when all up to the first one's last had come.
 pub(super) fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
+    let first = list_records(files)?;
+    let Some(last) = first.last().map(|(count, _)| *count).filter(|last| *last > first.len() as u64) else {
+        return Ok(first);
+    };
+    let mut second = list_records(files)?;
+    second.retain(|(count, _)| *count <= last);
+    Ok(second)
+}
+
+fn list_records(files: &dyn Files) -> Result<Vec<(u64, String)>> {
     let named = files.list(RECORDS)?.into_iter().filter(|file| !file.is_dir);
     let counted = named.filter_map(|file| Some((u64::from_str_radix(&file.name, 16).ok()?, file.name)));
     Ok(counted.filter(|(count, name)| *count > 0 && format!("{count:016x}") == *name).collect())

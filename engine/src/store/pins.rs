@@ -41,7 +41,7 @@ impl LocalStore {
             return Ok(Some(pin));
         }
         // Whoever decides what goes looks at pins once more under this lock.
-        let _index = self.0.parts.lock("index")?;
+        let _index = self.0.lock_index()?;
         let read = self.0.kv.read()?;
         let is_going = index::collection(&*read)?.phase == Phase::Sweeping;
         match index::standing(&*read, &root)? {
