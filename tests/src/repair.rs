@@ -141,6 +141,8 @@ impl Base {
             }
             What::Snapshots => {
                 let vault = self.open(place, seed)?;
+                // Damage nobody has found yet is found by reading the packs.
+                repair_packs(&vault, false, &Progress::silent()).map_err(|error| told(&error))?;
                 let report = repair_snapshots(&vault, false, &Progress::silent()).map_err(|error| told(&error))?;
                 self.mended(&vault, &report)?;
                 Ok(vault)

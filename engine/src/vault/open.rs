@@ -219,7 +219,7 @@ impl Vault {
 
     /// Opens config and keyring; where one of two copies was bad both are written again.
     fn unlock(place: &Place, env: &Env, unlock: &Unlock<'_>) -> Result<(Config, VaultKeys, Vec<String>)> {
-        let loaded = load_config(&place)?;
+        let loaded = load_config(place)?;
         let mut notes = loaded.damaged;
         let config_count = (!notes.is_empty()).then_some(loaded.count.saturating_add(1));
         let unlocked = unlock_keys(place, &loaded.value, unlock)?;
