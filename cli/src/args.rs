@@ -93,6 +93,8 @@ pub enum Verb {
     Gc(verbs::gc::GcArgs),
     /// Verify the vault
     Check(verbs::check::CheckArgs),
+    /// Bring back what can be brought back of a damaged vault
+    Repair(verbs::repair::RepairArgs),
     /// Count what snapshots hold and what they take
     Stats(verbs::stats::StatsArgs),
     /// Print the version

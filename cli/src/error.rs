@@ -88,13 +88,15 @@ pub fn judge(error: &anyhow::Error) -> (Code, Option<String>) {
 
 /// What the engine says of its own errors.
 fn class(error: &anyhow::Error) -> Option<ErrorClass> {
+    use twinkeep_engine::restore::RestoreError;
     use twinkeep_engine::vault::VaultError;
-    use twinkeep_engine::{backup::BackupError, check::CheckError, query::QueryError, restore::RestoreError};
+    use twinkeep_engine::{backup::BackupError, check::CheckError, query::QueryError, repair::RepairError};
     None.or_else(|| error.downcast_ref::<VaultError>().map(VaultError::class))
         .or_else(|| error.downcast_ref::<BackupError>().map(BackupError::class))
         .or_else(|| error.downcast_ref::<RestoreError>().map(RestoreError::class))
         .or_else(|| error.downcast_ref::<CheckError>().map(CheckError::class))
         .or_else(|| error.downcast_ref::<QueryError>().map(QueryError::class))
+        .or_else(|| error.downcast_ref::<RepairError>().map(RepairError::class))
 }
 
 fn of_class(class: ErrorClass) -> (Code, Option<String>) {

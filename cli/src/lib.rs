@@ -65,6 +65,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Diff(args) => verbs::diff::run(run, &args),
         Verb::Gc(args) => verbs::gc::run(run, &args),
         Verb::Check(args) => verbs::check::run(run, &args),
+        Verb::Repair(args) => verbs::repair::run(run, &args),
         Verb::Stats(args) => verbs::stats::run(run, &args),
         Verb::Version(args) => verbs::version::run(run, &args),
         Verb::Completions(args) => verbs::completions::run(&args),

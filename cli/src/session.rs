@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::env::{Env, SystemEntropy};
+use twinkeep_engine::repair::{self, IndexRepair};
 use twinkeep_engine::store::LocalStore;
 use twinkeep_engine::vault::config::Config;
 use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Unlock, Vault};
@@ -142,10 +143,43 @@ impl Run {
 
     fn open_at(&self, location: &Path, threads: Option<usize>) -> anyhow::Result<Vault> {
         let place = Place::folder(location);
+        let vault = self.with_key(location, &place, &|unlock| {
+            Ok(Vault::open(place.clone(), self.env(threads), unlock, &owner())?)
+        })?;
+        for note in vault.notes() {
+            self.screen.warn(None, note);
+        }
+        Ok(vault)
+    }
+
+    /// Opens the vault with an index built anew; what was mended on the way is told by the report.
+    ///
+    /// # Errors
+    /// Like [`Self::open`]; exit 11 while somebody writes to it.
+    pub fn repair_index(&self) -> anyhow::Result<IndexRepair> {
+        let location = self.existing()?;
+        let place = Place::folder(&location);
+        self.with_key(&location, &place, &|unlock| {
+            Ok(repair::repair_index(place.clone(), self.env(None), unlock, &owner())?.1)
+        })
+    }
+
+    /// What [`Self::repair_index`] would find.
+    pub fn repair_index_dry(&self) -> anyhow::Result<IndexRepair> {
+        let place = Place::folder(&self.existing()?);
+        Ok(IndexRepair::dry_run(&place, self.env(None), &owner())?)
+    }
+
+    /// Opens a vault in some way with the key that was given, or that is at hand.
+    fn with_key<T>(
+        &self,
+        location: &Path,
+        place: &Place,
+        open: &dyn Fn(Unlock<'_>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let opening = || format!("cannot open the vault {}", location.display());
-        let head = Vault::head(&place).with_context(opening)?;
-        let open = |unlock: Unlock<'_>| Vault::open(place.clone(), self.env(threads), unlock, &owner());
-        let vault = if !head.encrypted {
+        let head = Vault::head(place).with_context(opening)?;
+        let opened = if !head.encrypted {
             open(Unlock::Nothing)
         } else if let Some(path) = &self.globals.recovery_words_file {
             open(Unlock::Secret(&password::recovery_secret(path)?))
@@ -160,10 +194,7 @@ impl Run {
         }
         .with_context(opening)?;
         self.screen.detail(&format!("vault {} in {}", head.vault, location.display()));
-        for note in vault.notes() {
-            self.screen.warn(None, note);
-        }
-        Ok(vault)
+        Ok(opened)
     }
 
     fn machine_key(&self, vault: twinkeep_engine::id::VaultId) -> anyhow::Result<Option<keyfile::MachineKey>> {

@@ -10,6 +10,7 @@ pub mod gc;
 pub mod init;
 pub mod ls;
 pub mod man;
+pub mod repair;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;
