@@ -17,8 +17,8 @@ use crate::verbs;
         twinkeep backup ~/documents\n  \
         twinkeep snapshots\n  \
         twinkeep restore latest --target /tmp/restored\n\n\
-        Every flag can also stand in the config file (global ones at its top, a verb's own in a table\n\
-        with the verb's name) and in the environment (TWINKEEP_FLAG, TWINKEEP_VERB_FLAG).\n\
+        Every flag but those of `key` can also stand in the config file (global ones at its top, a verb's\n\
+        own in a table with the verb's name) and in the environment (TWINKEEP_FLAG, TWINKEEP_VERB_FLAG).\n\
         A flag beats the environment, which beats the file."
 )]
 pub struct Cli {
@@ -46,6 +46,9 @@ pub struct Globals {
     /// Open the vault with the recovery words in this file
     #[arg(long, value_name = "FILE", global = true)]
     pub recovery_words_file: Option<PathBuf>,
+    /// Open the vault with the device key in this file: it can be backed up to, and nothing in it read
+    #[arg(long, value_name = "FILE", global = true)]
+    pub device_key_file: Option<PathBuf>,
     /// Print one JSON object a line
     #[arg(long, global = true)]
     pub json: bool,
@@ -84,19 +87,36 @@ pub enum Verb {
     Ls(verbs::ls::LsArgs),
     /// Find files in snapshots
     Find(verbs::find::FindArgs),
+    /// Show all versions of a file
+    History(verbs::history::HistoryArgs),
     /// Write a file, or a folder as an archive, to standard output
     Dump(verbs::dump::DumpArgs),
     /// Show what differs between two snapshots
     Diff(verbs::diff::DiffArgs),
+    /// Forget snapshots, by a policy or by name
+    Forget(Box<verbs::forget::ForgetArgs>),
+    /// Bring forgotten snapshots back
+    Undelete(verbs::undelete::UndeleteArgs),
+    /// Keep snapshots from being forgotten
+    Pin(verbs::pin::PinArgs),
+    /// Change the tags of snapshots
+    Tag(verbs::tag::TagArgs),
+    /// Show or change the settings of the vault
+    #[command(name = "config")]
+    Config(verbs::config::ConfigArgs),
     /// Free what no snapshot needs
-    #[command(alias = "prune")]
+    #[command(visible_alias = "prune")]
     Gc(verbs::gc::GcArgs),
     /// Verify the vault
     Check(verbs::check::CheckArgs),
     /// Bring back what can be brought back of a damaged vault
     Repair(verbs::repair::RepairArgs),
+    /// Verify the bytes of the vault, without a password
+    Scrub(verbs::scrub::ScrubArgs),
     /// Count what snapshots hold and what they take
     Stats(verbs::stats::StatsArgs),
+    /// Ways into the vault: list, add, replace, remove them
+    Key(verbs::key::KeyArgs),
     /// Print the version
     Version(verbs::version::VersionArgs),
     /// Print completions for a shell
@@ -114,9 +134,18 @@ mod tests {
         let mut command = super::Cli::command();
         command.clone().debug_assert();
         command.build();
+        check(&command);
+    }
+
+    /// Verbs, and those of nouns. A line that is wrapped once more looks torn.
+    fn check(command: &clap::Command) {
         for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let name = verb.get_display_name().unwrap_or_default();
             let help = verb.get_after_help().map(|text| text.to_string()).unwrap_or_default();
-            assert!(help.contains("Example") && help.contains("twinkeep "), "{} has no example", verb.get_name());
+            assert!(help.contains("Example") && help.contains("twinkeep "), "{name} has no example");
+            let long = help.lines().find(|line| line.chars().count() > 100);
+            assert_eq!(long, None, "{name}");
+            check(verb);
         }
     }
 }

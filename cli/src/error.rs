@@ -23,7 +23,7 @@ pub enum Code {
     Busy = 11,
     /// Wrong password or key, or none.
     WrongKey = 12,
-    /// Not allowed.
+    /// Not allowed: by the system, or by what the vault promises to keep.
     NotAllowed = 13,
     /// No space left.
     NoSpace = 15,
@@ -88,15 +88,21 @@ pub fn judge(error: &anyhow::Error) -> (Code, Option<String>) {
 
 /// What the engine says of its own errors.
 fn class(error: &anyhow::Error) -> Option<ErrorClass> {
+    use twinkeep_engine::gc::GcError;
     use twinkeep_engine::restore::RestoreError;
+    use twinkeep_engine::retention::RetentionError;
+    use twinkeep_engine::scrub::ScrubError;
     use twinkeep_engine::vault::VaultError;
     use twinkeep_engine::{backup::BackupError, check::CheckError, query::QueryError, repair::RepairError};
     None.or_else(|| error.downcast_ref::<VaultError>().map(VaultError::class))
+        .or_else(|| error.downcast_ref::<RetentionError>().map(RetentionError::class))
         .or_else(|| error.downcast_ref::<BackupError>().map(BackupError::class))
         .or_else(|| error.downcast_ref::<RestoreError>().map(RestoreError::class))
         .or_else(|| error.downcast_ref::<CheckError>().map(CheckError::class))
         .or_else(|| error.downcast_ref::<QueryError>().map(QueryError::class))
         .or_else(|| error.downcast_ref::<RepairError>().map(RepairError::class))
+        .or_else(|| error.downcast_ref::<ScrubError>().map(ScrubError::class))
+        .or_else(|| error.downcast_ref::<GcError>().map(GcError::class))
 }
 
 fn of_class(class: ErrorClass) -> (Code, Option<String>) {
@@ -167,6 +173,9 @@ mod tests {
             Err::<(), _>(hinted(Code::NoVault, "no vault in /x", "make one")).context("cannot list").unwrap_err();
         assert_eq!(one_line(&error), "cannot list: no vault in /x");
         assert_eq!(judge(&error), (Code::NoVault, Some("make one".to_owned())));
+        let busy = twinkeep_engine::store::StoreError::Busy { what: "gc", owner: "pid 7".to_owned() };
+        let busy = Err::<(), _>(twinkeep_engine::gc::GcError::from(busy)).context("nothing was touched").unwrap_err();
+        assert_eq!(judge(&busy).0, Code::Busy);
         let full = anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("cannot write");
         assert_eq!(judge(&full).0, Code::NoSpace);
         assert_eq!(judge(&anyhow::anyhow!("x")), (Code::Failed, None));

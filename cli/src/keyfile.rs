@@ -1,4 +1,5 @@
-//! Machine keys: one file a vault, `keys/<vault id>.key` in the config folder, 64 hex digits, for its owner's eyes only.
+//! Keys in files of this machine, for their owner's eyes only, in `keys/` in the config folder: `<vault id>.key`, a machine
+//! key of 64 hex digits, and `<vault id>.device`, a device key.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use twinkeep_engine::env::Entropy;
 use twinkeep_engine::id::VaultId;
+use twinkeep_engine::vault::DeviceKey;
+use twinkeep_engine::vault::device::DEVICE_KEY_LEN;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, told};
@@ -39,6 +42,75 @@ pub fn read(folder: &Path, vault: VaultId) -> anyhow::Result<Option<MachineKey>>
     }
 }
 
+/// The device key kept for a vault; `None` when there is none.
+///
+/// # Errors
+/// The file cannot be read or is no device key.
+pub fn read_device(folder: &Path, vault: VaultId) -> anyhow::Result<Option<DeviceKey>> {
+    let path = folder.join(format!("{}.device", vault.to_hex()));
+    if path.try_exists().with_context(|| format!("cannot look at {}", path.display()))? {
+        read_device_at(&path).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+/// The device key in a file.
+///
+/// # Errors
+/// The file cannot be read or is no device key.
+pub fn read_device_at(path: &Path) -> anyhow::Result<DeviceKey> {
+    let failed = || format!("cannot use the device key {}", path.display());
+    let mut bytes = Zeroizing::new(Vec::with_capacity(DEVICE_KEY_LEN + 1));
+    File::open(path)
+        .and_then(|file| file.take(DEVICE_KEY_LEN as u64 + 1).read_to_end(&mut bytes))
+        .with_context(failed)?;
+    DeviceKey::parse(&bytes).map_err(|error| told(Code::WrongKey, format!("{}: {error}", failed())))
+}
+
+/// A file that is to hold a key, made before there is a key to hold.
+pub struct NewFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl NewFile {
+    /// Makes it, empty.
+    ///
+    /// # Errors
+    /// There is a file already; the system refuses.
+    pub fn create(path: &Path) -> anyhow::Result<Self> {
+        let path = std::path::absolute(path)?;
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = made.with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self { path, file })
+    }
+
+    /// Fills it; when this returns it is durable.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn fill(mut self, bytes: &[u8]) -> anyhow::Result<PathBuf> {
+        let done = self.file.write_all(bytes).and_then(|()| self.file.sync_all());
+        done.and_then(|()| self.path.parent().map_or(Ok(()), sync_folder))
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        Ok(self.path)
+    }
+
+    /// Removes it: there is no key for it.
+    pub fn discard(self) {
+        // An empty file harms nobody.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A machine key as a file holds it.
+pub fn line(key: &[u8; 32]) -> Zeroizing<String> {
+    let mut line = Zeroizing::new(data_encoding::HEXLOWER.encode(key));
+    line.push('\n');
+    line
+}
+
 /// A new key, durable on disk before a vault is made that only it opens.
 pub struct Pending {
     folder: PathBuf,
@@ -53,20 +125,13 @@ impl Pending {
     /// The folder or file cannot be made.
     pub fn write(folder: PathBuf, entropy: &dyn Entropy) -> anyhow::Result<Self> {
         let failed = || format!("cannot keep a machine key in {}", folder.display());
-        if let Some(parent) = folder.parent() {
-            fs::create_dir_all(parent).with_context(failed)?;
-        }
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).with_context(failed),
-            _ => {}
-        }
+        make_folder(&folder)?;
         let mut key = Zeroizing::new([0; 32]);
         entropy.fill(&mut *key);
         let mut tail = [0; 8];
         entropy.fill(&mut tail);
         let path = folder.join(format!("new-{}.key", data_encoding::HEXLOWER.encode(&tail)));
-        let mut line = Zeroizing::new(data_encoding::HEXLOWER.encode(&*key));
-        line.push('\n');
+        let line = line(&key);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).with_context(failed)?;
         file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).with_context(failed)?;
         sync_folder(&folder).with_context(failed)?;
@@ -96,7 +161,23 @@ impl Pending {
     }
 }
 
-fn path_of(folder: &Path, vault: VaultId) -> PathBuf {
+/// Makes the folder of keys, which nobody else may look into.
+///
+/// # Errors
+/// The system refuses.
+pub fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    let failed = || format!("cannot keep a machine key in {}", folder.display());
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent).with_context(failed)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).with_context(failed),
+        _ => Ok(()),
+    }
+}
+
+/// Where the machine key to a vault is.
+pub fn path_of(folder: &Path, vault: VaultId) -> PathBuf {
     folder.join(format!("{}.key", vault.to_hex()))
 }
 

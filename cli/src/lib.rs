@@ -2,9 +2,11 @@
 
 mod archive;
 mod args;
+mod calendar;
 mod config;
 mod dirs;
 mod error;
+mod idle;
 mod keyfile;
 mod names;
 mod node;
@@ -12,6 +14,7 @@ mod parse;
 mod password;
 mod paths;
 mod places;
+mod retention;
 mod screen;
 mod session;
 mod show;
@@ -53,6 +56,22 @@ pub fn main() -> ExitCode {
     ExitCode::from(code as u8)
 }
 
+/// Every verb as it is typed, those of a noun with the noun before them; for tests of what is told about them.
+pub fn verb_names() -> Vec<String> {
+    fn gather(command: &clap::Command, before: &str, names: &mut Vec<String>) {
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let name = format!("{before}{}", verb.get_name());
+            match verb.has_subcommands() {
+                true => gather(verb, &format!("{name} "), names),
+                false => names.push(name),
+            }
+        }
+    }
+    let mut names = Vec::new();
+    gather(&Cli::command(), "", &mut names);
+    names
+}
+
 fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
     match verb {
         Verb::Init(args) => verbs::init::run(run, &args),
@@ -61,12 +80,20 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Snapshots(args) => verbs::snapshots::run(run, &args),
         Verb::Ls(args) => verbs::ls::run(run, &args),
         Verb::Find(args) => verbs::find::run(run, &args),
+        Verb::History(args) => verbs::history::run(run, &args),
         Verb::Dump(args) => verbs::dump::run(run, &args),
         Verb::Diff(args) => verbs::diff::run(run, &args),
+        Verb::Forget(args) => verbs::forget::run(run, &args),
+        Verb::Undelete(args) => verbs::undelete::run(run, &args),
+        Verb::Pin(args) => verbs::pin::run(run, &args),
+        Verb::Tag(args) => verbs::tag::run(run, &args),
+        Verb::Config(args) => verbs::config::run(run, &args),
         Verb::Gc(args) => verbs::gc::run(run, &args),
         Verb::Check(args) => verbs::check::run(run, &args),
         Verb::Repair(args) => verbs::repair::run(run, &args),
+        Verb::Scrub(args) => verbs::scrub::run(run, &args),
         Verb::Stats(args) => verbs::stats::run(run, &args),
+        Verb::Key(args) => verbs::key::run(run, &args),
         Verb::Version(args) => verbs::version::run(run, &args),
         Verb::Completions(args) => verbs::completions::run(&args),
         Verb::Man(args) => verbs::man::run(&args),
@@ -89,6 +116,7 @@ fn refuse(error: anyhow::Error, wants_json: bool) -> Code {
         password_file: None,
         password_command: None,
         recovery_words_file: None,
+        device_key_file: None,
         json: wants_json,
         quiet: false,
         verbose: 0,

@@ -54,7 +54,8 @@ impl Spec {
 }
 
 impl Name {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads a name without a path.
+    pub fn parse(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix("latest") {
             return match rest.strip_prefix('~') {
                 Some(back) => back.parse().ok().map(Self::Latest),
@@ -94,6 +95,11 @@ pub struct SnapshotFilter {
 }
 
 impl SnapshotFilter {
+    /// Whether it leaves out anything.
+    pub fn is_any(&self) -> bool {
+        !(self.host.is_empty() && self.tag.is_empty() && self.path.is_empty())
+    }
+
     /// Whether a snapshot counts; paths are taken relative to `cwd`.
     pub fn admits(&self, info: &SnapshotInfo, cwd: &[u8]) -> bool {
         let snapshot = &info.snapshot;
@@ -108,6 +114,34 @@ impl SnapshotFilter {
             snapshot.paths.contains(&paths::physical(cwd, path)) || snapshot.paths.contains(&paths::absolute(cwd, path))
         };
         has_host && has_tags && self.path.iter().all(has_path)
+    }
+}
+
+/// Which snapshots a verb goes through that takes several.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SnapshotChoice {
+    /// What they have in common.
+    #[command(flatten)]
+    pub filter: SnapshotFilter,
+    /// Only the newest N of them
+    #[arg(long, value_name = "N")]
+    pub latest: Option<usize>,
+}
+
+impl SnapshotChoice {
+    /// Whether it leaves none out.
+    pub fn is_all(&self) -> bool {
+        let SnapshotFilter { host, tag, path } = &self.filter;
+        host.is_empty() && tag.is_empty() && path.is_empty() && self.latest.is_none()
+    }
+
+    /// The snapshots of `list` that count, oldest first.
+    pub fn choose<'a>(&self, list: &'a [SnapshotInfo], cwd: &[u8]) -> Vec<&'a SnapshotInfo> {
+        let mut chosen: Vec<_> = list.iter().filter(|info| self.filter.admits(info, cwd)).collect();
+        chosen.sort_by_key(|info| info.snapshot.time);
+        let more = self.latest.map_or(0, |latest| chosen.len().saturating_sub(latest));
+        chosen.drain(..more);
+        chosen
     }
 }
 
@@ -146,7 +180,11 @@ pub fn find<'a>(
     }
 }
 
-fn by_id<'a>(prefix: &str, list: &'a [SnapshotInfo]) -> anyhow::Result<&'a SnapshotInfo> {
+/// The only one of a list whose id begins so.
+///
+/// # Errors
+/// There is none, or more than one.
+pub fn by_id<'a>(prefix: &str, list: &'a [SnapshotInfo]) -> anyhow::Result<&'a SnapshotInfo> {
     let found: Vec<&SnapshotInfo> = list.iter().filter(|info| info.id.to_hex().starts_with(prefix)).collect();
     match found.as_slice() {
         [one] => Ok(one),
@@ -217,7 +255,7 @@ mod tests {
         };
         let state = RefState::Live;
         let (pinned, aside) = (false, false);
-        SnapshotInfo { id: ChunkId(id), snapshot, received: Time(0), record: 0, state, pinned, aside }
+        SnapshotInfo { id: ChunkId(id), snapshot, received: Time(0), record: 0, state, pinned, aside, device: None }
     }
 
     #[test]
@@ -254,6 +292,16 @@ mod tests {
         check("@1970-01-01 00:00:09", filter(&[], &[]), None);
         check("aaaa", filter(&[], &[]), None);
         check("aaaa04", filter(&["b"], &[]), Some(4));
+        let choice = |host: &[&str], latest| SnapshotChoice { filter: filter(host, &[]), latest };
+        let check = |choice: SnapshotChoice, expected: &[u8]| {
+            let chosen: Vec<u8> = choice.choose(&list, b"/").iter().map(|info| info.id.0[2]).collect();
+            assert_eq!(chosen, expected, "{choice:?}");
+        };
+        check(choice(&[], None), &[1, 3, 2, 4]);
+        check(choice(&[], Some(2)), &[2, 4]);
+        check(choice(&["a"], Some(2)), &[3, 4]);
+        check(choice(&["a"], Some(0)), &[]);
+        assert!(choice(&[], None).is_all() && !choice(&["a"], None).is_all() && !choice(&[], Some(1)).is_all());
         let by_path = |path: &str| SnapshotFilter { path: vec![path.into()], ..SnapshotFilter::default() };
         assert!(by_path("x").admits(&list[0], b"/home/ann") && !by_path("x").admits(&list[0], b"/"));
     }

@@ -22,13 +22,8 @@ pub type Password = Zeroizing<String>;
 
 /// The password that flags or environment name; `None` when they name none.
 pub fn given(globals: &Globals, var: Var<'_>) -> anyhow::Result<Option<Password>> {
-    if let Some(path) = &globals.password_file {
-        let from = || format!("cannot read the password from {}", path.display());
-        let file = File::open(path).with_context(from)?;
-        return first_line(file).with_context(from).and_then(|line| not_empty(line, &path.display())).map(Some);
-    }
-    if let Some(command) = &globals.password_command {
-        return from_command(command).map(Some);
+    if let Some(password) = from_either(globals.password_file.as_deref(), globals.password_command.as_deref())? {
+        return Ok(Some(password));
     }
     match var("TWINKEEP_PASSWORD").filter(|value| !value.is_empty()) {
         Some(value) => {
@@ -37,6 +32,16 @@ pub fn given(globals: &Globals, var: Var<'_>) -> anyhow::Result<Option<Password>
         }
         None => Ok(None),
     }
+}
+
+/// The first line of a file, or of what a command prints; `None` where neither is named.
+pub fn from_either(file: Option<&Path>, command: Option<&str>) -> anyhow::Result<Option<Password>> {
+    if let Some(path) = file {
+        let from = || format!("cannot read the password from {}", path.display());
+        let file = File::open(path).with_context(from)?;
+        return first_line(file).with_context(from).and_then(|line| not_empty(line, &path.display())).map(Some);
+    }
+    command.map(from_command).transpose()
 }
 
 /// The secret that a file of recovery words says.

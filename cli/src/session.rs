@@ -10,10 +10,12 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::env::{Env, SystemEntropy};
-use twinkeep_engine::repair::{self, IndexRepair};
-use twinkeep_engine::store::LocalStore;
-use twinkeep_engine::vault::config::Config;
-use twinkeep_engine::vault::{CreateOptions, NewSlot, Place, SnapshotInfo, Unlock, Vault};
+use twinkeep_engine::id::VaultId;
+use twinkeep_engine::repair::{self, IndexRepair, RepairError};
+use twinkeep_engine::vault::keyring::KeyringError;
+use twinkeep_engine::vault::{
+    CreateOptions, Keyless, NewSlot, Place, SnapshotInfo, Snapshots, Unlock, Vault, VaultError,
+};
 
 use crate::args::Globals;
 use crate::dirs;
@@ -95,19 +97,18 @@ impl Run {
     /// # Errors
     /// Exit 10 where there is none, 12 without the right key.
     pub fn open(&self) -> anyhow::Result<Vault> {
-        self.open_at(&self.existing()?, None)
+        self.open_at(&self.place()?.0, None)
     }
 
-    /// The folder of the vault, which is there.
-    fn existing(&self) -> anyhow::Result<PathBuf> {
+    /// Where the vault is, for work that needs no key.
+    ///
+    /// # Errors
+    /// Exit 10 where there is none.
+    pub fn place(&self) -> anyhow::Result<(PathBuf, Place)> {
         let location = self.location()?;
         match is_vault(&location)? {
-            true => Ok(location),
-            false => Err(hinted(
-                Code::NoVault,
-                format!("there is no vault in {}", location.display()),
-                "`twinkeep backup` makes one there, --vault names another",
-            )),
+            true => Ok((location.clone(), Place::folder(&location))),
+            false => Err(no_vault(&location)),
         }
     }
 
@@ -120,6 +121,9 @@ impl Run {
         if is_vault(&location)? {
             return self.open_at(&location, threads);
         }
+        if self.globals.device_key_file.is_some() {
+            return Err(no_vault(&location));
+        }
         let key = match password::given(&self.globals, &dirs::process_var)? {
             Some(password) => NewKey::Password(password),
             None => NewKey::Machine,
@@ -127,18 +131,14 @@ impl Run {
         self.create(key, &CreateOptions::default(), threads)
     }
 
-    /// Opens where the vault rests without any key, for work that needs none.
+    /// Opens what the vault rests in without any key, for work that needs none.
     ///
     /// # Errors
     /// Exit 10 where there is none.
-    pub fn open_store(&self) -> anyhow::Result<(LocalStore, Config)> {
-        let location = self.existing()?;
-        let opened = Vault::open_store(Place::folder(&location), self.env(None), &owner());
-        let (store, config, notes) = opened.with_context(|| format!("cannot open the vault {}", location.display()))?;
-        for note in &notes {
-            self.screen.warn(None, note);
-        }
-        Ok((store, config))
+    pub fn open_store(&self, env: Env) -> anyhow::Result<Keyless> {
+        let (location, place) = self.place()?;
+        let opened = Vault::open_store(place, env, &owner());
+        opened.with_context(|| format!("cannot open the vault {}", location.display()))
     }
 
     fn open_at(&self, location: &Path, threads: Option<usize>) -> anyhow::Result<Vault> {
@@ -157,8 +157,7 @@ impl Run {
     /// # Errors
     /// Like [`Self::open`]; exit 11 while somebody writes to it.
     pub fn repair_index(&self) -> anyhow::Result<IndexRepair> {
-        let location = self.existing()?;
-        let place = Place::folder(&location);
+        let (location, place) = self.place()?;
         self.with_key(&location, &place, &|unlock| {
             Ok(repair::repair_index(place.clone(), self.env(None), unlock, &owner())?.1)
         })
@@ -166,7 +165,7 @@ impl Run {
 
     /// What [`Self::repair_index`] would find.
     pub fn repair_index_dry(&self) -> anyhow::Result<IndexRepair> {
-        let place = Place::folder(&self.existing()?);
+        let (_, place) = self.place()?;
         Ok(IndexRepair::dry_run(&place, self.env(None), &owner())?)
     }
 
@@ -179,16 +178,28 @@ impl Run {
     ) -> anyhow::Result<T> {
         let opening = || format!("cannot open the vault {}", location.display());
         let head = Vault::head(place).with_context(opening)?;
-        let opened = if !head.encrypted {
-            open(Unlock::Nothing)
+        // A key that is at hand for this vault is given even where the vault says it needs none: the engine refuses
+        // then, because somebody may have put an open vault in the place of ours.
+        let opened = if let Some(path) = &self.globals.device_key_file {
+            open(Unlock::Device(&keyfile::read_device_at(path)?))
         } else if let Some(path) = &self.globals.recovery_words_file {
             open(Unlock::Secret(&password::recovery_secret(path)?))
         } else if let Some(password) = password::given(&self.globals, &dirs::process_var)? {
             open(Unlock::Password(&password))
-        } else if let Some(key) = self.machine_key(head.vault)? {
-            open(Unlock::MachineKey(&key))
+        } else if let Some(key) = self.kept_key(head.vault, keyfile::read)? {
+            match open(Unlock::MachineKey(&key)) {
+                // Its slot was taken away, and a password is another way in.
+                Err(error) if head.has_password && is_wrong_key(&error) && password::can_ask() => {
+                    open(Unlock::Password(&asked(location)?))
+                }
+                result => result,
+            }
+        } else if let Some(key) = self.kept_key(head.vault, keyfile::read_device)? {
+            open(Unlock::Device(&key))
+        } else if !head.encrypted {
+            open(Unlock::Nothing)
         } else if head.has_password && password::can_ask() {
-            open(Unlock::Password(&password::ask(&format!("password of {}", location.display()))?))
+            open(Unlock::Password(&asked(location)?))
         } else {
             return Err(no_key(location, head.has_password));
         }
@@ -197,9 +208,14 @@ impl Run {
         Ok(opened)
     }
 
-    fn machine_key(&self, vault: twinkeep_engine::id::VaultId) -> anyhow::Result<Option<keyfile::MachineKey>> {
+    /// A key that this machine keeps for a vault.
+    fn kept_key<T>(
+        &self,
+        vault: VaultId,
+        read: impl Fn(&Path, VaultId) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<Option<T>> {
         match dirs::config_dir(&dirs::process_var) {
-            Ok(dir) => keyfile::read(&keyfile::folder(&dir), vault),
+            Ok(dir) => read(&keyfile::folder(&dir), vault),
             // Without a home there is no key file; other keys may be.
             Err(_) => Ok(None),
         }
@@ -252,7 +268,8 @@ impl Run {
             let fields = json!({ "vault": vault.id().to_hex(), "location": location.to_string_lossy(), "words": words.as_str() });
             return self.screen.message("recovery_words", &fields);
         }
-        self.screen.notice(&framed(&words, location));
+        let again = "Without being asked they are shown only now; `twinkeep key export` shows them again.";
+        self.screen.notice(&format!("{}{again}", framed(&words, location)));
         Ok(())
     }
 
@@ -280,14 +297,24 @@ impl Run {
         Ok(())
     }
 
-    /// All snapshots, oldest first; each that cannot be read is a warning.
+    /// The snapshots that are listed, oldest first; each that cannot be read is a warning.
     pub fn snapshots(&self, vault: &Vault) -> anyhow::Result<Vec<SnapshotInfo>> {
+        Ok(self.all_snapshots(vault)?.list)
+    }
+
+    /// Like [`Self::snapshots`], with those that are not listed any more.
+    pub fn all_snapshots(&self, vault: &Vault) -> anyhow::Result<Snapshots> {
         let all = vault.snapshots().context("cannot list the snapshots")?;
+        self.warn_damaged(&all);
+        Ok(all)
+    }
+
+    /// Warns of each snapshot that a list lacks.
+    pub fn warn_damaged(&self, all: &Snapshots) {
         for fault in &all.damaged {
             self.screen.warn(Some(fault.file.as_bytes()), &fault.problem);
         }
         self.lacks_snapshots.fetch_or(!all.damaged.is_empty(), Ordering::Relaxed);
-        Ok(all.list)
     }
 
     /// How a verb ends that tells of all snapshots: with damage when [`Self::snapshots`] could not list them all.
@@ -301,7 +328,7 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// What a lock says of its holder.
+/// Who we are to others who find something locked.
 fn owner() -> String {
     format!("twinkeep, pid {} on {}", std::process::id(), host_name())
 }
@@ -342,6 +369,26 @@ fn told_occupied(location: &Path, what: &str, hint: &str) -> anyhow::Error {
     hinted(Code::Failed, format!("{what} {} already", location.display()), hint)
 }
 
+fn asked(location: &Path) -> anyhow::Result<Password> {
+    password::ask(&format!("password of {}", location.display()))
+}
+
+fn is_wrong_key(error: &anyhow::Error) -> bool {
+    let vault = match error.downcast_ref() {
+        Some(RepairError::Vault(error)) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    matches!(vault, Some(VaultError::Keyring(KeyringError::Wrong { .. } | KeyringError::NoSlot { .. })))
+}
+
+fn no_vault(location: &Path) -> anyhow::Error {
+    hinted(
+        Code::NoVault,
+        format!("there is no vault in {}", location.display()),
+        "`twinkeep backup` makes one there, --vault names another",
+    )
+}
+
 fn no_key(location: &Path, has_password: bool) -> anyhow::Error {
     let message = format!("no key to the vault {}", location.display());
     let hint = match has_password {
@@ -352,7 +399,7 @@ fn no_key(location: &Path, has_password: bool) -> anyhow::Error {
 }
 
 /// The words in a frame, four in a row, numbered.
-fn framed(words: &str, location: &Path) -> String {
+pub fn framed(words: &str, location: &Path) -> String {
     let list: Vec<&str> = words.split(' ').collect();
     let mut text = format!("Recovery words of the vault {}\n", location.display());
     let rule = format!("+{}+\n", "-".repeat(68));
@@ -365,8 +412,7 @@ fn framed(words: &str, location: &Path) -> String {
     text.push_str(&rule);
     text.push_str(
         "Write them down and keep them away from this machine. Whoever has them can read everything\n\
-         in the vault; without them nobody can, once the key on this machine or the password is lost.\n\
-         They are shown only now.",
+         in the vault; without them nobody can, once the key on this machine or the password is lost.\n",
     );
     text
 }

@@ -118,12 +118,17 @@ pub fn kind_word(what: &What) -> &'static str {
     }
 }
 
+/// Length of a regular file.
+pub fn file_len(entry: &Entry) -> Option<u64> {
+    match &entry.what {
+        What::File(content) => Some(content.len()),
+        _ => None,
+    }
+}
+
 /// Length of a regular file; 0 for everything else.
 pub fn len(entry: &Entry) -> u64 {
-    match &entry.what {
-        What::File(content) => content.len(),
-        _ => 0,
-    }
+    file_len(entry).unwrap_or(0)
 }
 
 /// An owner's name, or the number where there was none.

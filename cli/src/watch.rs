@@ -190,3 +190,24 @@ impl Numbers {
         Value::Object(fields)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_tells_totals_once_they_are_known() {
+        let check = |bytes_total, current: &[u8], expected: &str| {
+            let current = current.to_vec();
+            let numbers =
+                Numbers { files_done: 1, files_total: 2, bytes_done: 3, bytes_total, bytes_written: 5, current };
+            assert_eq!(numbers.fields(Duration::from_millis(1900)).to_string(), expected);
+        };
+        check(0, b"", r#"{"bytes_done":3,"bytes_written":5,"files_done":1,"seconds_elapsed":1}"#);
+        check(
+            4,
+            b"/a",
+            r#"{"bytes_done":3,"bytes_total":4,"bytes_written":5,"current":"/a","files_done":1,"files_total":2,"seconds_elapsed":1}"#,
+        );
+    }
+}

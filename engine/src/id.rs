@@ -79,6 +79,11 @@ byte_id!(
     SessionId,
     16
 );
+byte_id!(
+    /// Name of a machine that may write and not read: 8 random bytes drawn when it is admitted.
+    DeviceId,
+    8
+);
 
 /// What a chunk, a frame or a pack holds. Leaves and branches never share a frame or a pack.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -82,14 +82,38 @@ pub const TARGET_DIRS_OPEN_MAX: usize = 128;
 /// New index rows held in memory before they are committed, which makes their packs durable first.
 pub const PENDING_ROWS_MAX: usize = 256 << 10;
 
+/// Longest cache of listings a write-only device keeps, bytes: some hundred million names. What is over it is read anew
+/// when its folder changes.
+pub const LIST_CACHE_LEN_MAX: u64 = 4 << 30;
+
 /// A checkpoint is due after this many seconds or this many source bytes, whichever comes first.
 pub const CHECKPOINT_SECS: u64 = 300;
 /// See [`CHECKPOINT_SECS`].
 pub const CHECKPOINT_LEN: u64 = 10 << 30;
 
+/// Most snapshots that can be asked in one run what each of them alone holds back: each has a colour of two bytes.
+pub const STATS_SNAPSHOTS_MAX: usize = 32_000;
+
 /// How long a writer waits for another's short lock before it reports who holds it.
 pub const LOCK_WAIT_SECS: u64 = 30;
 
+/// Faults that the report of a scrub lists; the rest is counted.
+pub const SCRUB_FAULTS_MAX: usize = 10_000;
+
+/// Most bytes of a stored round: so many faults with two texts of 500 bytes each.
+pub const SCRUB_ROUND_LEN_MAX: usize = 12 << 20;
+
+/// Most bytes of the list of packs a round owes, 21 each: a vault of 700 TB has no more.
+pub const SCRUB_LIST_LEN_MAX: usize = 256 << 20;
+
+/// How often a decision about snapshots is made again because the vault changed meanwhile: a backup ends every few
+/// seconds at the most.
+pub const RETENTION_TRIES_MAX: usize = 16;
+
+/// Bytes kept of the note of a change: a command line, not a story.
+pub const CHANGE_NOTE_LEN: usize = 1024;
+
+const _: () = assert!(CHANGE_NOTE_LEN <= crate::record::change::NOTE_LEN_MAX);
 const _: () = assert!(FRAME_CHUNKS_MAX <= u16::MAX as usize);
 const _: () = assert!(LIST_ENTRIES_MIN < LIST_ENTRIES_MAX);
 const _: () = assert!(LIST_NODE_LEN_TARGET + XATTRS_LEN_MAX <= CHUNK_LEN_MAX);

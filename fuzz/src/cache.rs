@@ -1,4 +1,4 @@
-//! The stat cache's file.
+//! The files of the stat cache and of the list cache.
 //!
 //! An input is one byte and a file; with [`SUMMED`] its checksums are put right first, as only who wrote the file
 //! could: the cache lies in the user's own folder.
@@ -7,9 +7,14 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
-use twinkeep_engine::cache::{CacheWriter, CachedDir, CachedStat, DirKey, NamesHasher, StatCache};
+use twinkeep_engine::branch::entry::{Content, Entry, Metadata, What};
+use twinkeep_engine::branch::{self, DirectoryNode, InnerDir};
+use twinkeep_engine::cache::{
+    CacheWriter, CachedDir, CachedStat, DirKey, ListCache, ListWriter, NamesHasher, StatCache,
+};
 use twinkeep_engine::env::{Env, Inline, ManualClock, SeededEntropy, Time};
 use twinkeep_engine::id::{ChunkId, VaultId};
+use twinkeep_engine::limits::{BRANCH_REFS_MAX, CHUNK_LEN_MAX};
 
 use crate::input::Input;
 use crate::keys::VAULT;
@@ -44,6 +49,7 @@ pub fn body(data: &[u8]) {
         std::fs::write(&path, &bytes).expect("room for a small file");
         let cache = StatCache::open(&path, VAULT);
         look(&cache, bytes.len());
+        look_at_lists(&ListCache::open(&path, VAULT));
         let of_other = StatCache::open(&path, VaultId([0; 16]));
         assert!(cache.is_empty() || of_other.is_empty(), "a cache is of one vault");
     });
@@ -56,6 +62,15 @@ fn look(cache: &StatCache, file_len: usize) {
             assert!(dir.stats.len() * CachedStat::LEN <= file_len);
             let never = dir.stats.iter().filter(|stat| stat.is_never());
             never.for_each(|stat| assert!(!stat.same(stat, true, true)));
+        }
+    }
+}
+
+fn look_at_lists(cache: &ListCache) {
+    for id in [ChunkId([1; 32]), ChunkId([2; 32]), ChunkId([3; 32])] {
+        if let Some((refs, payload)) = cache.branch(&id) {
+            assert!(refs.len() <= BRANCH_REFS_MAX && payload.len() <= CHUNK_LEN_MAX);
+            let _ = branch::decode_any(&refs, &payload);
         }
     }
 }
@@ -98,16 +113,42 @@ fn put_sums_right(bytes: &mut [u8]) {
     bytes[footer_at + 16..].copy_from_slice(&table);
 }
 
-fn written(dirs: &[(DirKey, CachedDir)]) -> Vec<u8> {
-    let folder = folder();
-    let path: PathBuf = folder.path().join("cache");
-    let env = Env {
+fn env() -> Env {
+    Env {
         clock: std::sync::Arc::new(ManualClock::new(Time(0))),
         entropy: std::sync::Arc::new(SeededEntropy::new(7)),
         executor: std::sync::Arc::new(Inline),
-    };
-    let writer = CacheWriter::create(&path, VAULT, &env).expect("a folder of our own");
+    }
+}
+
+fn written(dirs: &[(DirKey, CachedDir)]) -> Vec<u8> {
+    let folder = folder();
+    let path: PathBuf = folder.path().join("cache");
+    let writer = CacheWriter::create(&path, VAULT, &env()).expect("a folder of our own");
     dirs.iter().for_each(|(key, dir)| writer.add(*key, dir));
+    writer.finish().expect("room for a small file");
+    std::fs::read(&path).expect("just written")
+}
+
+/// A list cache of a folder in two nodes.
+fn written_lists() -> Vec<u8> {
+    let folder = folder();
+    let path: PathBuf = folder.path().join("cache");
+    let file = |name: &[u8]| {
+        let what = What::File(Content::Inline(b"short".as_slice().into()));
+        Entry { name: name.into(), meta: Metadata::default(), what }
+    };
+    let low = DirectoryNode::Entries(vec![file(b"a"), file(b"b")]);
+    let above = InnerDir {
+        first_name: b"a".as_slice().into(),
+        last_name: b"b".as_slice().into(),
+        entries: 2,
+        node: ChunkId([1; 32]),
+    };
+    let writer = ListWriter::create(&path, VAULT, &env()).expect("a folder of our own");
+    for (mark, node) in [(1, low), (2, DirectoryNode::Inner(vec![above]))] {
+        writer.add(&ChunkId([mark; 32]), &branch::encode_directory(&node).expect("a node by the rules"));
+    }
     writer.finish().expect("room for a small file");
     std::fs::read(&path).expect("just written")
 }
@@ -142,6 +183,8 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         ("block-long".into(), changed(36, &long)),
         ("block-far".into(), changed(44, &u64::MAX.to_le_bytes())),
         ("block-in-header".into(), changed(44, &0_u64.to_le_bytes())),
+        ("lists".into(), with(0, &written_lists())),
+        ("lists-summed".into(), with(SUMMED, &written_lists())),
         ("nothing".into(), vec![0]),
     ]
 }

@@ -6,7 +6,7 @@ use twinkeep_engine::crypto::{SecretKey, VaultKeys};
 use twinkeep_engine::env::{SeededEntropy, Time};
 use twinkeep_engine::record::RecordKind;
 use twinkeep_engine::vault::keyring::{
-    Keyring, LABEL_LEN_MAX, LockedKeyring, PAIRS_MAX, PasswordCost, SLOTS_MAX, Slot, SlotKind, Unlocked,
+    DEVICES_MAX, Keyring, LABEL_LEN_MAX, LockedKeyring, PAIRS_MAX, PasswordCost, SLOTS_MAX, Slot, SlotKind, Unlocked,
 };
 
 use crate::keys;
@@ -52,12 +52,14 @@ fn is_cheap(cost: PasswordCost) -> bool {
 
 /// Written anew, an unlocked keyring is the same.
 fn check_unlocked(unlocked: Unlocked, count: u64) {
-    let Unlocked { mut keyring, mut keys, secret } = unlocked;
+    let Unlocked { mut keyring, mut keys, secret, .. } = unlocked;
     assert!((1..=PAIRS_MAX).contains(&keyring.pairs().len()));
     assert_eq!(usize::from(keys.newest().0) + 1, keyring.pairs().len());
     let (again, locked) = LockedKeyring::parse(&keyring.encode(count, Time(0), &keys)).expect("what we encode parses");
     assert_eq!((again, locked.slots()), (count, keyring.slots()));
     assert_eq!(locked.unlock_with_secret(secret).expect("the same secret opens it").keyring, keyring);
+    assert!(keyring.devices().len() <= DEVICES_MAX);
+    assert!(keyring.devices().iter().all(|device| device.label.len() <= LABEL_LEN_MAX));
     if let Some(first) = keyring.slots().first().map(|slot| slot.id) {
         assert!(keyring.remove_slot(&first));
     }
@@ -83,6 +85,10 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         .and_then(|_| keyring.rotate(&mut vault_keys, created, &entropy))
         .expect("a new keyring has room");
     seeds.extend(seeds_of("rotated", &keyring.encode(3, Time(7), &vault_keys)));
+    let device = keyring.add_device(&vault_keys, "pc7", created, &entropy).expect("a new keyring has room").id;
+    assert!(keyring.refuse_device(&device, 7));
+    keyring.add_device(&vault_keys, "", created, &entropy).expect("a new keyring has room");
+    seeds.extend(seeds_of("devices", &keyring.encode(4, Time(9), &vault_keys)));
     let mut other = keys::keys().clone();
     other.add_pair(SecretKey::from_bytes(&[8; 32]));
     seeds.extend(seeds_of("other-mac", &Keyring::new(keys::open_keys(), created).encode(1, Time(8), &other)));

@@ -7,6 +7,7 @@
 pub mod branch;
 pub mod cache;
 pub mod config;
+pub mod device;
 pub mod filter;
 pub mod frame;
 pub mod input;
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "branch", body: branch::body, seeds: branch::seeds, mutations: 20_000 },
     Target { name: "cache", body: cache::body, seeds: cache::seeds, mutations: 10_000 },
     Target { name: "config", body: config::body, seeds: config::seeds, mutations: 20_000 },
+    Target { name: "device", body: device::body, seeds: device::seeds, mutations: 20_000 },
     Target { name: "filter", body: filter::body, seeds: filter::seeds, mutations: 10_000 },
     Target { name: "frame", body: frame::body, seeds: frame::seeds, mutations: 20_000 },
     Target { name: "keyring", body: keyring::body, seeds: keyring::seeds, mutations: 20_000 },

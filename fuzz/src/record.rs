@@ -4,7 +4,7 @@
 //! a record of our own.
 
 use twinkeep_engine::env::Time;
-use twinkeep_engine::id::{ChunkId, SessionId};
+use twinkeep_engine::id::{ChunkId, DeviceId, SessionId};
 use twinkeep_engine::limits::RECORD_LEN_MAX;
 use twinkeep_engine::record::{
     ChangeKind, ChangeRecord, Level, RECORD_OVERHEAD, Record, RecordKind, RefKind, RefRecord,
@@ -103,6 +103,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         session: SESSION,
         level: Level::P0,
         session_started: Time(1_700_000_000_000_000_000),
+        device: None,
     };
     let partial =
         RefRecord { kind: RefKind::PartialSnapshot, level: Level::P2, session: SessionId([0; 16]), ..snapshot.clone() };
@@ -113,6 +114,8 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         let change = ChangeRecord { records: vec![1, 2], note: "why".into(), kind };
         seeds.extend(seeds_of(name, &of(RecordKind::Change, change.encode())));
     }
+    let by_device = RefRecord { device: Some(DeviceId([9; 8])), ..snapshot };
+    seeds.extend(seeds_of("device", &of(RecordKind::Ref, by_device.encode())));
     seeds.push(("nothing".into(), [&[FILE][..], &of(RecordKind::Config, Vec::new())].concat()));
     seeds.push(("payload-null".into(), [&[PAYLOAD][..], &[0; 8]].concat()));
     seeds

@@ -160,4 +160,4 @@ macro_rules! targets {
     };
 }
 
-targets!(branch, cache, config, filter, frame, keyring, names, pack, plan, record, snapshot, tree, words);
+targets!(branch, cache, config, device, filter, frame, keyring, names, pack, plan, record, snapshot, tree, words);

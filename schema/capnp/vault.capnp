@@ -35,6 +35,8 @@ struct Keyring {
   slots @1 :List(Slot);
   pairs @2 :List(KeyPair);
   # By ascending generation, from 0, without gaps.
+  devices @3 :List(Device);
+  # Machines that may write and not read.
 }
 
 struct Slot {
@@ -74,6 +76,19 @@ struct KeyPair {
   # encrypted with AES-256-GCM under the keyring key, tag (16 bytes).
 }
 
+struct Device {
+  # A machine that backs up without being able to open what is in the vault.
+
+  id @0 :Data;
+  # 8 random bytes.
+  created @1 :Int64;
+  label @2 :Text;
+  generation @3 :UInt16;
+  # The key pair that its data keys are wrapped to.
+  refusedFrom @4 :UInt64;
+  # Records of it are believed up to the one before this; 0 while it may write.
+}
+
 struct Ref {
   # A name for a branch.
 
@@ -85,6 +100,8 @@ struct Ref {
   # Chunk id of the branch, 32 bytes.
   session @4 :Data;
   # The session that wrote it, 16 bytes.
+  device @5 :Data;
+  # The device whose key made the record's MAC, 8 bytes; empty for a member.
 }
 
 enum RefKind {
@@ -125,5 +142,10 @@ struct Change {
     # What is unreadable of these is known and stops nothing. What is readable below them stays.
     clockIsRight @11 :Void;
     # The jump of the clock that shows before this record is real. About no record.
+    retain :group {
+      # From here on every snapshot is kept at least so long. Never shorter than before. About no record.
+      daysMin @12 :UInt32;
+      # Days after it was received.
+    }
   }
 }

@@ -9,19 +9,44 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use twinkeep_engine::check::{CheckOptions, check};
 use twinkeep_engine::env::{Dice, Env, Executor};
 use twinkeep_engine::files::crash::{CrashState, Replay};
 use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyFiles, FaultyKvHome};
 use twinkeep_engine::files::memory::MemoryFiles;
 use twinkeep_engine::files::record::{Log, RecordingFiles, RecordingKvHome, record};
+use twinkeep_engine::history::{RefHistory, RefState};
 use twinkeep_engine::id::ChunkId;
 use twinkeep_engine::kv::memory::MemoryKvHome;
 use twinkeep_engine::progress::Progress;
-use twinkeep_engine::vault::{Place, Vault, VaultError};
+use twinkeep_engine::retention::{self, RetentionError, TagEdit};
+use twinkeep_engine::vault::{ConfigChange, Place, Vault, VaultError};
 
 /// What is acknowledged once a vault is made.
 const VAULT: &str = "vault";
+
+/// What is acknowledged once a way in was added and a new key pair drawn.
+const KEYS: &str = "keys";
+/// What is acknowledged, with a number behind it, once something is said of snapshots.
+const SAID: &str = "said ";
+
+/// What is said of a vault and its snapshots: days of the undelete window, and of each snapshot its state (`l` wanted,
+/// `f` forgotten, `p` purged), whether it is pinned, and its tags.
+type Standing = (u32, BTreeMap<ChunkId, (char, bool, Vec<String>)>);
+
+fn standing(vault: &Vault) -> Result<Standing, String> {
+    let history = vault.history().map_err(|error| format!("history: {}", chain(&error)))?;
+    let one = |entry: &RefHistory| {
+        let state = match entry.state {
+            RefState::Live => 'l',
+            RefState::Forgotten { .. } => 'f',
+            RefState::Purged => 'p',
+        };
+        (entry.reference.target, (state, entry.pinned, entry.tags(&[])))
+    };
+    Ok((vault.config().undelete_days, history.refs.values().map(one).collect()))
+}
 
 /// Everything that happened, and what has to come out of it.
 pub struct History {
@@ -32,6 +57,8 @@ pub struct History {
     taken: BTreeMap<ChunkId, Taken>,
     /// What was in a source at some backup, acknowledged or not.
     seen: Vec<(Vec<u8>, Arc<Model>)>,
+    /// How things stood after each change that was acknowledged.
+    said: Vec<Standing>,
     tree: SourceTree,
     caches: Vec<PathBuf>,
     _scratch: tempfile::TempDir,
@@ -69,6 +96,7 @@ struct Recorder {
     vaults: u64,
     taken: BTreeMap<ChunkId, Taken>,
     seen: Vec<(Vec<u8>, Arc<Model>)>,
+    said: Vec<Standing>,
     caches: Vec<PathBuf>,
     scratch: PathBuf,
 }
@@ -85,6 +113,7 @@ impl Recorder {
             vaults: 0,
             taken: BTreeMap::new(),
             seen: Vec::new(),
+            said: Vec::new(),
             caches: Vec::new(),
             scratch: scratch.path().to_path_buf(),
         };
@@ -92,8 +121,8 @@ impl Recorder {
     }
 
     fn end(self, from: usize, tree: SourceTree, scratch: tempfile::TempDir) -> History {
-        let Self { log, taken, seen, caches, .. } = self;
-        History { log, from, taken, seen, tree, caches, _scratch: scratch }
+        let Self { log, taken, seen, said, caches, .. } = self;
+        History { log, from, taken, seen, said, tree, caches, _scratch: scratch }
     }
 
     fn env(&mut self) -> Env {
@@ -123,6 +152,26 @@ impl Recorder {
         self.log.ack(taken.id.to_hex());
         self.taken.insert(taken.id, taken);
         self.keep_cache();
+        Ok(())
+    }
+
+    /// A way in is added, and a new key pair drawn for what is backed up later.
+    fn change_keys(&mut self, vault: &Vault) -> Result<(), String> {
+        let told = |error: VaultError| format!("keys: {}", chain(&error));
+        let (now, entropy) = (vault.env().clock.now(), vault.env().entropy.clone());
+        vault
+            .change_keyring(|keyring, _, secret| keyring.add_machine_slot(secret, &[0x6b; 32], KEYS, now, &*entropy))
+            .map_err(told)?;
+        vault.rotate().map_err(told)?;
+        self.log.ack(KEYS);
+        Ok(())
+    }
+
+    /// Something is said, and acknowledged.
+    fn say(&mut self, vault: &mut Vault, deed: &Say<'_>) -> Result<(), String> {
+        deed(vault).map_err(|error| format!("say: {}", chain(&error)))?;
+        self.said.push(standing(vault)?);
+        self.log.ack(format!("{SAID}{}", self.said.len()));
         Ok(())
     }
 
@@ -164,6 +213,8 @@ impl Recorder {
     }
 }
 
+type Say<'a> = dyn Fn(&mut Vault) -> Result<(), RetentionError> + 'a;
+
 type Deed = Box<dyn FnOnce() + Send>;
 
 /// Lets somebody else act before a backup walks, and after it has walked.
@@ -200,6 +251,7 @@ impl History {
         recorder.log.ack(VAULT);
         recorder.take(&first, &tree)?;
         tree.change();
+        recorder.change_keys(&first)?;
         drop(first);
         let (mut recorder, mut tree) = beside(recorder, tree, other)?;
 
@@ -235,6 +287,56 @@ impl History {
         drop(vault);
         let from = recorder.log.len() - 8;
         Ok(recorder.end(from, tree, scratch))
+    }
+
+    /// Snapshots are forgotten, brought back, pinned, tagged and purged, and settings change. Only that is to be tried.
+    pub fn record_changes(seed: u64) -> Result<Self, String> {
+        let (mut recorder, scratch) = Recorder::new(seed);
+        let mut tree = SourceTree::new(seed, Shape { files: 3, wide: 0, len_max: 1024 });
+        let (place, env) = (recorder.place(), recorder.env());
+        let mut vault = lab::create(place, env).map_err(|error| format!("create: {}", chain(&error)))?;
+        recorder.log.ack(VAULT);
+        for _ in 0..3 {
+            recorder.take(&vault, &tree)?;
+            tree.change();
+        }
+        let list = vault.snapshots().map_err(|error| chain(&error))?.list;
+        let [a, b, c]: [u64; 3] =
+            list.iter().map(|info| info.record).collect::<Vec<_>>().try_into().map_err(|_| "not three snapshots")?;
+        recorder.see(&tree);
+        recorder.say(&mut vault, &|_| Ok(()))?;
+        let from = recorder.log.len();
+        let edit = |add: &[&str], remove: &[&str]| {
+            let owned = |tags: &[&str]| tags.iter().map(|&tag| tag.to_owned()).collect();
+            TagEdit::Change { add: owned(add), remove: owned(remove) }
+        };
+        let window = |days| ConfigChange { undelete_days: Some(days), ..ConfigChange::default() };
+        let first: [&Say<'_>; 8] = [
+            &|vault| retention::forget(vault, &[a, b], ""),
+            &|vault| retention::undelete(vault, &[b]).map(drop),
+            &|vault| retention::pin(vault, &[b]).map(drop),
+            &|vault| retention::tag(vault, &[b, c], &edit(&["x", "y"], &[])).map(drop),
+            &|vault| Ok(vault.configure(&window(3))?),
+            &|vault| retention::unpin(vault, &[b]).map(drop),
+            &|vault| retention::tag(vault, &[c], &edit(&[], &["x"])).map(drop),
+            &|vault| retention::forget(vault, &[b], ""),
+        ];
+        for deed in first {
+            recorder.say(&mut vault, deed)?;
+        }
+        drop(vault);
+        // Eight days later.
+        let later = lab::clock();
+        later.advance(Duration::from_secs(8 * 86_400));
+        let (place, env) = (recorder.place(), Env { clock: later, ..recorder.env() });
+        let mut vault = lab::open(place, env).map_err(|error| format!("open: {}", chain(&error)))?;
+        recorder.say(&mut vault, &|vault| retention::purge(vault).map(drop))?;
+        recorder.say(&mut vault, &|vault| retention::lengthen(vault, 30))?;
+        drop(vault);
+        match recorder.said.last().map(|(_, refs)| refs.values().filter(|one| one.0 == 'p').count()) {
+            Some(2) => Ok(recorder.end(from, tree, scratch)),
+            other => Err(format!("{other:?} snapshots were purged, not two")),
+        }
     }
 
     /// Tries crash states over the whole log, on two threads.
@@ -385,7 +487,7 @@ impl Trial<'_> {
 
     fn open(&mut self, place: Place) -> Result<Vault, String> {
         let error = match lab::open(place.clone(), lab::env(self.dice.throw())) {
-            Ok(vault) => return Ok(vault),
+            Ok(vault) => return self.has_keys(&vault).map(|()| vault),
             Err(error) => error,
         };
         if self.acks.iter().any(|ack| ack == VAULT) {
@@ -395,6 +497,18 @@ impl Trial<'_> {
             return Err(format!("half a vault is in the way: {}", chain(&error)));
         }
         lab::create(place, lab::env(self.dice.throw())).map_err(|error| format!("create again: {}", chain(&error)))
+    }
+
+    /// What was acknowledged of the keyring holds.
+    fn has_keys(&self, vault: &Vault) -> Result<(), String> {
+        if !self.acks.iter().any(|ack| ack == KEYS) {
+            return Ok(());
+        }
+        let keyring = vault.keyring().map_err(|error| format!("keyring: {}", chain(&error)))?;
+        match keyring.slots().iter().any(|slot| slot.label == KEYS) && vault.keys().newest().0 == 1 {
+            true => Ok(()),
+            false => Err("a change of the keyring that was acknowledged is gone".to_owned()),
+        }
     }
 
     /// Everything acknowledged is whole, everything listed too, and the next backup is.
@@ -415,20 +529,38 @@ impl Trial<'_> {
         if let Some(fault) = snapshots.damaged.first() {
             return Err(format!("{}: {}", fault.file, fault.problem));
         }
+        self.check_said(vault)?;
         let listed: Vec<ChunkId> = snapshots.list.iter().map(|info| info.id).collect();
-        for ack in self.acks.iter().filter(|ack| *ack != VAULT) {
+        let ids = self.acks.iter().filter(|ack| ![VAULT, KEYS].contains(&ack.as_str()) && self.history.said.is_empty());
+        for ack in ids {
             let id = ChunkId::from_hex(ack).ok_or("an acknowledgement is no id")?;
             if !listed.contains(&id) {
                 return Err(format!("acknowledged snapshot {} is not listed", &ack[..8]));
             }
         }
-        for info in &snapshots.list {
+        for info in snapshots.list.iter().chain(&snapshots.forgotten) {
             match self.history.taken.get(&info.id) {
                 Some(taken) => taken.verify(vault)?,
                 None => self.verify_unknown(vault, &info.id, &info.snapshot.paths[0])?,
             }
         }
         Ok(())
+    }
+
+    /// Things stand as after the last change that was acknowledged, or as after the next.
+    fn check_said(&self, vault: &Vault) -> Result<(), String> {
+        let said = &self.history.said;
+        let Some(last) = self.acks.iter().filter_map(|ack| ack.strip_prefix(SAID)?.parse::<usize>().ok()).max() else {
+            return Ok(());
+        };
+        let (days, found) = standing(vault)?;
+        // Of snapshots made since, nothing was said.
+        let ids = &said[0].1;
+        let found: Standing = (days, found.into_iter().filter(|(id, _)| ids.contains_key(id)).collect());
+        match said[last - 1..].iter().take(2).any(|standing| *standing == found) {
+            true => Ok(()),
+            false => Err(format!("after change {last} of {} things stand so: {found:?}", said.len())),
+        }
     }
 
     /// A snapshot that was listed without having been acknowledged holds what its source held.
@@ -468,6 +600,12 @@ fn check_clean(vault: &Vault) -> Result<(), String> {
 /// Records a history from a seed and tries it.
 pub fn run(seed: u64, budget: Budget) -> Result<Counts, String> {
     History::record(seed)?.try_all(seed, budget)
+}
+
+/// Tries a history of changes.
+pub fn run_changes(seed: u64, states: usize) -> Result<Counts, String> {
+    let budget = Budget { states, again_one_in: 40, entry_one_in: 1 };
+    History::record_changes(seed)?.try_all(seed, budget)
 }
 
 /// Tries the end of a history in which a record may stand behind one that is not durable.

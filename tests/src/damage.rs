@@ -13,6 +13,7 @@ use twinkeep_engine::files::memory::MemoryFiles;
 use twinkeep_engine::kv::Table;
 use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
 use twinkeep_engine::progress::Progress;
+use twinkeep_engine::store::LocalStore;
 use twinkeep_engine::vault::{Place, Vault};
 
 /// What a run did.
@@ -360,6 +361,7 @@ pub fn expelled_meanwhile(seed: u64) -> Result<(), String> {
     use std::sync::Arc;
     use twinkeep_engine::id::Kind;
     use twinkeep_engine::index::FrameNumber;
+    use twinkeep_engine::store::BadFrame;
     let base = Base::new(seed)?;
     let files = base.files.copy();
     let place = lab::place(files.clone(), MemoryKvHome::from_version(base.kv.clone()));
@@ -372,14 +374,33 @@ pub fn expelled_meanwhile(seed: u64) -> Result<(), String> {
             let last = frame.offset as usize + frame.len as usize - 1;
             files.damage(&format!("packs/{pack}"), |bytes| bytes[last] ^= 1);
         }
-        let numbers: Vec<FrameNumber> = leaves.iter().map(|frame| frame.number).collect();
-        other.store().expel(&numbers).expect("frames are expelled");
+        let bad: Vec<BadFrame> = leaves.into_iter().map(BadFrame::from).collect();
+        other.store().expel(&bad).expect("frames are expelled");
     };
     let executor = Arc::new(lab::After::new(deed));
     let vault = lab::open(place, lab::env_with(seed ^ 2, executor)).map_err(|error| chain(&error))?;
     let next = lab::take(&vault, &base.tree, None).map_err(|error| format!("backup: {}", chain(&error)))?;
     next.verify(&vault)?;
     base.taken[1].verify(&vault).map_err(|problem| format!("not healed: {problem}"))
+}
+
+/// What was found bad at a place where it no longer stands keeps its standing.
+pub fn expelled_elsewhere(seed: u64) -> Result<(), String> {
+    use twinkeep_engine::index::FrameNumber;
+    use twinkeep_engine::store::BadFrame;
+    let base = Base::new(seed)?;
+    let place = lab::place(base.files.copy(), MemoryKvHome::from_version(base.kv.clone()));
+    let vault = lab::open(place, lab::env(seed ^ 1)).map_err(|error| chain(&error))?;
+    let store = vault.store();
+    let frames = store.frames(FrameNumber(0), 10_000).map_err(|error| chain(&error))?;
+    let elsewhere: Vec<BadFrame> =
+        frames.iter().map(|frame| BadFrame { offset: frame.offset + 1, ..BadFrame::from(frame) }).collect();
+    let lost = store.expel(&elsewhere).map_err(|error| chain(&error))?;
+    let doubted = store.frames(FrameNumber(0), 10_000).map_err(|error| chain(&error))?;
+    match lost.is_empty() && doubted.iter().all(|frame| frame.is_believed) {
+        true => Ok(()),
+        false => Err(format!("{} chunks lost their standing", lost.len())),
+    }
 }
 
 /// A damaged snapshot is healed even by a backup that makes none because nothing changed.
@@ -438,7 +459,18 @@ fn heal_on_disk(folder: &Path, taken: &Taken, tree: &SourceTree, seed: u64) -> R
         taken.verify_honest(&vault)?;
     }
     let options = CheckOptions { read_data: true, ..CheckOptions::default() };
-    check(&vault, &options, &Progress::silent()).map_err(|error| format!("check: {}", chain(&error)))?;
+    let report = check(&vault, &options, &Progress::silent()).map_err(|error| format!("check: {}", chain(&error)))?;
+    let vault = match report.faults.iter().any(|fault| fault.file == "index") {
+        // Rows that contradict each other are not to be counted on: what the check says helps is done.
+        true => {
+            let (place, id) = (Place::folder(folder), vault.id());
+            drop(vault);
+            LocalStore::reopen_rebuilt(place.files, place.kv_home, lab::env(seed), id, "test".to_owned())
+                .map_err(|error| format!("rebuild: {}", chain(&error)))?;
+            open(3)?
+        }
+        false => vault,
+    };
     let next = lab::take(&vault, tree, None).map_err(|error| format!("next: {}", chain(&error)))?;
     next.verify(&vault).map_err(|problem| format!("next: {problem}"))?;
     drop(vault);

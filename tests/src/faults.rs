@@ -8,9 +8,12 @@ use std::sync::Arc;
 use twinkeep_engine::files::Files;
 use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyFiles, FaultyKvHome};
 use twinkeep_engine::files::memory::MemoryFiles;
+use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
 use twinkeep_engine::progress::Progress;
 use twinkeep_engine::repair::{RepairError, repair_index, repair_packs, repair_snapshots};
+use twinkeep_engine::retention::{self, RetentionError, TagEdit};
+use twinkeep_engine::scrub;
 use twinkeep_engine::vault::{ErrorClass, Place, Unlock, Vault};
 
 /// What is tried while calls fail.
@@ -34,11 +37,21 @@ pub enum Job {
     RepairPacks,
     /// A snapshot whose record is gone is brought back.
     RepairSnapshots,
+    /// A way in is added.
+    KeyChange,
+    /// A vault is scrubbed.
+    Scrub,
+    /// A snapshot is forgotten.
+    Forget,
+    /// A forgotten one is brought back.
+    Undelete,
+    /// One is tagged, and pinned.
+    Tag,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Create,
         Self::Open,
         Self::Read,
@@ -48,8 +61,16 @@ impl Job {
         Self::RepairIndex,
         Self::RepairPacks,
         Self::RepairSnapshots,
+        Self::Forget,
+        Self::Undelete,
+        Self::Tag,
+        Self::KeyChange,
+        Self::Scrub,
     ];
 }
+
+/// The machine key that [`Job::KeyChange`] adds.
+const NEW_KEY: [u8; 32] = [0x6b; 32];
 
 /// How calls fail: the fault, and whether all later calls of the kind fail too.
 const FAULTS: &[(Fault, bool)] = &[
@@ -77,6 +98,8 @@ struct Base {
     files: MemoryFiles,
     kv: Option<Version>,
     taken: Vec<Taken>,
+    /// Record of the first of them.
+    first: u64,
     tree: SourceTree,
     model: Arc<Model>,
 }
@@ -120,6 +143,7 @@ enum End {
 impl Base {
     fn new(seed: u64, job: Job) -> Result<Self, String> {
         let (files, kv) = (MemoryFiles::new(), MemoryKvHome::new());
+        let mut first = 0;
         let mut tree = SourceTree::new(seed, Shape::SMALL);
         let mut taken = Vec::new();
         if job != Job::Create {
@@ -127,6 +151,10 @@ impl Base {
             for _ in 0..2 {
                 taken.push(lab::take(&vault, &tree, None).map_err(|error| chain(&error))?);
                 tree.change();
+            }
+            first = vault.snapshots().map_err(|error| chain(&error))?.list[0].record;
+            if job == Job::Undelete {
+                retention::forget(&vault, &[first], "").map_err(|error| chain(&error))?;
             }
         }
         if job == Job::Adopt {
@@ -144,7 +172,7 @@ impl Base {
             taken.pop();
         }
         let model = Arc::new(model::of_disk(&tree.root()));
-        Ok(Self { files: files.copy(), kv: kv.version(), taken, tree, model })
+        Ok(Self { files: files.copy(), kv: kv.version(), taken, first, tree, model })
     }
 
     fn disk(&self) -> Disk {
@@ -190,12 +218,64 @@ impl Base {
                 arm();
                 Ok(repair_ended(repair_snapshots(&vault, false, &Progress::silent()).map(drop)))
             }
+            Job::KeyChange => {
+                let vault = open()?;
+                arm();
+                let (now, entropy) = (vault.env().clock.now(), &*vault.env().entropy);
+                let added = vault.change_keyring(|keyring, _, secret| {
+                    keyring.add_machine_slot(secret, &NEW_KEY, "new", now, entropy)
+                });
+                Ok(ended(added.map(|_| vault)))
+            }
+            Job::Forget | Job::Undelete | Job::Tag => {
+                let vault = open()?;
+                arm();
+                Ok(match self.say(&vault, job) {
+                    Ok(()) => End::Done(None),
+                    Err(error) => End::Failed(error.class(), chain(&error)),
+                })
+            }
             Job::Backup | Job::Adopt => {
                 let vault = open()?;
                 arm();
                 self.back_up(&vault)
             }
+            Job::Scrub => {
+                arm();
+                Ok(match scrub_once(disk, seed, false) {
+                    Ok(report) if report.round.is_clean() => End::Done(None),
+                    Ok(report) => End::Failed(ErrorClass::Damaged, format!("{:?}", report.round.faults)),
+                    Err(error) => End::Failed(error.class(), chain(&error)),
+                })
+            }
         }
+    }
+
+    /// Says of the first snapshot what the job is about.
+    fn say(&self, vault: &Vault, job: Job) -> Result<(), RetentionError> {
+        let first = &[self.first];
+        match job {
+            Job::Forget => retention::forget(vault, first, ""),
+            Job::Undelete => retention::undelete(vault, first).map(drop),
+            _ => {
+                let edit = TagEdit::Change { add: vec!["tag".to_owned()], remove: Vec::new() };
+                retention::tag(vault, first, &edit)?;
+                retention::pin(vault, first).map(drop)
+            }
+        }
+    }
+
+    /// What a job said that succeeded is so.
+    fn verify_said(&self, vault: &Vault, job: Job) -> Result<(), String> {
+        let snapshots = vault.snapshots().map_err(|error| format!("snapshots: {}", chain(&error)))?;
+        let wanted = snapshots.list.iter().find(|info| info.record == self.first);
+        let is_said = match job {
+            Job::Forget => wanted.is_none(),
+            Job::Undelete => wanted.is_some(),
+            Job::Tag => wanted.is_some_and(|info| info.pinned && info.snapshot.tags == ["tag"]),
+            _ => true,
+        };
+        if is_said { Ok(()) } else { Err("what was said of a snapshot is not so".to_owned()) }
     }
 
     fn back_up(&self, vault: &Vault) -> Result<End, String> {
@@ -215,7 +295,7 @@ impl Base {
             return Err(format!("{}: {}", fault.file, fault.problem));
         }
         for taken in self.taken.iter().chain(more) {
-            if !snapshots.list.iter().any(|info| info.id == taken.id) {
+            if !snapshots.list.iter().chain(&snapshots.forgotten).any(|info| info.id == taken.id) {
                 return Err(format!("snapshot {} is not listed", taken.id));
             }
             taken.verify(vault)?;
@@ -242,6 +322,9 @@ impl Base {
         disk.faults.clear();
         if point.job == Job::Rebuild && done && matches!(point.fault, Fault::Os(libc::EIO) | Fault::Late(libc::EIO)) {
             self.rebuild_again(&disk, seed)?;
+        }
+        if point.job == Job::Scrub {
+            scrub_again(&disk, point, done, seed)?;
         }
         for (place, when) in [(disk.after_power_cut(), "after a power cut"), (disk.place(), "later")] {
             self.go_on(point.job, place, taken, done, seed).map_err(|problem| format!("{when}: {problem}"))?;
@@ -272,6 +355,15 @@ impl Base {
             false => lab::open(place, lab::env(seed ^ 1)).map_err(|error| format!("open: {}", chain(&error)))?,
         };
         self.verify(&vault, taken)?;
+        if job == Job::KeyChange && done {
+            let keyring = vault.keyring().map_err(|error| format!("keyring: {}", chain(&error)))?;
+            if !keyring.slots().iter().any(|slot| slot.label == "new") {
+                return Err("a way in that was added is gone".to_owned());
+            }
+        }
+        if done {
+            self.verify_said(&vault, job)?;
+        }
         match self.back_up(&vault)? {
             End::Done(Some(next)) => self.verify(&vault, Some(&next)).map_err(|problem| format!("next: {problem}")),
             End::Done(None) => Err("next: no snapshot".to_owned()),
@@ -297,6 +389,34 @@ fn cut_directories(files: &MemoryFiles) {
     }
 }
 
+fn scrub_once(disk: &Disk, seed: u64, resume: bool) -> Result<scrub::ScrubReport, scrub::ScrubError> {
+    let opened = Vault::open_store(disk.place(), lab::env(seed ^ 5), "test")?;
+    let options = scrub::ScrubOptions { resume, ..scrub::ScrubOptions::default() };
+    scrub::scrub(&opened.store, &lab::env(seed ^ 6), opened.rebuilt.as_deref(), &options, &Progress::silent())
+}
+
+/// Calls succeed again: the round goes on and has verified everything, if its place could be kept, and one begun anew
+/// has in any case. Only a medium that could not be read may have been called damaged.
+fn scrub_again(disk: &Disk, point: &Point, done: bool, seed: u64) -> Result<(), String> {
+    let opened = Vault::open_store(disk.place(), lab::env(seed ^ 7), "test").map_err(|error| chain(&error))?;
+    let frames = opened.store.frame_rows(FrameNumber(0), 100_000).map_err(|error| chain(&error))?.len() as u64;
+    let is_media = matches!(point.fault, Fault::Os(libc::EIO) | Fault::Late(libc::EIO)) && point.call != Call::KvRead;
+    for resume in [true, false] {
+        let report = match scrub_once(disk, seed ^ 8, resume) {
+            Ok(report) => report,
+            Err(scrub::ScrubError::NothingLeft) if resume => continue,
+            Err(error) => return Err(format!("scrub, resumed: {resume}: {}", chain(&error))),
+        };
+        let counts = report.round.counts;
+        let bad = report.round.faults.iter().filter(|fault| fault.offset.is_some()).count() as u64;
+        let all = counts.frames + counts.set_aside + if resume { bad } else { 0 };
+        if all < frames || (!is_media || done) && !report.round.is_clean() {
+            return Err(format!("scrub, resumed: {resume}: of {frames} frames: {report:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// Leaves a session behind whose packs are written and whose rows are not.
 fn cut_short(files: &MemoryFiles, kv: &MemoryKvHome, tree: &SourceTree, seed: u64) -> Result<(), String> {
     let disk = Disk { files: files.clone(), kv: kv.clone(), faults: Faults::new() };
@@ -313,6 +433,8 @@ fn check_class(point: &Point, class: ErrorClass, error: &str) -> Result<(), Stri
     let right = match point.job {
         // What cannot be read is reported by path.
         Job::Read => true,
+        // A record that cannot be read is reported by name.
+        Job::Forget | Job::Undelete | Job::Tag if class == ErrorClass::Damaged => true,
         _ if full => class == ErrorClass::NoSpace,
         // Nothing was found damaged or missing: calls failed.
         _ => !matches!(class, ErrorClass::NoSpace | ErrorClass::NoVault | ErrorClass::WrongKey | ErrorClass::Usage),

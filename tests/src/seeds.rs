@@ -21,6 +21,14 @@ pub fn scale() -> usize {
     number(SCALE_VAR).map_or(1, |scale| scale.clamp(1, 1 << 20) as usize)
 }
 
+/// How many seconds the fire burns; if this is not set, 180 times the scale.
+pub const FIRE_SECS_VAR: &str = "TWINKEEP_FIRE_SECS";
+
+/// How many seconds the fire burns.
+pub fn fire_secs() -> u64 {
+    number(FIRE_SECS_VAR).unwrap_or(180 * scale() as u64)
+}
+
 fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
     Some(text.trim().parse().unwrap_or_else(|_| panic!("{name} is no number: {text:?}")))

@@ -3,79 +3,10 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
-
-/// A person with an empty home.
-struct Home(tempfile::TempDir);
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_twinkeep-under-test"));
-        command.env_clear().env("HOME", self.0.path()).env("TZ", "UTC").env("PATH", "/usr/bin:/bin");
-        command.current_dir(self.0.path()).args(args).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        ran(self.command(args).output().unwrap())
-    }
-
-    fn run_with(&self, args: &[&str], vars: &[(&str, &str)]) -> Ran {
-        ran(self.command(args).envs(vars.iter().copied()).output().unwrap())
-    }
-
-    /// Runs and expects an exit code.
-    fn expect(&self, code: i32, args: &[&str]) -> Ran {
-        let ran = self.run(args);
-        assert_eq!(ran.code, Some(code), "{args:?}\n{}\n{}", ran.out, ran.err);
-        ran
-    }
-}
-
-fn ran(output: Output) -> Ran {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-}
-
-/// Every line an object whose type comes first.
-fn messages(text: &str) -> Vec<Value> {
-    let message = |line: &str| {
-        assert!(line.starts_with("{\"message_type\":\""), "{line}");
-        serde_json::from_str(line).unwrap()
-    };
-    text.lines().map(message).collect()
-}
-
-fn types(text: &str) -> Vec<String> {
-    messages(text).iter().map(|message| message["message_type"].as_str().unwrap().to_owned()).collect()
-}
-
-fn has_mode(path: &Path, bits: u32) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).unwrap().permissions().mode() & 0o777 == bits
-}
+use twinkeep_tests::home::{Home, Ran, has_mode, messages, types};
 
 #[test]
 fn a_first_backup_needs_nothing_and_shows_the_words_once() {
@@ -380,4 +311,118 @@ fn a_vault_does_not_swallow_itself() {
     let ran = home.expect(0, &["ls", "--recursive", "latest"]);
     assert!(ran.out.contains("/notes\n") && ran.out.contains("/.local/share/twinkeep/vault\n"), "{}", ran.out);
     assert!(!ran.out.contains("packs") && !ran.out.contains(".stat"), "{}", ran.out);
+}
+
+#[test]
+fn a_scrub_takes_no_password_is_told_and_goes_on() {
+    let home = Home::new();
+    home.write("d/file", &"text ".repeat(10_000));
+    home.write("password", "secret\n");
+    let key = ["-r", "v", "--password-file", "password"];
+    home.expect(0, &[&key[..], &["backup", "d"]].concat());
+    home.expect(10, &["-r", "nowhere", "scrub", "start"]);
+    home.expect(2, &["-r", "v", "scrub", "start", "--rate", "0"]);
+    assert!(home.expect(0, &["-r", "v", "scrub", "status"]).out.contains("no round is complete"));
+    assert!(home.expect(1, &["-r", "v", "scrub", "resume"]).err.contains("no scrub to go on with"));
+    home.expect(0, &["-r", "v", "scrub", "pause"]);
+    let ran = home.expect(0, &["-r", "v", "scrub", "start", "--json", "--rate", "500M"]);
+    assert_eq!(types(&ran.out), ["round", "summary"]);
+    let (round, summary) = (&messages(&ran.out)[0], &messages(&ran.out)[1]);
+    assert_eq!((&summary["end"], &round["clean"], &round["packs"]), (&"complete".into(), &true.into(), &2.into()));
+    assert!(home.expect(0, &["-r", "v", "scrub", "status"]).out.contains("every byte was what was stored"));
+    // One byte of the content goes bad.
+    let mut packs = fs::read_dir(home.path("v/packs")).unwrap().map(|entry| entry.unwrap().path());
+    let leaf = packs.find(|path| path.extension().is_some_and(|kind| kind == "leaf")).unwrap();
+    let mut bytes = fs::read(&leaf).unwrap();
+    bytes[200] ^= 1;
+    fs::write(&leaf, bytes).unwrap();
+    let ran = home.expect(18, &["-r", "v", "scrub", "start"]);
+    assert!(ran.out.contains("is damaged; set aside"), "{}", ran.out);
+    let ran = home.expect(18, &["-r", "v", "scrub", "status", "--json"]);
+    let fault: Value = serde_json::from_str(ran.out.lines().next().unwrap()).unwrap();
+    assert_eq!((&fault["done"], &fault["offset"], &fault["round"]), (&"set_aside".into(), &64.into(), &2.into()));
+    home.expect(17, &[&key[..], &["backup", "d"]].concat());
+    home.expect(0, &["-r", "v", "scrub", "start"]);
+}
+
+#[test]
+fn a_scrub_is_paused_from_elsewhere_and_ended_by_a_signal() {
+    let home = Home::new();
+    home.write("d/file", "");
+    let mut bytes = vec![0; 12 << 20];
+    let mut word = 88_172_645_463_325_252_u64;
+    for byte in &mut bytes {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        *byte = word as u8;
+    }
+    fs::write(home.path("d/file"), bytes).unwrap();
+    home.expect(0, &["-r", "v", "backup", "d"]);
+    let begin = |action: &str| {
+        let mut child = home.command(&["-r", "v", "scrub", action, "--rate", "1M"]);
+        let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while !home.expect(0, &["-r", "v", "scrub", "status"]).out.contains("running") {
+            assert!(begun.elapsed().as_secs() < 20, "it does not begin");
+        }
+        child
+    };
+    let first = begin("start");
+    assert!(home.expect(11, &["-r", "v", "scrub", "start"]).err.contains("in use by twinkeep, pid"));
+    assert!(home.expect(0, &["-r", "v", "scrub", "pause"]).out.contains("paused"));
+    let first = Ran::of(first.wait_with_output().unwrap());
+    assert_eq!(first.code, Some(0), "{}", first.err);
+    assert!(first.out.contains("paused at"), "{}", first.out);
+    assert!(home.expect(0, &["-r", "v", "scrub", "status"]).out.contains("paused"));
+    let second = begin("resume");
+    let id = rustix::process::Pid::from_raw(second.id() as i32).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    assert_eq!(Ran::of(second.wait_with_output().unwrap()).code, Some(130));
+    let ran = home.expect(0, &["-r", "v", "scrub", "resume"]);
+    assert!(ran.out.contains("round 1:") && ran.out.contains("every byte is what was stored"), "{}", ran.out);
+}
+
+/// What somebody asks who has to make room, or to find yesterday's letter.
+#[test]
+fn space_and_versions_are_told() {
+    let home = Home::new();
+    let random: String = (0..40_000u32).map(|at| format!("{:08x}", at.wrapping_mul(2_654_435_761) ^ at << 7)).collect();
+    let docs = fs::canonicalize(&home.0).unwrap().join("docs");
+    home.write("docs/letter", "dear all");
+    home.write("docs/film", &random);
+    home.expect(0, &["backup", "docs", "--host", "old"]);
+    fs::remove_file(docs.join("film")).unwrap();
+    home.expect(0, &["backup", "docs", "--host", "new"]);
+    home.expect(0, &["backup", "docs", "--host", "new"]);
+    home.write("docs/letter", "dear all, and dear you");
+    home.expect(0, &["backup", "docs", "--host", "new"]);
+
+    let number = |args: &[&str], field: &str| {
+        messages(&home.expect(0, &[&["--json", "stats"], args].concat()).out).last().unwrap()[field].as_u64().unwrap()
+    };
+    let film = number(&["--mode", "freed", "--host", "old"], "bytes_plain");
+    assert!((320_000..325_000).contains(&film), "{film}");
+    assert!(number(&["--mode", "freed", "latest"], "bytes_plain") < 5_000);
+    let all = number(&["--mode", "freed"], "bytes_stored");
+    assert_eq!(all, number(&["--mode", "freed"], "bytes_stored_whole"));
+    assert_eq!(all, number(&["--mode", "space"], "bytes_needed"));
+    let each = home.expect(0, &["stats", "--each"]).out;
+    assert!(each.lines().count() == 6 && each.contains("together") && each.contains(" KiB"), "{each}");
+    let space = home.expect(0, &["stats", "--mode", "space"]).out;
+    assert!(space.contains("needed by snapshots") && !space.contains("forgotten"), "{space}");
+    home.expect(2, &["stats", "--mode", "space", "--latest", "1"]);
+    assert_eq!(number(&["--latest", "1", "--host", "new"], "snapshots"), 1);
+    assert_eq!(number(&["--latest", "1", "--host", "new"], "files"), 1);
+
+    let letter = docs.join("letter").to_str().unwrap().to_owned();
+    let told = home.expect(0, &["history", &letter, "--host", "new"]).out;
+    assert!(told.lines().count() == 4 && told.contains("2 versions of") && told.contains("22 B"), "{told}");
+    let versions = messages(&home.expect(0, &["--json", "history", "docs/film"]).out);
+    assert_eq!((&versions[0]["change"], &versions[0]["host"]), (&"added".into(), &"old".into()));
+    assert_eq!(versions.len(), 2, "on the new machine there never was one");
+    assert!(home.expect(1, &["history", "docs/none"]).err.contains("hint: "));
+    let found = home.expect(0, &["find", "-q", "letter", "--latest", "1"]).out;
+    assert_eq!(found, format!("{letter}\n"));
+    home.expect(2, &["find", "letter", "--latest", "1", "-s", "latest"]);
 }

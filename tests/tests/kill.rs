@@ -12,28 +12,29 @@ use twinkeep_engine::chunk::CutParams;
 use twinkeep_engine::env::{Dice, Env};
 use twinkeep_engine::id::ChunkId;
 use twinkeep_engine::vault::{CreateOptions, Place, Unlock, Vault};
+use twinkeep_tests::home::Home;
 use twinkeep_tests::lab::chain;
 use twinkeep_tests::model::{self, Model};
 use twinkeep_tests::seeds::{scale, seeds};
 use twinkeep_tests::tree::{Shape, SourceTree};
 
-/// A vault in a folder and a home for the command.
-struct Home {
-    dir: tempfile::TempDir,
+/// A home with a vault of small chunks in it.
+struct Scene {
+    home: Home,
 }
 
-impl Home {
+impl Scene {
     fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("twinkeep-kill-").tempdir().expect("a folder");
+        let home = Home::new();
         let cut = CutParams::new(256, 1024, 4096, 2).expect("these lengths are fine");
         let options = CreateOptions { encrypted: false, cut, ..CreateOptions::default() };
-        let place = Place::folder(&dir.path().join("vault"));
+        let place = Place::folder(&home.path("vault"));
         Vault::create(place, Env::system(1), &options, &[]).expect("a vault");
-        Self { dir }
+        Self { home }
     }
 
     fn vault_dir(&self) -> PathBuf {
-        self.dir.path().join("vault")
+        self.home.path("vault")
     }
 
     fn open(&self) -> Vault {
@@ -46,10 +47,8 @@ impl Home {
     }
 
     fn command(&self, args: &[&OsStr]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_twinkeep-under-test"));
-        command.env_clear().env("HOME", self.dir.path()).env("PATH", "/usr/bin:/bin");
-        command.arg("--vault").arg(self.vault_dir()).arg("--no-progress").args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = self.home.command(&["--vault", "vault", "--no-progress"]);
+        command.args(args).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
 
@@ -88,50 +87,50 @@ fn verify(vault: &Vault, source: &[u8], seen: &[Model], verified: &mut BTreeSet<
 fn killed_backups_lose_nothing() {
     for seed in seeds(&[61]) {
         let kills = 110 * scale();
-        let home = Home::new();
+        let scene = Scene::new();
         let mut dice = Dice(seed);
         let mut tree = SourceTree::new(seed, Shape { files: 40, wide: 200, len_max: 40 << 10 });
         let mut seen = vec![model::of_disk(&tree.root())];
         let begun = Instant::now();
-        home.finish(home.backup(&tree.root()));
+        scene.finish(scene.backup(&tree.root()));
         let whole = begun.elapsed();
         let mut verified = BTreeSet::new();
-        let mut settled = verify(&home.open(), &tree.path(), &seen, &mut verified);
+        let mut settled = verify(&scene.open(), &tree.path(), &seen, &mut verified);
         let (mut killed, mut survived) = (0, 0);
         while killed < kills {
             if dice.one_in(3) {
                 tree.change();
                 seen.push(model::of_disk(&tree.root()));
             }
-            let mut child = home.backup(&tree.root());
+            let mut child = scene.backup(&tree.root());
             std::thread::sleep(whole.mul_f64(dice.below(1100) as f64 / 1000.0));
             let was_done = child.try_wait().expect("look at the command").is_some();
             child.kill().expect("kill the command");
             child.wait().expect("wait for the command");
             killed += usize::from(!was_done);
             survived += usize::from(was_done);
-            let now = verify(&home.open(), &tree.path(), &seen, &mut verified);
+            let now = verify(&scene.open(), &tree.path(), &seen, &mut verified);
             assert!(settled.iter().all(|id| now.contains(id)), "seed {seed}: a settled snapshot is gone");
             settled = now;
         }
-        home.finish(home.backup(&tree.root()));
+        scene.finish(scene.backup(&tree.root()));
         // All of them once more, from nothing that was remembered.
-        let vault = home.open();
+        let vault = scene.open();
         let all = verify(&vault, &tree.path(), &seen, &mut BTreeSet::new());
         let last = all.last().expect("there are snapshots");
         let reading = model::of_snapshot(&vault, last, &tree.path());
         model::same(&seen[seen.len() - 1], &reading).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
         drop(vault);
-        restore(&home, &tree, &seen[seen.len() - 1]);
+        restore(&scene, &tree, &seen[seen.len() - 1]);
         println!("seed {seed}: {killed} backups killed, {survived} were faster, {} snapshots, 0 lost", all.len());
     }
 }
 
 /// Brings the newest snapshot back with the command.
-fn restore(home: &Home, tree: &SourceTree, expected: &Model) {
-    let target = home.dir.path().join("restored");
+fn restore(scene: &Scene, tree: &SourceTree, expected: &Model) {
+    let target = scene.home.path("restored");
     let args = [OsStr::new("restore"), OsStr::new("latest"), OsStr::new("--target"), target.as_os_str()];
-    home.finish(home.command(&args).spawn().expect("start the command"));
+    scene.finish(scene.command(&args).spawn().expect("start the command"));
     let relative = tree.root().strip_prefix("/").expect("it is absolute").to_path_buf();
     let inside = target.join(relative);
     let root = if inside.exists() { inside } else { target };
@@ -143,7 +142,7 @@ fn restore(home: &Home, tree: &SourceTree, expected: &Model) {
 
 #[test]
 fn a_killed_backup_is_not_stored_twice() {
-    let home = Home::new();
+    let scene = Scene::new();
     let source = tempfile::Builder::new().prefix("twinkeep-source-").tempdir().expect("a folder");
     let mut dice = Dice(5);
     for number in 0..24 {
@@ -151,18 +150,18 @@ fn a_killed_backup_is_not_stored_twice() {
         dice.fill(&mut bytes);
         fs::write(source.path().join(OsStr::from_bytes(format!("{number}").as_bytes())), bytes).expect("write");
     }
-    let mut child = home.backup(source.path());
-    while home.packs_len() < 14 << 20 && child.try_wait().expect("look at the command").is_none() {
+    let mut child = scene.backup(source.path());
+    while scene.packs_len() < 14 << 20 && child.try_wait().expect("look at the command").is_none() {
         std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().expect("kill the command");
     child.wait().expect("wait for the command");
-    let before = home.packs_len();
-    home.finish(home.backup(source.path()));
-    let after = home.packs_len();
+    let before = scene.packs_len();
+    scene.finish(scene.backup(source.path()));
+    let after = scene.packs_len();
     println!("{} MiB when killed, {} MiB when done", before >> 20, after >> 20);
     assert!(after < 30 << 20, "{after} bytes for 24 MiB of source, {before} when killed");
-    let vault = home.open();
+    let vault = scene.open();
     let all =
         verify(&vault, source.path().as_os_str().as_bytes(), &[model::of_disk(source.path())], &mut BTreeSet::new());
     assert!(!all.is_empty());

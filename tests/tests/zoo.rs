@@ -9,25 +9,46 @@ use twinkeep_engine::id::{Kind, SessionId, VaultId};
 use twinkeep_engine::zoo::{BUGS, plant};
 use twinkeep_tests::crash::{self, Budget};
 use twinkeep_tests::damage::{self, Base};
+use twinkeep_tests::devices;
 use twinkeep_tests::faults::{self, Job};
 use twinkeep_tests::repair;
+use twinkeep_tests::retention;
+use twinkeep_tests::scrub;
+use twinkeep_tests::{moments, woven};
 
 /// A small run of one of the tests; the problem it found.
 type Run = fn() -> Result<(), String>;
 
 const RUNS: &[(&str, Run)] = &[
     ("a header is sealed", header_is_sealed),
+    ("moments of a collection", moments::all),
+    ("woven sessions", woven),
     ("a leaf is no branch", || damage::a_leaf_is_no_branch(3)),
     ("rows that lie", || damage::rows_that_lie(3)),
     ("expelled meanwhile", || damage::expelled_meanwhile(3)),
+    ("expelled elsewhere", || damage::expelled_elsewhere(3)),
+    ("interrupted scrubs", || scrub::interrupted_everywhere(3, 4).map(|_| ())),
+    ("power cuts in a scrub", || scrub::power_cuts(3, 5).map(|_| ())),
+    ("a disk that lies once", || scrub::wrong_once(3, 1)),
+    ("a scrub without means", || scrub::errors_are_not_clean(3, 4)),
     ("unchanged heals", || damage::unchanged_heals(3)),
     ("lost syncs", || faults::lost_syncs(3).map(|_| ())),
     ("repairs", repairs),
     ("rot", || Base::new(3)?.run(300).map(|_| ())),
     ("failing calls", || faults::sweep(3, Job::Backup, 8).map(|_| ())),
+    ("failing key changes", || faults::sweep(3, Job::KeyChange, 8).map(|_| ())),
+    ("two change keys", || devices::two_change_keys(3)),
+    ("short files of a device", || devices::short_files(3)),
+    ("forgeries of a device", || devices::forgeries(3)),
     ("a loose record", || crash::run_loose_record(3, 60).map(|_| ())),
+    ("rules of retention", || retention::rules(3)),
+    ("changes", || crash::run_changes(3, 8).map(|_| ())),
     ("power cuts", power_cuts),
 ];
+
+fn woven() -> Result<(), String> {
+    (0..12).chain([36]).try_for_each(|seed| woven::live(seed, 120).map(drop))
+}
 
 fn repairs() -> Result<(), String> {
     for encrypted in [true, false] {
@@ -89,4 +110,17 @@ fn every_planted_bug_is_caught() {
         }
     }
     assert!(missed.is_empty(), "nobody saw: {missed:#?}");
+}
+
+#[test]
+#[ignore]
+fn probe() {
+    for bug in ["sweeping-admits-condemned", "dropped-adopted-again"] {
+        plant(Some(bug));
+        for run in [moments::all as Run, woven] {
+            let found = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("panic".into()));
+            println!("{bug}: {found:?}");
+        }
+        plant(None);
+    }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use twinkeep_engine::backup::{self, BackupOptions, BackupSummary};
 use twinkeep_engine::env::Time;
 use twinkeep_engine::id::ChunkId;
+use twinkeep_engine::retention;
 use twinkeep_engine::source::filter::FilterOptions;
 use twinkeep_engine::vault::Vault;
 
@@ -87,6 +88,9 @@ pub struct BackupArgs {
     /// Run the command after -- and back up what it prints; if it fails, nothing is kept
     #[arg(long, conflicts_with = "stdin")]
     stdin_from_command: bool,
+    /// Keep the snapshot whatever a policy says, until the pin is removed
+    #[arg(long)]
+    pin: bool,
     /// Make no snapshot when nothing has changed
     #[arg(long)]
     skip_if_unchanged: bool,
@@ -121,6 +125,9 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     let time = args.time.as_deref().map(|text| parse::moment(text, &run.zone)).transpose().map_err(usage)?;
     let threads = args.read_concurrency.map(usize::from);
     let vault = if args.dry_run { run.open()? } else { run.open_or_create(threads)? };
+    if args.skip_if_unchanged && vault.device().is_some() {
+        run.screen.warn(None, "a write-only device cannot tell whether the last snapshot is the same: one is made");
+    }
     let cache_dir = cache_dir(run);
     let mut options = BackupOptions {
         paths: Vec::new(),
@@ -163,6 +170,9 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
         return Err(told(Code::Interrupted, "interrupted; what was stored will not be read again next time"));
     }
     let summary = done.context("the backup failed")?;
+    if let Some(id) = summary.snapshot.filter(|_| args.pin) {
+        pin(run, &vault, &id)?;
+    }
     tell(run, args, &summary)?;
     Ok(match &summary {
         summary if summary.unwhole > 0 => Code::Damaged,
@@ -170,6 +180,15 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
         summary if summary.healed > 0 => Code::Healed,
         _ => Code::Done,
     })
+}
+
+fn pin(run: &Run, vault: &Vault, id: &ChunkId) -> anyhow::Result<()> {
+    let stored = || format!("snapshot {} is stored but not pinned", show::short(id));
+    let history = vault.history().with_context(stored)?;
+    let records: Vec<u64> =
+        history.refs.values().filter(|entry| entry.reference.target == *id).map(|entry| entry.count).collect();
+    retention::pin(vault, &records).map_err(|error| crate::retention::told(run, error)).with_context(stored)?;
+    Ok(())
 }
 
 fn wanted(run: &Run, args: &BackupArgs) -> anyhow::Result<Wanted> {

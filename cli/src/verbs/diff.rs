@@ -76,8 +76,8 @@ fn print(run: &Run, change: &Change<'_>) -> anyhow::Result<()> {
         let kind = |entry: Option<&Entry>| entry.map(|entry| show::kind_word(&entry.what));
         fields.insert("old_type".into(), kind(change.old).into());
         fields.insert("new_type".into(), kind(change.new).into());
-        fields.insert("old_size".into(), change.old.and_then(file_len).into());
-        fields.insert("new_size".into(), change.new.and_then(file_len).into());
+        fields.insert("old_size".into(), change.old.and_then(show::file_len).into());
+        fields.insert("new_size".into(), change.new.and_then(show::file_len).into());
         return run.screen.message("change", &Value::Object(fields));
     }
     let mut line = format!("{mark}    ").into_bytes();
@@ -88,13 +88,6 @@ fn print(run: &Run, change: &Change<'_>) -> anyhow::Result<()> {
     }
     line.push(b'\n');
     run.screen.write_stdout(&line)
-}
-
-fn file_len(entry: &Entry) -> Option<u64> {
-    match &entry.what {
-        What::File(content) => Some(content.len()),
-        _ => None,
-    }
 }
 
 impl Tally {
@@ -108,7 +101,7 @@ impl Tally {
         }
         // Metadata alone moves no bytes.
         if !matches!(change.kind, ChangeKind::Metadata) {
-            let len = |entry: Option<&Entry>| entry.and_then(file_len).unwrap_or(0);
+            let len = |entry: Option<&Entry>| entry.and_then(show::file_len).unwrap_or(0);
             self.bytes_added = self.bytes_added.saturating_add(len(change.new));
             self.bytes_removed = self.bytes_removed.saturating_add(len(change.old));
         }

@@ -13,7 +13,7 @@ use twinkeep_engine::vault::SnapshotInfo;
 
 use super::walk;
 use crate::error::{Code, usage};
-use crate::names::{self, SnapshotFilter, Spec};
+use crate::names::{self, SnapshotChoice, Spec};
 use crate::session::Run;
 use crate::{node, parse, show};
 
@@ -42,13 +42,13 @@ pub struct FindArgs {
     #[arg(long, value_name = "TYPE")]
     r#type: Option<TypeArg>,
     /// Only in this snapshot (may be repeated)
-    #[arg(short, long, value_name = "SNAPSHOT")]
+    #[arg(short, long, value_name = "SNAPSHOT", conflicts_with = "latest")]
     snapshot: Vec<OsString>,
     /// Also mode, owner, size and time
     #[arg(short, long)]
     long: bool,
     #[command(flatten)]
-    filter: SnapshotFilter,
+    choice: SnapshotChoice,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -152,12 +152,12 @@ fn chosen<'a>(
 ) -> anyhow::Result<Vec<(&'a SnapshotInfo, Vec<u8>)>> {
     let cwd = run.cwd();
     if args.snapshot.is_empty() {
-        let admitted = list.iter().rev().filter(|info| args.filter.admits(info, &cwd));
-        return Ok(admitted.map(|info| (info, b"/".to_vec())).collect());
+        let newest_first = args.choice.choose(list, &cwd).into_iter().rev();
+        return Ok(newest_first.map(|info| (info, b"/".to_vec())).collect());
     }
     let find = |name: &OsString| {
         let spec = Spec::parse(name, &run.zone)?;
-        Ok((names::find(&spec.name, list, &args.filter, &cwd)?, spec.path.unwrap_or_else(|| b"/".to_vec())))
+        Ok((names::find(&spec.name, list, &args.choice.filter, &cwd)?, spec.path.unwrap_or_else(|| b"/".to_vec())))
     };
     args.snapshot.iter().map(find).collect()
 }

@@ -6,27 +6,34 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 use twinkeep_engine::gc::{self, Access, GcOptions, GcReport, Step};
+use twinkeep_engine::retention;
 use twinkeep_engine::vault::Vault;
 
 use crate::error::{Code, hinted, told};
+use crate::retention::told as retention_told;
 use crate::session::Run;
 use crate::{show, watch};
 
 /// How.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Forgotten snapshots hold their data until their undelete window is over. Backups and restores may\n\
-    run beside it: what backups that began earlier may still use goes when they have ended.\n\n\
-    Example: what would be freed\n  twinkeep gc --dry-run"
+    after_help = "Forgotten snapshots keep their data until they can no longer be brought back. Backups and restores\n\
+    may run beside it: what backups that began earlier may still use stays until they have ended, and\n\
+    goes with the next gc. Interrupted at any moment it loses nothing; the next gc goes on from there.\n\n\
+    Examples: what would be freed; free it, and wait up to an hour for backups that run; without a key\n  \
+    twinkeep gc --dry-run\n  \
+    twinkeep gc --wait 3600\n  \
+    twinkeep gc --no-key"
 )]
 pub struct GcArgs {
-    /// Only say what would be freed and moved
+    /// Only say what would be freed, and what would be written anew for it
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Wait so many seconds for backups that began earlier; without it the next gc finishes what has to wait
+    /// Wait up to so many seconds for backups that began earlier. What still has to wait then the next gc frees
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
-    /// Do without the vault's key: frames of which little is needed then stay as they are
+    /// Do without the vault's key. Then frames of which only a part is needed stay as they are, and windows that
+    /// ended since the last forget or gc with a key are not noticed
     #[arg(long)]
     no_key: bool,
 }
@@ -35,20 +42,46 @@ pub struct GcArgs {
 pub fn run(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
     let options = GcOptions { dry_run: args.dry_run, wait: Duration::from_secs(args.wait) };
     if args.no_key {
-        let (store, config) = run.open_store()?;
-        let retention_days_min = config.retention_days_min;
-        return collect(run, Access::Keyless { store: &store, retention_days_min }, &options);
+        let opened = run.open_store(run.env(None))?;
+        for note in opened.notes() {
+            run.screen.warn(None, &note);
+        }
+        let access = Access::Keyless { store: &opened.store, retention_days_min: opened.config.retention_days_min };
+        return collect(run, access, &options, "summary");
     }
     let vault = run.open()?;
-    collect_with_keys(run, &vault, &options)
+    vault.require_member().context("space is freed by who knows all snapshots; --no-key goes by the records alone")?;
+    if args.dry_run {
+        tell_due(run, &vault)?;
+    } else if let Err(error) = retention::expire(&vault) {
+        // What time asks for has to wait; the rest need not.
+        run.screen.warn(None, &crate::error::one_line(&retention_told(run, error)));
+    }
+    collect(run, Access::Keys(&vault), &options, "summary")
 }
 
-/// Frees, with the keys at hand.
-pub fn collect_with_keys(run: &Run, vault: &Vault, options: &GcOptions) -> anyhow::Result<Code> {
-    collect(run, Access::Keys(vault), options)
+/// A dry run purges nothing, so it counts as needed what a real one lets go.
+fn tell_due(run: &Run, vault: &Vault) -> anyhow::Result<()> {
+    let due = retention::due(&vault.history()?, vault.env().clock.now()).len();
+    if due > 0 {
+        let all = show::count(due as u64, "forgotten snapshot");
+        run.screen.warn(
+            None,
+            &format!(
+                "{all}, past the time to be brought back, would go first; here what only they need counts as needed"
+            ),
+        );
+    }
+    Ok(())
 }
 
-fn collect(run: &Run, access: Access<'_>, options: &GcOptions) -> anyhow::Result<Code> {
+/// Frees at the end of another verb, with the keys at hand and without waiting for anybody. That verb's own summary
+/// stands before, so this one has another type.
+pub fn free(run: &Run, vault: &Vault, dry_run: bool) -> anyhow::Result<Code> {
+    collect(run, Access::Keys(vault), &GcOptions { dry_run, ..GcOptions::default() }, "gc_summary")
+}
+
+fn collect(run: &Run, access: Access<'_>, options: &GcOptions, summary: &str) -> anyhow::Result<Code> {
     let progress = watch::progress(&run.screen);
     let watch = watch::Watch::begin(&run.screen, &progress)?;
     let done = gc::collect(access, options, &progress);
@@ -67,11 +100,11 @@ fn collect(run: &Run, access: Access<'_>, options: &GcOptions) -> anyhow::Result
         }
         Err(error) => return Err(error).context("nothing that is needed was touched"),
     };
-    if run.screen.json { tell_json(run, &report, options) } else { tell_words(run, &report, options) }?;
+    if run.screen.json { tell_json(run, &report, options, summary) } else { tell_words(run, &report, options) }?;
     Ok(if report.damaged.is_empty() { Code::Done } else { Code::Damaged })
 }
 
-fn tell_json(run: &Run, report: &GcReport, options: &GcOptions) -> anyhow::Result<()> {
+fn tell_json(run: &Run, report: &GcReport, options: &GcOptions, summary: &str) -> anyhow::Result<()> {
     for (pack, step) in report.plan.packs.iter().filter(|(_, step)| *step != Step::Keep) {
         let fields = json!({
             "pack": pack.name,
@@ -102,7 +135,7 @@ fn tell_json(run: &Run, report: &GcReport, options: &GcOptions) -> anyhow::Resul
         "damaged": report.damaged,
         "duration_secs": report.duration.as_secs_f64(),
     });
-    run.screen.message("summary", &fields)
+    run.screen.message(summary, &fields)
 }
 
 fn tell_words(run: &Run, report: &GcReport, options: &GcOptions) -> anyhow::Result<()> {
@@ -130,11 +163,12 @@ fn tell_words(run: &Run, report: &GcReport, options: &GcOptions) -> anyhow::Resu
         return Ok(());
     }
     if !report.waits_for.is_empty() {
-        return run.screen.tell(&format!(
-            "{} may go when these backups have ended, by another gc: {}",
-            show::count(report.chunks_condemned, "chunk"),
-            report.waits_for.join("; ")
-        ));
+        let what = match report.chunks_condemned {
+            0 => "what an earlier gc found unneeded".to_owned(),
+            chunks => show::count(chunks, "chunk"),
+        };
+        let owners = report.waits_for.join("; ");
+        return run.screen.tell(&format!("{what} may go when these backups have ended, by another gc: {owners}"));
     }
     for damaged in &report.damaged {
         run.screen.line(&format!("damaged, left where it is: {damaged}"))?;

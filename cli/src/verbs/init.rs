@@ -1,6 +1,7 @@
 //! `init`: makes a vault with other than the usual choices. A plain `backup` needs none.
 
 use clap::Args;
+use twinkeep_engine::record::change::{RETENTION_DAYS_MAX, UNDELETE_DAYS_MAX};
 use twinkeep_engine::vault::CreateOptions;
 
 use crate::dirs;
@@ -25,6 +26,12 @@ pub struct InitArgs {
     /// Compression level of zstd: 1 (fast) to 19 (small)
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     compression: Option<i32>,
+    /// No snapshot younger than N days may ever be forgotten. Can be made longer later, never shorter
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(RETENTION_DAYS_MAX)))]
+    retention_days: Option<u32>,
+    /// What is forgotten can be brought back for N days. Default: 7
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(UNDELETE_DAYS_MAX)))]
+    undelete_days: Option<u32>,
 }
 
 /// Makes it.
@@ -33,6 +40,8 @@ pub fn run(run: &Run, args: &InitArgs) -> anyhow::Result<Code> {
     if let Some(level) = args.compression {
         options.level = level;
     }
+    options.retention_days_min = args.retention_days.unwrap_or(options.retention_days_min);
+    options.undelete_days = args.undelete_days.unwrap_or(options.undelete_days);
     let key = match args.no_encryption {
         true => NewKey::None,
         false => match password::given(&run.globals, &dirs::process_var)? {

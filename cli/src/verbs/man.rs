@@ -13,7 +13,7 @@ use crate::error::{Code, stdout_error};
 #[command(after_help = "Example: one page a verb into a folder, or the main page to read at once\n  \
     twinkeep man ~/.local/share/man/man1\n  twinkeep man | man -l -")]
 pub struct ManArgs {
-    /// Folder for one page a verb; without it the main page goes to standard output
+    /// Folder for one page a verb, those of nouns included; without it the main page goes to standard output
     folder: Option<PathBuf>,
 }
 
@@ -26,8 +26,9 @@ pub fn run(args: &ManArgs) -> anyhow::Result<Code> {
         return Ok(Code::Done);
     };
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let verbs: Vec<Command> = command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect();
-    for page_of in verbs.into_iter().chain([command]) {
+    let mut rest = vec![command];
+    while let Some(page_of) = rest.pop() {
+        rest.extend(page_of.get_subcommands().filter(|verb| verb.get_name() != "help").cloned());
         let name = page_of.get_display_name().unwrap_or_else(|| page_of.get_name()).replace(' ', "-");
         let path = folder.join(format!("{name}.1"));
         std::fs::write(&path, page(page_of, Some(name))?)

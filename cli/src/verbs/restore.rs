@@ -83,6 +83,12 @@ pub fn run(run: &Run, args: &RestoreArgs) -> anyhow::Result<Code> {
     }
     let vault = run.open()?;
     let (info, root) = run.resolve(&vault, &args.snapshot, &args.filter)?;
+    if let Some(device) = info.device {
+        // It may claim to be of any host, and `latest` takes it at its word.
+        let host = show::escaped(info.snapshot.host.as_bytes());
+        run.screen
+            .tell(&format!("this snapshot, of host {host} as it says, was made by the write-only device {device}"))?;
+    }
     let options = RestoreOptions {
         target,
         includes: args.include.clone(),

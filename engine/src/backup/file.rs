@@ -362,6 +362,8 @@ impl<'s> Large<'s> {
 
     /// Waits for what others have of this file, working meanwhile, and makes its content.
     fn finish(mut self, worker: &mut Worker<'_>, result: Result<(), BackupError>) -> Result<Content, BackupError> {
+        // Before waiting: a batch that failed in our own hands will never be done by anybody.
+        result?;
         while self.file.open.load(Ordering::Acquire) > 0 {
             worker.shared.check_running()?;
             match worker.shared.pool.batch() {
@@ -369,7 +371,6 @@ impl<'s> Large<'s> {
                 None => worker.shared.pool.wait_for_batch(|| self.file.open.load(Ordering::Acquire) == 0),
             }
         }
-        result?;
         self.take(worker)?;
         self.sink.finish(worker)
     }
@@ -418,4 +419,16 @@ impl<'s> PieceSink<'s> {
 /// A buffer for [`Large::stretch`].
 pub(super) fn new_buffer() -> Vec<u8> {
     vec![0; BATCH_LEN + CHUNK_LEN_MAX]
+}
+
+/// Content short enough to be kept in its entry, of a file that looks as `stat` says before and after it was read.
+pub(super) fn read_short(job: &DirJob, name: &[u8], len: u64, stat: &CachedStat) -> Option<Box<[u8]>> {
+    let len = usize::try_from(len).ok().filter(|&len| len <= INLINE_LEN_MAX)?;
+    let file = job.dir.open().ok()?.open_file(name).ok()?;
+    let mut bytes = vec![0; len + 1];
+    let read = file.read_at(0, &mut bytes).ok()?;
+    bytes.truncate(read);
+    let is_same =
+        CachedStat::now(file.stat()).same(stat, false, false) && same_version(file.stat(), &file.restat().ok()?);
+    (is_same && read == len).then(|| bytes.into_boxed_slice())
 }

@@ -3,7 +3,7 @@
 use super::checkpoint::Checkpoints;
 use super::counts::Counts;
 use super::file::{Batch, Gathered, new_buffer};
-use super::old::OldDir;
+use super::old::{OldDir, OldLists};
 use super::pool::{Next, Pool};
 use super::scope::Scope;
 use super::stream::StreamSource;
@@ -12,7 +12,7 @@ use super::writer::ChunkWriter;
 use super::{BackupError, BackupOptions, BackupSummary};
 use crate::branch::entry::FileTime;
 use crate::branch::{self, Snapshot, Totals};
-use crate::cache::{CacheWriter, DirKey, StatCache};
+use crate::cache::{CacheError, CacheWriter, DirKey, ListCache, ListWriter, StatCache};
 use crate::chunk::Cutter;
 use crate::env::Time;
 use crate::frame::SealKeys;
@@ -22,8 +22,8 @@ use crate::record::RefKind;
 use crate::source::filter::Filter;
 use crate::source::{Dir, OwnerNames};
 use crate::store::{Session, StoreError};
-use crate::vault::{ChunkReader, SnapshotInfo, Vault};
-use std::path::PathBuf;
+use crate::vault::{SnapshotInfo, Vault};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What all workers of a run look at.
@@ -35,10 +35,13 @@ pub(super) struct Shared<'a> {
     pub filter: Filter,
     pub has_rules: bool,
     pub owners: OwnerNames,
-    pub reader: ChunkReader,
+    /// Listings of before.
+    pub lists: OldLists,
     pub cutter: Cutter<'a>,
     pub cache: StatCache,
     pub cache_out: Option<CacheWriter>,
+    /// Only where the vault cannot be read.
+    pub lists_out: Option<ListWriter>,
     pub pool: Pool<Task, Batch, BackupError>,
     pub root: Mutex<Option<ChunkId>>,
     pub stream: Mutex<Option<StreamSource>>,
@@ -217,6 +220,10 @@ impl<'a> Run<'a> {
         if self.options.force && self.options.parent.is_none() && !self.options.skip_if_unchanged {
             return Ok(None);
         }
+        // A device cannot read any: it compares with what it remembers.
+        if self.vault.device().is_some() {
+            return Ok(None);
+        }
         let snapshots = self.vault.snapshots()?;
         for fault in snapshots.damaged {
             self.progress.warn(fault.file.into_bytes(), fault.problem);
@@ -224,9 +231,12 @@ impl<'a> Run<'a> {
         let mut list = snapshots.list.into_iter().rev();
         Ok(match self.options.parent {
             Some(id) => list.find(|info| info.id == id),
-            None => {
-                list.find(|info| info.snapshot.host == self.options.host && info.snapshot.paths == self.options.paths)
-            }
+            // Not one of a device, which could say that it is this host: its files would stand in for ours.
+            None => list.find(|info| {
+                info.device.is_none()
+                    && info.snapshot.host == self.options.host
+                    && info.snapshot.paths == self.options.paths
+            }),
         })
     }
 
@@ -264,10 +274,16 @@ impl<'a> Run<'a> {
     ) -> Result<ChunkId, BackupError> {
         let executor = &self.vault.env().executor;
         let cache_path = self.cache_path();
-        let cache = match &cache_path {
-            Some(path) if !distrust && !self.options.force => StatCache::open(path, self.vault.id()),
-            _ => StatCache::empty(),
+        let known = cache_path.as_deref().filter(|_| !distrust && !self.options.force);
+        let cache = known.map_or_else(StatCache::empty, |path| StatCache::open(path, self.vault.id()));
+        let lists = match self.vault.device() {
+            None => OldLists::Vault(self.vault.reader()?),
+            Some(_) => {
+                let open = |path: &Path| ListCache::open(&list_path(path), self.vault.id());
+                OldLists::Cache(known.map_or_else(ListCache::empty, open))
+            }
         };
+        let out = cache_path.as_deref().filter(|_| !self.options.dry_run);
         let shared = Shared {
             vault: self.vault,
             options: self.options,
@@ -276,10 +292,11 @@ impl<'a> Run<'a> {
             filter: Filter::new(self.options.filter.clone())?,
             has_rules: has_rules(self.options),
             owners: OwnerNames::new(),
-            reader: self.vault.reader()?,
+            lists,
             cutter: Cutter::new(self.vault.keys().gear(), &self.vault.config().cut),
             cache,
-            cache_out: cache_path.filter(|_| !self.options.dry_run).and_then(|path| self.cache_out(&path)),
+            cache_out: out.and_then(|path| self.told(self.cache_out(path))),
+            lists_out: out.filter(|_| self.vault.device().is_some()).and_then(|path| self.told(self.lists_out(path))),
             pool: Pool::new(Vec::new(), executor.workers()),
             root: Mutex::new(None),
             stream: Mutex::new(stream),
@@ -312,13 +329,13 @@ impl<'a> Run<'a> {
                 shared.pool.fail(error);
             }
         });
-        let Shared { pool, root, cache_out, .. } = shared;
+        let Shared { pool, root, cache_out, lists_out, .. } = shared;
         if let Some(error) = pool.into_failure() {
             return Err(error);
         }
-        if let Some(Err(error)) = cache_out.map(CacheWriter::finish) {
-            self.progress.warn("", format!("the next backup will read every file again: {error}"));
-        }
+        // Listings first: without them what changes in a folder has everything in it read again.
+        self.told(lists_out.map_or(Ok(()), |out| out.finish().map_err(|error| error.to_string())));
+        self.told(cache_out.map_or(Ok(()), |out| out.finish().map_err(|error| error.to_string())));
         let root = root.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(root.expect("the root is set before the pool finishes"))
     }
@@ -329,18 +346,21 @@ impl<'a> Run<'a> {
         Some(dir.join(self.vault.id().to_hex()).join(format!("{}.stat", &scope[..32])))
     }
 
-    fn cache_out(&self, path: &std::path::Path) -> Option<CacheWriter> {
-        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let opened = made.map_err(|error| error.to_string()).and_then(|()| {
-            CacheWriter::create(path, self.vault.id(), self.vault.env()).map_err(|error| error.to_string())
-        });
-        match opened {
-            Ok(cache) => Some(cache),
-            Err(error) => {
-                self.progress.warn("", format!("the next backup will read every file again: {error}"));
-                None
-            }
-        }
+    fn cache_out(&self, path: &Path) -> Result<CacheWriter, String> {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(|error| error.to_string())?;
+        CacheWriter::create(path, self.vault.id(), self.vault.env()).map_err(|error: CacheError| error.to_string())
+    }
+
+    fn lists_out(&self, path: &Path) -> Result<ListWriter, String> {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(|error| error.to_string())?;
+        let path = list_path(path);
+        ListWriter::create(&path, self.vault.id(), self.vault.env()).map_err(|error: CacheError| error.to_string())
+    }
+
+    /// Goes without a cache that cannot be written.
+    fn told<T>(&self, result: Result<T, String>) -> Option<T> {
+        let warn = |error| self.progress.warn("", format!("the next backup will read more files again: {error}"));
+        result.map_err(warn).ok()
     }
 
     /// Puts the snapshot root, settles it and publishes it.
@@ -428,6 +448,11 @@ impl<'a> Run<'a> {
             duration: std::time::Duration::ZERO,
         })
     }
+}
+
+/// Where listings are kept beside what files looked like.
+fn list_path(stats: &Path) -> PathBuf {
+    stats.with_extension("lists")
 }
 
 fn has_rules(options: &BackupOptions) -> bool {

@@ -9,7 +9,7 @@ use crate::id::Kind;
 use crate::index::FrameNumber;
 use crate::kv::memory::MemoryKvHome;
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{BadFrame, Store};
 use crate::vault::{CreateOptions, Place, Vault};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -126,7 +126,7 @@ fn nothing_changed_still_heals_the_parent() {
 /// Takes the standing of all file content.
 fn expel_leaves(store: &dyn Store) {
     let frames = store.frames(FrameNumber(0), 1000).unwrap();
-    let leaves: Vec<_> = frames.iter().filter(|place| place.kind == Kind::Leaf).map(|place| place.number).collect();
+    let leaves: Vec<_> = frames.iter().filter(|place| place.kind == Kind::Leaf).map(BadFrame::from).collect();
     store.expel(&leaves).unwrap();
 }
 
@@ -203,4 +203,28 @@ fn without_a_cache_a_young_time_vouches_for_nothing() {
     std::fs::File::open(&young).unwrap().set_modified(now).unwrap();
     let second = backup(&vault, &options(&[folder.path()]), &Progress::silent()).unwrap();
     assert_eq!((second.files_changed, second.files_unchanged), (1, 1), "{second:?}");
+}
+
+/// Somebody reads a large file, hands out what follows, and fails with a part of it himself: nobody else will ever do it.
+#[test]
+fn a_failure_in_the_middle_of_a_large_file_ends_the_backup() {
+    use crate::files::faulty::{Call, Fault, Faults, FaultyKvHome};
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = vec![0; 40 << 20];
+    crate::env::Dice(1).fill(&mut bytes);
+    std::fs::write(folder.path().join("large"), bytes).unwrap();
+    for (workers, nth) in (1..3).flat_map(|workers| (1..12).map(move |nth| (workers, nth))) {
+        let faults = Faults::new();
+        let kv_home = Arc::new(FaultyKvHome::new(Arc::new(MemoryKvHome::new()), faults.clone()));
+        let place = Place { files: Arc::new(MemoryFiles::new()), kv_home };
+        let options_of = CreateOptions { encrypted: false, ..CreateOptions::default() };
+        let vault = Vault::create(place, Env::system(workers), &options_of, &[]).unwrap().0;
+        let options = options(&[folder.path()]);
+        // Once: what comes later would succeed.
+        faults.fail_once(Call::KvRead, nth, Fault::Os(libc::EIO));
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(backup(&vault, &options, &Progress::silent()).is_err()));
+        let failed = ended.recv_timeout(std::time::Duration::from_secs(60));
+        assert!(failed.is_ok(), "{workers} workers, the {nth}th look into the index fails: it does not end");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::BackupError;
 use super::counts::Counts;
-use super::old::{Known, OldDir};
+use super::old::{Known, OldDir, OldLists};
 use super::run::{Shared, Worker};
 use super::scope::Scope;
 use crate::branch::entry::{Content, Entry, What};
@@ -158,7 +158,7 @@ impl DirJob {
 
     fn known(&self, shared: &Shared<'_>, at: usize, name: &[u8]) -> Known<'_> {
         let same_names = self.listing.get().is_some_and(|listing| listing.same_names);
-        self.old.as_ref().map_or(Known::Nothing, |old| old.known(&shared.reader, same_names, at, name))
+        self.old.as_ref().map_or(Known::Nothing, |old| old.known(&shared.lists, same_names, at, name))
     }
 }
 
@@ -358,7 +358,7 @@ impl<'a> Worker<'a> {
             }
             // Without ctime nothing vouches for metadata: it is taken anew, and the content from the old listing.
             Known::Stat(old) if is_file && self.is_same_content(old, stat) => {
-                let old = job.old.as_ref().and_then(|old| old.entry(&self.shared.reader, name));
+                let old = job.old.as_ref().and_then(|old| old.entry(&self.shared.lists, name));
                 if let Some(content) = old.and_then(|old| old.content(stat.size, stat.mtime)) {
                     let content = content.clone();
                     return Ok(Some(self.reused(job, at, handle, stat, looked_at, content)));
@@ -450,6 +450,9 @@ impl<'a> Worker<'a> {
         if let (Some(cache), Some((names_hash, stats))) = (&self.shared.cache_out, remembered) {
             cache.add(job.key, &CachedDir { tree, names_hash, stats });
         }
+        if let (Some(out), OldLists::Cache(lists)) = (&self.shared.lists_out, &self.shared.lists) {
+            out.keep(lists, &tree);
+        }
         let same_tree = job.old.as_ref().is_some_and(|old| old.tree == tree);
         let counter = match (&job.old, same_tree) {
             (None, _) => &counts.dirs_new,
@@ -492,24 +495,33 @@ impl<'a> Worker<'a> {
         let wants_old = slots.iter().any(|slot| matches!(slot, Slot::Same(_)));
         let mut old = match job.old.as_ref().filter(|_| wants_old) {
             None => None,
-            Some(old) => match DirectoryReader::new(&shared.reader, &old.tree) {
+            Some(old) => match DirectoryReader::new(&shared.lists, &old.tree) {
                 Ok(entries) => Some(entries),
                 Err(error) if error.is_damage() => return Ok(None),
                 Err(error) => return Err(error.into()),
             },
         };
         let writer = &mut self.writer;
-        let mut put = |branch| writer.branch(&branch);
+        let mut put = |branch| {
+            let id = writer.branch(&branch)?;
+            if let Some(out) = &shared.lists_out {
+                out.add(&id, &branch);
+            }
+            Ok::<_, BackupError>(id)
+        };
         for (name, slot) in job.names().iter().zip(slots) {
             match slot {
                 Slot::New(entry, _) => list.push(*entry, &mut put)?,
                 Slot::Gone | Slot::Pending => {}
-                Slot::Same(_) => {
+                Slot::Same(stat) => {
                     let Some(found) = old.as_mut().and_then(|old| old.find(|entry| is_at(entry, name))) else {
                         return Ok(None);
                     };
                     match found {
-                        Ok(entry) if entry.name == *name => list.push(entry, &mut put)?,
+                        Ok(entry) if entry.name == *name => {
+                            let Some(entry) = whole(&shared.lists, job, entry, &stat) else { return Ok(None) };
+                            list.push(entry, &mut put)?;
+                        }
                         Ok(_) => return Ok(None),
                         Err(error) if error.is_damage() => return Ok(None),
                         Err(error) => return Err(error.into()),
@@ -565,4 +577,16 @@ impl<'a> Worker<'a> {
 
 fn is_at(entry: &Result<Entry, crate::vault::ReadError>, name: &[u8]) -> bool {
     entry.as_ref().map_or(true, |entry| *entry.name >= *name)
+}
+
+/// An entry of before with its content, which is read again where the listing does not vouch for it. `None` if that is
+/// no longer the same.
+fn whole(lists: &OldLists, job: &DirJob, mut entry: Entry, stat: &CachedStat) -> Option<Entry> {
+    if let What::File(content) = &mut entry.what
+        && !lists.vouches_for(content)
+    {
+        let bytes = super::file::read_short(job, &entry.name, content.len(), stat)?;
+        *content = Content::Inline(bytes);
+    }
+    Some(entry)
 }

@@ -1,4 +1,5 @@
-//! The stat cache: what every folder looked like when it was last backed up, and which branch that gave.
+//! The stat cache: what every folder looked like when it was last backed up, and which branch that gave. Beside it, for
+//! a machine that may not read the vault, what those branches listed (`lists.rs`).
 //!
 //! Local and disposable. One file for a vault and a source set, replaced as a whole by each run. Whatever is wrong
 //! with it, the answer is "not known" and the folder is read again: every block is bound by a checksum to this very
@@ -21,26 +22,30 @@
 //! Numbers are little-endian. Checksums are the first 16 bytes of BLAKE3 keyed with the file key over a byte that
 //! says which part it is, for blocks the folder's key, and the bytes themselves.
 
+mod lists;
 mod read;
 mod stat;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use lists::{ListCache, ListWriter};
 pub use read::StatCache;
 pub use stat::{CachedDir, CachedStat, DirKey, NamesHasher};
 pub use write::{CacheError, CacheWriter};
 
-use crate::id::{ChunkId, VaultId};
+use crate::id::VaultId;
 
-const MAGIC: &[u8; 8] = b"twkpstat";
+/// What a file of blocks begins with: which kind it is.
+type Magic = &'static [u8; 8];
+
+const STATS: Magic = b"twkpstat";
+const LISTS: Magic = b"twkplist";
 const VERSION: u32 = 1;
 const SUM_LEN: usize = 16;
 const HEADER_LEN: usize = 8 + 4 + 4 + VaultId::LEN + 32 + SUM_LEN;
 const ROW_LEN: usize = 28;
 const FOOTER_LEN: usize = 8 + 8 + SUM_LEN;
-/// A block without stats.
-const BLOCK_LEN_MIN: usize = ChunkId::LEN + 16 + 4 + SUM_LEN;
 
 /// The part of the file that a checksum covers.
 #[derive(Clone, Copy)]

@@ -1,8 +1,7 @@
-//! Looking folders up: the table of keys in memory, one read for each block.
+//! Looking things up: the table of keys in memory, one read for each block.
 
 use super::{
-    BLOCK_LEN_MIN, CachedDir, CachedStat, DirKey, FOOTER_LEN, HEADER_LEN, MAGIC, Part, ROW_LEN, SUM_LEN, VERSION,
-    checksum, take,
+    CachedDir, CachedStat, DirKey, FOOTER_LEN, HEADER_LEN, Magic, Part, ROW_LEN, SUM_LEN, VERSION, checksum, take,
 };
 use crate::id::{ChunkId, VaultId};
 use std::fs::File;
@@ -12,10 +11,11 @@ use std::path::Path;
 /// The cache that an earlier run left. May be used by several threads.
 pub struct StatCache {
     /// `None` for an empty cache.
-    open: Option<Open>,
+    open: Option<BlockFile>,
 }
 
-struct Open {
+/// A whole file of blocks.
+pub(super) struct BlockFile {
     file: File,
     file_key: [u8; 32],
     /// Where the table begins and blocks end.
@@ -27,7 +27,7 @@ struct Open {
 impl StatCache {
     /// Opens a cache. A file that is missing, damaged, of another version or of another vault is an empty cache.
     pub fn open(path: &Path, vault: VaultId) -> Self {
-        Self { open: Open::read(path, vault) }
+        Self { open: BlockFile::read(path, super::STATS, vault) }
     }
 
     /// Knows nothing.
@@ -37,7 +37,7 @@ impl StatCache {
 
     /// How many folders it claims to know.
     pub fn len(&self) -> usize {
-        self.open.as_ref().map_or(0, |open| open.rows.len() / ROW_LEN)
+        self.open.as_ref().map_or(0, BlockFile::len)
     }
 
     /// Whether it knows nothing.
@@ -47,17 +47,18 @@ impl StatCache {
 
     /// What is remembered of a folder; `None` also when its block cannot be read or does not verify.
     pub fn lookup(&self, key: &DirKey) -> Option<CachedDir> {
-        self.open.as_ref()?.lookup(key)
+        parse_block(&self.open.as_ref()?.body(&key.0)?)
     }
 }
 
-impl Open {
-    fn read(path: &Path, vault: VaultId) -> Option<Self> {
+impl BlockFile {
+    /// Opens a file of this kind and vault if it is whole.
+    pub fn read(path: &Path, magic: Magic, vault: VaultId) -> Option<Self> {
         let file = File::open(path).ok()?;
         let len = file.metadata().ok()?.len();
         let mut header = [0; HEADER_LEN];
         read_exact_at(&file, &mut header, 0).ok()?;
-        let file_key = parse_header(&header, vault)?;
+        let file_key = parse_header(&header, magic, vault)?;
 
         let footer_at = len.checked_sub(FOOTER_LEN as u64)?;
         let mut footer = [0; FOOTER_LEN];
@@ -76,40 +77,44 @@ impl Open {
         (sum == rest).then_some(Self { file, file_key, table_at, rows })
     }
 
-    fn lookup(&self, key: &DirKey) -> Option<CachedDir> {
+    /// How many blocks it claims to have.
+    pub fn len(&self) -> usize {
+        self.rows.len() / ROW_LEN
+    }
+
+    /// What a block holds; `None` also when it cannot be read or does not verify.
+    pub fn body(&self, key: &[u8; 16]) -> Option<Vec<u8>> {
         let (offset, len) = self.place(key)?;
         // Before allocating for it: the table may claim what the file does not hold.
         if offset.checked_add(len.into())? > self.table_at {
             return None;
         }
         let len = usize::try_from(len).ok()?;
-        let stats_len = len.checked_sub(BLOCK_LEN_MIN)?;
-        if !stats_len.is_multiple_of(CachedStat::LEN) {
-            return None;
-        }
+        let body_len = len.checked_sub(SUM_LEN)?;
         let mut block = vec![0; len];
         read_exact_at(&self.file, &mut block, offset).ok()?;
-        let (body, sum) = block.split_at(len - SUM_LEN);
-        if checksum(&self.file_key, Part::Block, &[&key.0, body]) != sum {
+        let (body, sum) = block.split_at(body_len);
+        if checksum(&self.file_key, Part::Block, &[key, body]) != sum {
             return None;
         }
-        parse_block(body)
+        block.truncate(body_len);
+        Some(block)
     }
 
-    /// Offset and length of a folder's block.
-    fn place(&self, key: &DirKey) -> Option<(u64, u32)> {
+    /// Offset and length of a block.
+    fn place(&self, key: &[u8; 16]) -> Option<(u64, u32)> {
         let (rows, _) = self.rows.as_chunks::<ROW_LEN>();
-        let at = rows.binary_search_by(|row| row[..16].cmp(&key.0)).ok()?;
+        let at = rows.binary_search_by(|row| row[..16].cmp(key)).ok()?;
         let mut rest = &rows.get(at)?[16..];
         Some((u64::from_le_bytes(take(&mut rest)?), u32::from_le_bytes(take(&mut rest)?)))
     }
 }
 
-/// The file key, when the header is whole, of this version and of this vault.
-fn parse_header(header: &[u8; HEADER_LEN], vault: VaultId) -> Option<[u8; 32]> {
+/// The file key, when the header is whole, of this kind and version and of this vault.
+fn parse_header(header: &[u8; HEADER_LEN], magic: Magic, vault: VaultId) -> Option<[u8; 32]> {
     let (body, sum) = header.split_at(HEADER_LEN - SUM_LEN);
     let mut rest = body;
-    let known = take(&mut rest)? == *MAGIC
+    let known = take(&mut rest)? == *magic
         && u32::from_le_bytes(take(&mut rest)?) == VERSION
         && u32::from_le_bytes(take(&mut rest)?) == 0
         && take(&mut rest)? == vault.0;

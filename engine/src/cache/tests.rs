@@ -1,6 +1,9 @@
 use super::*;
 use crate::branch::entry::FileTime;
+use crate::branch::entry::{Content, Entry, Metadata, What};
+use crate::branch::{self, DirectoryNode, EncodedBranch, InnerDir, Node};
 use crate::env::{Env, Time};
+use crate::id::ChunkId;
 use crate::source::{FileKind, Stat};
 use std::path::{Path, PathBuf};
 
@@ -217,4 +220,65 @@ fn keys_and_name_hashes_tell_trees_apart() {
     let mut one_by_one = NamesHasher::new();
     many.iter().for_each(|name| one_by_one.push(name.as_bytes()));
     assert_eq!(NamesHasher::hash(&many), one_by_one.finish());
+}
+
+/// A node of two names, one with content of its own, and the node above it.
+fn listed() -> (EncodedBranch, EncodedBranch) {
+    let file = |name: &[u8], content| Entry { name: name.into(), meta: Metadata::default(), what: What::File(content) };
+    let entries = vec![
+        file(b"long", Content::One { len: 9, chunk: ChunkId([9; 32]) }),
+        file(b"short", Content::Inline(b"canary".as_slice().into())),
+    ];
+    let node = ChunkId([1; 32]);
+    let above =
+        InnerDir { first_name: b"long".as_slice().into(), last_name: b"short".as_slice().into(), entries: 2, node };
+    let encode = |node: DirectoryNode| branch::encode_directory(&node).unwrap();
+    (encode(DirectoryNode::Entries(entries)), encode(DirectoryNode::Inner(vec![above])))
+}
+
+#[test]
+fn listings_come_back_without_content_and_are_taken_over() {
+    let temp = tempfile::tempdir().unwrap();
+    let (first, second) = (temp.path().join("first"), temp.path().join("second"));
+    let (entries, above) = listed();
+    let (low, high) = (ChunkId([1; 32]), ChunkId([2; 32]));
+    let writer = ListWriter::create(&first, VAULT, &Env::system(1)).unwrap();
+    // Twice: many folders are equal.
+    for _ in 0..2 {
+        writer.add(&low, &entries);
+        writer.add(&high, &above);
+    }
+    writer.finish().unwrap();
+    let check = |path: &Path| {
+        let cache = ListCache::open(path, VAULT);
+        assert_eq!(cache.branch(&high), Some((above.refs.clone(), above.payload.clone())));
+        let (refs, payload) = cache.branch(&low).unwrap();
+        let Node::Directory(DirectoryNode::Entries(found)) = branch::decode(&refs, &payload).unwrap() else { panic!() };
+        assert_eq!(found[0].what, What::File(Content::One { len: 9, chunk: ChunkId([9; 32]) }));
+        assert_eq!(found[1].what, What::File(Content::Inline([0; 6].into())));
+        assert_eq!(cache.branch(&ChunkId([3; 32])), None);
+        // Same key, another branch.
+        let mut other = low;
+        other.0[31] ^= 1;
+        assert_eq!(cache.branch(&other), None);
+        assert_eq!(ListCache::open(path, VaultId([8; 16])).branch(&high), None);
+        assert!(StatCache::open(path, VAULT).is_empty(), "another kind of file");
+    };
+    check(&first);
+    let old = ListCache::open(&first, VAULT);
+    let writer = ListWriter::create(&second, VAULT, &Env::system(1)).unwrap();
+    writer.keep(&old, &high);
+    writer.keep(&old, &ChunkId([3; 32]));
+    writer.finish().unwrap();
+    check(&second);
+    let bytes = std::fs::read(&second).unwrap();
+    for at in 0..bytes.len() {
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x10;
+        std::fs::write(&first, &bad).unwrap();
+        let cache = ListCache::open(&first, VAULT);
+        let found = cache.branch(&high);
+        assert!(found.is_none() || found.unwrap().1 == above.payload, "byte {at}");
+        assert!(cache.branch(&low).is_none_or(|(refs, _)| refs == entries.refs), "byte {at}");
+    }
 }

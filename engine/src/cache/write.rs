@@ -4,11 +4,9 @@
 //! without. What a killed run left is overwritten by the next. Nothing is synced (see the module above), and the
 //! rename only replaces one cache by another: either serves.
 
-use super::{
-    BLOCK_LEN_MIN, CachedDir, CachedStat, DirKey, FOOTER_LEN, HEADER_LEN, MAGIC, Part, ROW_LEN, VERSION, checksum,
-};
+use super::{CachedDir, CachedStat, DirKey, FOOTER_LEN, HEADER_LEN, Magic, Part, ROW_LEN, SUM_LEN, VERSION, checksum};
 use crate::env::Env;
-use crate::id::VaultId;
+use crate::id::{ChunkId, VaultId};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -39,7 +37,30 @@ pub enum CacheError {
 /// Collects the folders of one run. May be used by several threads.
 ///
 /// Dropped without [`CacheWriter::finish`] it leaves the old cache in place.
-pub struct CacheWriter {
+pub struct CacheWriter(BlockWriter);
+
+impl CacheWriter {
+    /// Begins a cache that will replace the one at `path`, whose folder must exist.
+    pub fn create(path: &Path, vault: VaultId, env: &Env) -> Result<Self, CacheError> {
+        BlockWriter::create(path, super::STATS, vault, env).map(Self)
+    }
+
+    /// Adds a folder. A failed write shows in [`Self::finish`]; a folder added twice will not be known at all,
+    /// for nobody can tell which one the listing above it means.
+    pub fn add(&self, key: DirKey, dir: &CachedDir) {
+        if let Some(body) = body(dir) {
+            self.0.add(&key.0, body);
+        }
+    }
+
+    /// Writes the table and puts the new cache in the place of the old one.
+    pub fn finish(self) -> Result<(), CacheError> {
+        self.0.finish()
+    }
+}
+
+/// Writes a file of blocks; see [`CacheWriter`].
+pub(super) struct BlockWriter {
     path: PathBuf,
     aside: PathBuf,
     file_key: [u8; 32],
@@ -55,9 +76,8 @@ struct Inner {
     finished: bool,
 }
 
-impl CacheWriter {
-    /// Begins a cache that will replace the one at `path`, whose folder must exist.
-    pub fn create(path: &Path, vault: VaultId, env: &Env) -> Result<Self, CacheError> {
+impl BlockWriter {
+    pub fn create(path: &Path, magic: Magic, vault: VaultId, env: &Env) -> Result<Self, CacheError> {
         let mut aside = path.as_os_str().to_owned();
         aside.push(".new");
         let aside = PathBuf::from(aside);
@@ -66,32 +86,33 @@ impl CacheWriter {
         let mut file_key = [0; 32];
         env.entropy.fill(&mut file_key);
         let mut out = BufWriter::with_capacity(256 << 10, file);
-        out.write_all(&header(vault, &file_key)).map_err(|source| io_error("write", &aside, source))?;
+        out.write_all(&header(magic, vault, &file_key)).map_err(|source| io_error("write", &aside, source))?;
         let inner = Inner { out, offset: HEADER_LEN as u64, rows: Vec::new(), failed: None, finished: false };
         Ok(Self { path: path.to_owned(), aside, file_key, inner: Mutex::new(inner) })
     }
 
-    /// Adds a folder. A failed write shows in [`Self::finish`]; a folder added twice will not be known at all,
-    /// for nobody can tell which one the listing above it means.
-    pub fn add(&self, key: DirKey, dir: &CachedDir) {
-        let Some(block) = block(&self.file_key, &key, dir) else {
-            return; // Too many entries for the length field: not remembered, only read again.
-        };
+    /// Adds a block; of a key added twice neither counts. Returns the length of the file so far.
+    pub fn add(&self, key: &[u8; 16], body: Vec<u8>) -> u64 {
+        let mut block = body;
+        let sum = checksum(&self.file_key, Part::Block, &[key, &block]);
+        block.extend_from_slice(&sum);
         let mut inner = self.inner();
+        // One too long for its row is not remembered, only read again.
+        let Ok(len) = u32::try_from(block.len()) else { return inner.offset };
         if inner.failed.is_some() {
-            return;
+            return inner.offset;
         }
         match inner.out.write_all(&block) {
             Ok(()) => {
-                let row = row(&key, inner.offset, block.len() as u32);
+                let row = row(key, inner.offset, len);
                 inner.rows.push(row);
-                inner.offset += block.len() as u64;
+                inner.offset += u64::from(len);
             }
             Err(error) => inner.failed = Some(error),
         }
+        inner.offset
     }
 
-    /// Writes the table and puts the new cache in the place of the old one.
     pub fn finish(self) -> Result<(), CacheError> {
         let mut inner = self.inner();
         if let Some(source) = inner.failed.take() {
@@ -129,7 +150,7 @@ impl Inner {
     }
 }
 
-impl Drop for CacheWriter {
+impl Drop for BlockWriter {
     fn drop(&mut self) {
         if !self.inner().finished {
             // Still locked, so it is ours. Should it stay, the next run overwrites it.
@@ -138,9 +159,9 @@ impl Drop for CacheWriter {
     }
 }
 
-fn header(vault: VaultId, file_key: &[u8; 32]) -> Vec<u8> {
+fn header(magic: Magic, vault: VaultId, file_key: &[u8; 32]) -> Vec<u8> {
     let mut header = Vec::with_capacity(HEADER_LEN);
-    header.extend_from_slice(MAGIC);
+    header.extend_from_slice(magic);
     header.extend_from_slice(&VERSION.to_le_bytes());
     header.extend_from_slice(&0_u32.to_le_bytes());
     header.extend_from_slice(&vault.0);
@@ -150,25 +171,23 @@ fn header(vault: VaultId, file_key: &[u8; 32]) -> Vec<u8> {
     header
 }
 
-/// A folder's bytes; `None` when their length does not fit the table.
-fn block(file_key: &[u8; 32], key: &DirKey, dir: &CachedDir) -> Option<Vec<u8>> {
-    let len = dir.stats.len().checked_mul(CachedStat::LEN)?.checked_add(BLOCK_LEN_MIN)?;
-    u32::try_from(len).ok()?;
-    let mut block = Vec::with_capacity(len);
-    block.extend_from_slice(&dir.tree.0);
-    block.extend_from_slice(&dir.names_hash);
-    block.extend_from_slice(&u32::try_from(dir.stats.len()).ok()?.to_le_bytes());
+/// A folder's bytes; `None` when their number does not fit.
+fn body(dir: &CachedDir) -> Option<Vec<u8>> {
+    let count = u32::try_from(dir.stats.len()).ok()?;
+    let len = dir.stats.len().checked_mul(CachedStat::LEN)?.checked_add(ChunkId::LEN + 16 + 4 + SUM_LEN)?;
+    let mut body = Vec::with_capacity(len);
+    body.extend_from_slice(&dir.tree.0);
+    body.extend_from_slice(&dir.names_hash);
+    body.extend_from_slice(&count.to_le_bytes());
     for stat in &dir.stats {
-        block.extend_from_slice(&stat.to_bytes());
+        body.extend_from_slice(&stat.to_bytes());
     }
-    let sum = checksum(file_key, Part::Block, &[&key.0, &block]);
-    block.extend_from_slice(&sum);
-    Some(block)
+    Some(body)
 }
 
-fn row(key: &DirKey, offset: u64, len: u32) -> [u8; ROW_LEN] {
+fn row(key: &[u8; 16], offset: u64, len: u32) -> [u8; ROW_LEN] {
     let mut row = [0; ROW_LEN];
-    row[..16].copy_from_slice(&key.0);
+    row[..16].copy_from_slice(key);
     row[16..24].copy_from_slice(&offset.to_le_bytes());
     row[24..].copy_from_slice(&len.to_le_bytes());
     row

@@ -15,7 +15,7 @@ const INDEX: &str = "index";
 
 /// A report in the making.
 #[derive(Default)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     pub report: CheckReport,
 }
 

@@ -43,27 +43,24 @@ impl<'a> FrameChecker<'a> {
     pub fn branches(&self, number: FrameNumber, opened: &OpenedFrame) -> Result<BranchFaults> {
         let header = &opened.header;
         let mut faults = BranchFaults::default();
-        let mut relied_on = Vec::new();
-        let rows = self.vault.local().chunk_rows(&header.ids)?;
-        let firm = self.vault.store().known(&header.ids)?;
-        for (at, (id, row)) in header.ids.iter().zip(rows).enumerate() {
+        let mut here = Vec::new();
+        for (at, (id, row)) in header.ids.iter().zip(self.vault.local().chunk_rows(&header.ids)?).enumerate() {
             let Some(row) = row.filter(|row| row.frame == number && usize::from(row.position) == at) else { continue };
             if let Err(error) = branch::decode(header.refs(at), opened.bytes(at).unwrap_or_default()) {
                 faults.unreadable.push((*id, error.to_string()));
             }
-            if row.state == ChunkState::Admitted && firm[at] {
-                relied_on.push(at);
+            if row.state == ChunkState::Admitted {
+                here.push(at);
             }
         }
-        let mut wanted: Vec<ChunkId> = relied_on.iter().flat_map(|&at| header.refs(at)).copied().collect();
+        let mut wanted: Vec<ChunkId> =
+            here.iter().flat_map(|&at| header.refs(at).iter().chain([&header.ids[at]])).copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
+        // Asked at once: a collection may condemn a branch together with what is below it.
         let known = self.vault.store().known(&wanted)?;
-        if known.iter().all(|&known| known) {
-            return Ok(faults);
-        }
         let is_known = |id: &ChunkId| wanted.binary_search(id).is_ok_and(|at| known[at]);
-        for at in relied_on {
+        for at in here.into_iter().filter(|&at| is_known(&header.ids[at])) {
             let lacks = header.refs(at).iter().filter(|id| !is_known(id)).count();
             if lacks > 0 {
                 faults.lacking.push((header.ids[at], lacks));

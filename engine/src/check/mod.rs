@@ -7,11 +7,12 @@
 //! What always holds: nothing is removed. A frame found bad loses its standing in the index, so that the next backup
 //! stores its chunks anew if it meets them; that, and marking packs that are gone, is all that is ever changed.
 
-mod findings;
+pub(crate) mod findings;
 mod frames;
-mod index;
+pub(crate) mod index;
+pub(crate) mod judge;
 mod packs;
-mod records;
+pub(crate) mod records;
 #[cfg(test)]
 mod tests;
 mod trees;
@@ -161,16 +162,18 @@ pub fn check(
     options: &CheckOptions,
     progress: &Progress,
 ) -> std::result::Result<CheckReport, CheckError> {
+    vault.require_member()?;
     let started = vault.env().clock.elapsed();
     let chosen = packs::Chosen::new(options, &*vault.env().entropy)?;
     let mut findings = Findings::default();
-    records::twins(vault, &mut findings)?;
+    let verify = |kind, bytes: &[u8]| records::verify(vault, kind, bytes);
+    records::twins(&**vault.local().files(), &verify, &mut findings)?;
     let refs = records::refs(vault, &mut findings)?;
-    if index::is_sound(vault, &mut findings)? {
+    if index::is_sound(vault.local(), &mut findings)? {
         for fault in packs::audit(vault, &mut findings)? {
             findings.fault(fault.file, fault.problem);
         }
-        let view = IndexView::read(vault, &mut findings, progress)?;
+        let view = IndexView::read(vault.local(), &mut findings, progress)?;
         let outcome = packs::check(vault, &view, &chosen, &mut findings, progress)?;
         let bad = packs::expel(vault, outcome, &mut findings)?;
         trees::check(vault, &refs, &bad, &mut findings, progress)?;

@@ -4,16 +4,16 @@
 use super::findings::Findings;
 use super::frames::FrameChecker;
 use super::index::{IndexView, PackView, cancelled, end_of, print};
+use super::judge::{self, Directory, Header, Judged};
 use super::{CheckError, CheckOptions, Result, Subset};
 use crate::env::Entropy;
-use crate::files::{FilesError, ReadAt};
-use crate::frame::{FrameError, frame_id};
+use crate::files::ReadAt;
+use crate::frame::FrameError;
 use crate::id::{ChunkId, Kind};
 use crate::index::{FrameNumber, FramePlace, FrameState, PackState};
-use crate::limits::FRAME_LEN_MAX;
-use crate::pack::{self, FrameRow, HEADER_LEN, PackError, PackName, Scanned, Scanner};
+use crate::pack::{self, FrameRow, HEADER_LEN, PackName, Scanned, Scanner, is_media};
 use crate::progress::Progress;
-use crate::store::{Fault, StoreError};
+use crate::store::{BadFrame, Fault, StoreError};
 use crate::vault::{ErrorClass, Vault};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
@@ -67,7 +67,7 @@ impl Chosen {
 /// What reading the packs showed about the index.
 #[derive(Default)]
 pub(super) struct Outcome {
-    bad: Vec<FrameNumber>,
+    bad: Vec<BadFrame>,
     /// Some branch counts as whole and is not.
     unclosed: bool,
     suspects: HashMap<FrameNumber, Vec<ChunkId>>,
@@ -109,7 +109,7 @@ pub(super) fn check(
         all.unclosed |= outcome.unclosed;
         all.suspects.extend(outcome.suspects);
     }
-    all.bad.sort_unstable();
+    all.bad.sort_unstable_by_key(|bad| bad.number);
     name_wrong_rows(vault, &all.suspects, findings)?;
     Ok(all)
 }
@@ -124,7 +124,8 @@ fn work(
 ) -> Result<(Findings, Outcome)> {
     let frames = FrameChecker::new(vault)?;
     let (findings, outcome) = (Findings::default(), Outcome::default());
-    let mut worker = Worker { vault, view, progress, frames, findings, outcome, bytes: Vec::new() };
+    let (moved, bytes) = (HashSet::new(), Vec::new());
+    let mut worker = Worker { vault, view, progress, frames, findings, outcome, moved, bytes };
     while !stop.load(Ordering::Acquire) {
         let Some(pack) = view.packs.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
         worker.pack(pack, chosen.takes(&pack.row.name))?;
@@ -156,7 +157,7 @@ fn name_wrong_rows(
 
 /// Takes the standing of the frames found bad.
 pub(super) fn expel(vault: &Vault, outcome: Outcome, findings: &mut Findings) -> Result<Trust> {
-    let bad = outcome.bad.iter().copied().collect();
+    let bad = outcome.bad.iter().map(|bad| bad.number).collect();
     match vault.store().expel(&outcome.bad) {
         Ok(_) => Ok(Trust { is_closed: !outcome.unclosed, bad: HashSet::new() }),
         // A vault that cannot be written to can still be checked.
@@ -191,6 +192,8 @@ struct Worker<'a> {
     frames: FrameChecker<'a>,
     findings: Findings,
     outcome: Outcome,
+    /// Where frames of the pack at hand were that have gone elsewhere since the index was read.
+    moved: HashSet<u64>,
     bytes: Vec<u8>,
 }
 
@@ -215,16 +218,20 @@ impl Worker<'_> {
         let len = file.len()?;
         let mut rows = Vec::new();
         let mut at = HEADER_LEN;
-        for number in self.view.frames_of(pack) {
-            let place = self.vault.local().frame_row(number)?;
+        self.moved.clear();
+        for (number, offset) in self.view.frames_of(pack) {
+            let Some(place) = self.place(pack, number)? else {
+                self.moved.insert(offset);
+                continue;
+            };
             rows.push(FrameRow { offset: place.offset, len: place.len, id: place.id });
             let end = end_of(place.offset, place.len);
-            if place.state == FrameState::Bad && (place.offset < at || end > pack.row.indexed_len) {
+            if place.state == FrameState::Bad && !judge::can_lie(&place, at, pack.row.indexed_len) {
                 // Where damaged frames begin and end nobody knows.
                 self.set_aside(&path, place.len, place.offset);
                 continue;
             }
-            if place.offset < at || end > pack.row.indexed_len || place.len as usize > FRAME_LEN_MAX {
+            if !judge::can_lie(&place, at, pack.row.indexed_len) {
                 let problem = format!("frame {} of {path} is said to lie where it cannot", number.0);
                 self.findings.index_fault(problem);
                 self.outcome.unclosed = true;
@@ -247,14 +254,19 @@ impl Worker<'_> {
         self.tail(&*file, pack, &path, at, &rows)
     }
 
+    /// Where a frame is, if it still is in this pack: packs are rewritten beside whoever reads them.
+    fn place(&self, pack: &PackView, number: FrameNumber) -> Result<Option<FramePlace>> {
+        Ok(self.vault.local().frame_if_any(number)?.filter(|place| place.pack == pack.number))
+    }
+
     /// A pack that is not there takes all its frames with it.
     fn gone(&mut self, pack: &PackView, path: &str) -> Result<()> {
         let mut lost = 0;
-        for number in self.view.frames_of(pack) {
-            let place = self.vault.local().frame_row(number)?;
+        for (number, _) in self.view.frames_of(pack) {
+            let Some(place) = self.place(pack, number)? else { continue };
             match place.state {
                 FrameState::Good => {
-                    self.outcome.bad.push(number);
+                    self.outcome.bad.push(BadFrame::at(number, &place));
                     lost += 1;
                 }
                 FrameState::Bad => self.set_aside(path, place.len, place.offset),
@@ -267,19 +279,13 @@ impl Worker<'_> {
     }
 
     fn header(&mut self, file: &dyn ReadAt, pack: &PackView, path: &str) -> Result<()> {
-        match pack::check_header(file, self.vault.id(), &pack.row.name) {
-            Ok(()) => {}
-            // Power failed before the first sync of a new pack.
-            Err(PackError::Header { .. }) if self.view.frames_of(pack).next().is_none() => {
+        let is_empty = self.view.frames_of(pack).next().is_none();
+        match judge::header(file, self.vault.id(), &pack.row.name, is_empty)? {
+            Header::Good => {}
+            Header::Unwritten => {
                 self.findings.note(format!("{path} was begun by a backup that was interrupted, and holds nothing"));
             }
-            Err(PackError::Header { .. }) => {
-                self.findings.fault(path, "its header is damaged; no file is lost by that")
-            }
-            Err(PackError::Files(error)) if is_media(&error) => {
-                self.findings.fault(path, format!("its header cannot be read: {}", error.source));
-            }
-            Err(error) => return Err(StoreError::from(error).into()),
+            Header::Bad(problem) => self.findings.fault(path, problem),
         }
         Ok(())
     }
@@ -292,9 +298,12 @@ impl Worker<'_> {
         let mut scanner = Scanner::new(file, self.vault.id(), from)?;
         loop {
             match scanner.next() {
-                Ok(Some(Scanned::Frame { row, .. })) if row.offset < to => {
-                    let problem = format!("{path} holds a frame at {} that the index does not know", row.offset);
-                    self.findings.index_fault(problem);
+                Ok(Some(Scanned::Frame { row, .. })) if self.moved.contains(&row.offset) => {}
+                Ok(Some(Scanned::Frame { row, header, .. })) if row.offset < to => {
+                    if !self.lives_elsewhere(&row, &header.ids)? {
+                        let problem = format!("{path} holds a frame at {} that the index does not know", row.offset);
+                        self.findings.index_fault(problem);
+                    }
                 }
                 Ok(Some(Scanned::Bad { offset, len })) if offset < to => {
                     let len = len.min(to - offset);
@@ -310,6 +319,14 @@ impl Worker<'_> {
         }
     }
 
+    /// Whether a collection moved a frame out of a pack that it could not remove, or not yet: it has another place, or
+    /// was freed there since.
+    fn lives_elsewhere(&self, row: &FrameRow, ids: &[ChunkId]) -> Result<bool> {
+        let rows: Vec<_> = self.vault.local().chunk_rows(ids)?.into_iter().flatten().collect();
+        Ok(rows.is_empty()
+            || rows.iter().any(|chunk| self.vault.local().frame_row(chunk.frame).is_ok_and(|place| place.id == row.id)))
+    }
+
     /// What comes after the last frame.
     fn tail(&mut self, file: &dyn ReadAt, pack: &PackView, path: &str, at: u64, rows: &[FrameRow]) -> Result<()> {
         let len = file.len()?;
@@ -317,34 +334,21 @@ impl Worker<'_> {
         if pack.row.state != PackState::Closed || len <= at {
             return Ok(());
         }
-        match pack::check_directory(file, &pack.row.name) {
-            Ok(listed) if rows.iter().all(|row| lists(&listed, row)) => {
-                self.left_out(path, &listed, rows);
-                Ok(())
-            }
-            Ok(_) => {
-                self.findings.fault(path, "its directory does not list all its frames");
-                Ok(())
-            }
-            Err(PackError::Directory { .. }) if len - at == pack::directory(at, rows).len() as u64 => {
-                self.findings.fault(path, "its directory is damaged; no file is lost by that");
-                Ok(())
-            }
-            // A writer that was killed leaves a pack without a directory, perhaps with half a frame.
-            Err(PackError::Directory { .. }) => self.gap(file, path, at, len),
-            Err(PackError::Files(error)) if is_media(&error) => {
-                self.findings.fault(path, format!("its directory cannot be read: {}", error.source));
-                Ok(())
-            }
-            Err(error) => Err(StoreError::from(error).into()),
+        match judge::tail(file, &pack.row.name, len, at, rows)? {
+            Directory::Good(listed) => self.left_out(path, &listed, rows),
+            Directory::None => self.gap(file, path, at, len)?,
+            Directory::Bad(problem) => self.findings.fault(path, problem),
         }
+        Ok(())
     }
 
     /// Frames of the directory that did not verify when the index was made. What they held is either stored anew
     /// since, or missing in the snapshots that need it.
     fn left_out(&mut self, path: &str, listed: &[FrameRow], rows: &[FrameRow]) {
-        for row in listed.iter().filter(|row| !lists(rows, row)) {
-            self.set_aside(path, row.len, row.offset);
+        for row in listed.iter().filter(|row| !judge::lists(rows, row)) {
+            if !self.moved.contains(&row.offset) {
+                self.set_aside(path, row.len, row.offset);
+            }
         }
     }
 
@@ -367,16 +371,14 @@ impl Worker<'_> {
         };
         self.findings.report.bytes_read += read as u64;
         Progress::add(&self.progress.bytes_done, read as u64);
-        let (frame, name) = bytes.split_at_mut(len);
-        if read < len || frame_id(frame) != place.id {
-            self.bad(path, number, place, "is damaged");
-        } else {
-            if *name != place.id.0 || read < len + name.len() {
-                let problem =
-                    format!("the name after the frame at {} is damaged; no file is lost by that", place.offset);
-                self.findings.fault(path, problem);
+        match judge::frame(place, &bytes[..read]) {
+            Judged::Wrong => self.bad(path, number, place, "is damaged"),
+            Judged::Whole { is_named } => {
+                if !is_named {
+                    self.findings.fault(path, judge::name_problem(place));
+                }
+                self.opened(path, number, place, &mut bytes[..len])?;
             }
-            self.opened(path, number, place, frame)?;
         }
         self.bytes = bytes;
         Ok(())
@@ -434,17 +436,7 @@ impl Worker<'_> {
     }
 
     fn bad(&mut self, path: &str, number: FrameNumber, place: &FramePlace, what: &str) {
-        self.outcome.bad.push(number);
-        self.findings.fault(path, format!("the frame of {} bytes at {} {what}", place.len, place.offset));
+        self.outcome.bad.push(BadFrame::at(number, place));
+        self.findings.fault(path, judge::frame_problem(place, what));
     }
-}
-
-/// Whether a directory, which is in the order of its pack, has this row.
-fn lists(listed: &[FrameRow], row: &FrameRow) -> bool {
-    listed.binary_search_by_key(&row.offset, |listed| listed.offset).is_ok_and(|at| listed[at] == *row)
-}
-
-/// Whether an error speaks of the medium, not of this process.
-fn is_media(error: &FilesError) -> bool {
-    error.source.raw_os_error() == Some(libc::EIO)
 }

@@ -269,7 +269,7 @@ fn rows_that_contradict_each_other_are_told() {
     });
     check_index(&world, "lacks", |version| {
         let frames = version.rows(Table::Frames).clone();
-        let is_leaf = |row: &[u8]| frames[&[row[4], row[3], row[2], row[1], row[0]][..]][48] == 1;
+        let is_leaf = |row: &[u8]| frames[&[row[4], row[3], row[2], row[1], row[0]][..]][50] == 1;
         version.rows_mut(Table::Chunks).retain(|_, row| !is_leaf(row));
     });
 }

@@ -271,6 +271,7 @@ fn query_error(error: QueryError) -> CheckError {
         QueryError::Write(_)
         | QueryError::NotFound { .. }
         | QueryError::NotDirectory { .. }
+        | QueryError::TooMany { .. }
         | QueryError::TooDeep { .. } => CheckError::Read(branch::BranchError::Depth.into()),
     }
 }

@@ -3,6 +3,9 @@
 //! Each is BLAKE3's `derive_key` with a context of its own over secret ‖ vault id (48 bytes), so the same secret in
 //! another vault gives other keys. Names of chunks, cut points and list splits depend on them: they are format, and
 //! stay as long as the vault.
+//!
+//! A device that may write and not read holds only a [`DeviceShare`] of them: what names and cuts content, a public key
+//! and a record key of its own. Nothing of the share opens anything.
 
 use std::fmt;
 
@@ -10,7 +13,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{Gear, PublicKey, SecretKey};
 use crate::env::Entropy;
-use crate::id::{ChunkId, Kind, VaultId};
+use crate::id::{ChunkId, DeviceId, Kind, VaultId};
 
 const ID_CONTEXT: &str = "twinkeep 2026-11 vault id key v1";
 const GEAR_CONTEXT: &str = "twinkeep 2026-11 vault gear key v1";
@@ -21,6 +24,7 @@ const PAIR_CONTEXT: &str = "twinkeep 2026-11 vault key pair 0 v1";
 const CHECK_CONTEXT: &str = "twinkeep 2026-11 vault secret check v1";
 const LEAF_CONTEXT: &str = "twinkeep 2026-11 leaf id key v1";
 const BRANCH_CONTEXT: &str = "twinkeep 2026-11 branch id key v1";
+const DEVICE_CONTEXT: &str = "twinkeep 2026-11 device record key v1";
 const UNENCRYPTED_CONTEXT: &str = "twinkeep 2026-11 unencrypted vault v1";
 
 /// References hashed with one call.
@@ -55,22 +59,66 @@ impl fmt::Debug for VaultSecret {
     }
 }
 
-/// Everything a full member of a vault holds.
+/// What a vault's content is named, cut and sealed with, by a full member or by a device that may only write.
 #[derive(Clone)]
 pub struct VaultKeys {
     vault: VaultId,
     leaf: Key,
     branch: Key,
     list: Key,
-    record: Key,
-    keyring: Key,
-    check: [u8; 32],
     gear: Box<Gear>,
-    /// By generation, from 0.
-    pairs: Vec<(PublicKey, SecretKey)>,
+    newest: (u16, PublicKey),
+    holder: Holder,
 }
 
 type Key = Zeroizing<[u8; 32]>;
+
+/// What only one of the two kinds of holders has.
+#[derive(Clone)]
+enum Holder {
+    Member(Box<MemberKeys>),
+    Device { id: DeviceId, record: Key },
+}
+
+/// Keys that open, and that speak for the vault.
+#[derive(Clone)]
+struct MemberKeys {
+    record: Key,
+    keyring: Key,
+    gear: Key,
+    check: [u8; 32],
+    /// By generation, from 0.
+    pairs: Vec<SecretKey>,
+}
+
+/// What a device is given: enough to back up incrementally, and nothing that opens.
+#[derive(Clone)]
+pub struct DeviceShare {
+    /// Vault.
+    pub vault: VaultId,
+    /// The device.
+    pub id: DeviceId,
+    /// Names leaves.
+    pub leaf: Zeroizing<[u8; 32]>,
+    /// Names branches.
+    pub branch: Zeroizing<[u8; 32]>,
+    /// Splits lists.
+    pub list: Zeroizing<[u8; 32]>,
+    /// Cuts content.
+    pub gear: Zeroizing<[u8; 32]>,
+    /// Makes the MACs of this device's records, and of nobody else's.
+    pub record: Zeroizing<[u8; 32]>,
+    /// Generation of the key pair …
+    pub generation: u16,
+    /// … whose public half data keys are wrapped to.
+    pub public: PublicKey,
+}
+
+impl fmt::Debug for DeviceShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceShare({:?}, {:?})", self.vault, self.id)
+    }
+}
 
 impl VaultKeys {
     /// Derives everything that follows from the secret alone: all but later generations of key pairs.
@@ -81,16 +129,66 @@ impl VaultKeys {
         let key = |context| Zeroizing::new(blake3::derive_key(context, &*material));
         let id = key(ID_CONTEXT);
         let pair = SecretKey::from_bytes(&key(PAIR_CONTEXT));
+        let gear = key(GEAR_CONTEXT);
         Self {
             vault,
             leaf: Zeroizing::new(blake3::derive_key(LEAF_CONTEXT, &*id)),
             branch: Zeroizing::new(blake3::derive_key(BRANCH_CONTEXT, &*id)),
             list: key(LIST_CONTEXT),
-            record: key(RECORD_CONTEXT),
-            keyring: key(KEYRING_CONTEXT),
-            check: *key(CHECK_CONTEXT),
-            gear: Box::new(Gear::new(&key(GEAR_CONTEXT))),
-            pairs: vec![(pair.public(), pair)],
+            gear: Box::new(Gear::new(&gear)),
+            newest: (0, pair.public()),
+            holder: Holder::Member(Box::new(MemberKeys {
+                record: key(RECORD_CONTEXT),
+                keyring: key(KEYRING_CONTEXT),
+                gear,
+                check: *key(CHECK_CONTEXT),
+                pairs: vec![pair],
+            })),
+        }
+    }
+
+    /// The keys of a device, from what it was given.
+    pub fn of_device(share: &DeviceShare) -> Self {
+        Self {
+            vault: share.vault,
+            leaf: share.leaf.clone(),
+            branch: share.branch.clone(),
+            list: share.list.clone(),
+            gear: Box::new(Gear::new(&share.gear)),
+            newest: (share.generation, share.public),
+            holder: Holder::Device { id: share.id, record: share.record.clone() },
+        }
+    }
+
+    /// What to give to a new device; `None` for keys that are a device's themselves.
+    pub fn share(&self, id: DeviceId) -> Option<DeviceShare> {
+        let member = self.member()?;
+        let (generation, public) = self.newest;
+        Some(DeviceShare {
+            vault: self.vault,
+            id,
+            leaf: self.leaf.clone(),
+            branch: self.branch.clone(),
+            list: self.list.clone(),
+            gear: member.gear.clone(),
+            record: member.device_record(&id),
+            generation,
+            public,
+        })
+    }
+
+    /// The device these keys are of; `None` for a member's.
+    pub fn device(&self) -> Option<DeviceId> {
+        match &self.holder {
+            Holder::Member(_) => None,
+            Holder::Device { id, .. } => Some(*id),
+        }
+    }
+
+    fn member(&self) -> Option<&MemberKeys> {
+        match &self.holder {
+            Holder::Member(member) => Some(member),
+            Holder::Device { .. } => None,
         }
     }
 
@@ -145,9 +243,23 @@ impl VaultKeys {
         u64::from_le_bytes(*low)
     }
 
-    /// Proof that a record was written by somebody who holds these keys.
+    /// Proof that a record was written by somebody who holds these keys: a member, or this very device.
     pub fn record_mac(&self, bytes: &[u8]) -> [u8; 32] {
-        *blake3::keyed_hash(&self.record, bytes).as_bytes()
+        let key = match &self.holder {
+            Holder::Member(member) => &member.record,
+            Holder::Device { record, .. } => record,
+        };
+        *blake3::keyed_hash(key, bytes).as_bytes()
+    }
+
+    /// Proof that a record was written by this device; `None` where these keys cannot tell: those of another device.
+    pub fn device_mac(&self, id: &DeviceId, bytes: &[u8]) -> Option<[u8; 32]> {
+        let key = match &self.holder {
+            Holder::Member(member) => member.device_record(id),
+            Holder::Device { id: own, record } if own == id => record.clone(),
+            Holder::Device { .. } => return None,
+        };
+        Some(*blake3::keyed_hash(&key, bytes).as_bytes())
     }
 
     /// Where content is cut.
@@ -155,41 +267,57 @@ impl VaultKeys {
         &self.gear
     }
 
-    /// The newest key pair's generation and public half: data keys of new sessions are wrapped to it.
+    /// The newest key pair's generation and public half: data keys of new sessions are wrapped to it. A device keeps
+    /// to the one it was given.
     pub fn newest(&self) -> (u16, &PublicKey) {
-        let last = self.pairs.len() - 1;
-        (last as u16, &self.pairs[last].0)
+        (self.newest.0, &self.newest.1)
     }
 
-    /// The secret half of a generation; `None` for one this vault never had.
+    /// The secret half of a generation; `None` for one this vault never had, and always for a device.
     pub fn secret(&self, generation: u16) -> Option<&SecretKey> {
-        self.pairs.get(usize::from(generation)).map(|(_, secret)| secret)
+        self.member()?.pairs.get(usize::from(generation))
     }
 
     /// Adds the next generation's key pair, read from the keyring or newly drawn; returns its number.
     ///
     /// # Panics
-    /// After 65 536 generations; the keyring refuses long before.
+    /// After 65 536 generations, as the keyring refuses long before; for a device, which never opens a keyring.
     pub fn add_pair(&mut self, secret: SecretKey) -> u16 {
-        let generation = u16::try_from(self.pairs.len()).expect("the keyring bounds its generations");
-        self.pairs.push((secret.public(), secret));
+        let Holder::Member(member) = &mut self.holder else { panic!("a device has no key pairs") };
+        let generation = u16::try_from(member.pairs.len()).expect("the keyring bounds its generations");
+        self.newest = (generation, secret.public());
+        member.pairs.push(secret);
         generation
     }
 
-    /// Tells whether a secret is this vault's without showing anything of it; stands in the keyring.
-    pub fn check_value(&self) -> &[u8; 32] {
-        &self.check
+    /// Tells whether a secret is this vault's without showing anything of it; stands in the keyring. `None` for a
+    /// device.
+    pub fn check_value(&self) -> Option<&[u8; 32]> {
+        Some(&self.member()?.check)
     }
 
-    /// Seals later generations' secret keys in the keyring.
-    pub(crate) fn keyring_key(&self) -> &[u8; 32] {
-        &self.keyring
+    /// Seals later generations' secret keys in the keyring; `None` for a device.
+    pub(crate) fn keyring_key(&self) -> Option<&[u8; 32]> {
+        Some(&self.member()?.keyring)
+    }
+}
+
+impl MemberKeys {
+    /// Every member can derive every device's, and no device another's.
+    fn device_record(&self, id: &DeviceId) -> Key {
+        let mut material = Zeroizing::new([0; 32 + DeviceId::LEN]);
+        material[..32].copy_from_slice(&*self.record);
+        material[32..].copy_from_slice(&id.0);
+        Zeroizing::new(blake3::derive_key(DEVICE_CONTEXT, &*material))
     }
 }
 
 impl fmt::Debug for VaultKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VaultKeys({:?}, {} generations)", self.vault, self.pairs.len())
+        match &self.holder {
+            Holder::Member(member) => write!(f, "VaultKeys({:?}, {} generations)", self.vault, member.pairs.len()),
+            Holder::Device { id, .. } => write!(f, "VaultKeys({:?}, {id:?})", self.vault),
+        }
     }
 }
 
@@ -211,9 +339,9 @@ mod tests {
             hex(&keys.leaf),
             hex(&keys.branch),
             hex(&keys.list),
-            hex(&keys.record),
-            hex(&keys.keyring),
-            hex(&keys.check),
+            hex(&keys.member().unwrap().record),
+            hex(keys.keyring_key().unwrap()),
+            hex(keys.check_value().unwrap()),
             format!("{:016x}", keys.gear.table()[0]),
             hex(&keys.newest().1.0),
         ]
@@ -295,12 +423,41 @@ mod tests {
         let next = SecretKey::random(&SystemEntropy);
         assert_eq!(keys.add_pair(next.clone()), 1);
         assert_eq!(keys.newest(), (1, &next.public()));
-        assert_eq!(keys.secret(0).map(SecretKey::public), Some(self::keys().pairs[0].0));
+        assert_eq!(keys.secret(0).map(SecretKey::public), Some(*self::keys().newest().1));
         assert!(keys.secret(2).is_none());
     }
 
     #[test]
+    fn devices_name_as_members_do_and_open_nothing() {
+        let mut keys = keys();
+        keys.add_pair(SecretKey::from_bytes(&[9; 32]));
+        let (one, two) = (DeviceId([1; 8]), DeviceId([2; 8]));
+        let device = VaultKeys::of_device(&keys.share(one).unwrap());
+        assert_eq!(device.leaf_id(b"x"), keys.leaf_id(b"x"));
+        assert_eq!(device.branch_id(&[ChunkId([4; 32])], b"x"), keys.branch_id(&[ChunkId([4; 32])], b"x"));
+        assert_eq!(device.list_split(b"x"), keys.list_split(b"x"));
+        assert_eq!(device.gear(), keys.gear());
+        assert_eq!(device.newest(), keys.newest());
+        assert_eq!((device.device(), keys.device(), device.vault()), (Some(one), None, VAULT));
+        assert!(device.secret(0).is_none() && device.secret(1).is_none() && device.share(two).is_none());
+        assert!(device.check_value().is_none() && device.keyring_key().is_none());
+        // Each device speaks for itself alone.
+        assert_eq!(keys.device_mac(&one, b"x"), Some(device.record_mac(b"x")));
+        assert_eq!(device.device_mac(&one, b"x"), keys.device_mac(&one, b"x"));
+        assert_eq!(device.device_mac(&two, b"x"), None);
+        assert_ne!(keys.device_mac(&two, b"x"), Some(device.record_mac(b"x")));
+        assert_ne!(keys.record_mac(b"x"), device.record_mac(b"x"));
+        assert_eq!(
+            ChunkId(device.record_mac(b"record")).to_hex(),
+            "d7369fc449a423003249b11bf6856a2978f97f8c426a12e772626d9344edcd75"
+        );
+    }
+
+    #[test]
     fn debug_tells_nothing() {
+        let share = keys().share(DeviceId([5; 8])).unwrap();
+        assert_eq!(format!("{share:?}"), "DeviceShare(VaultId(02020202), DeviceId(05050505))");
+        assert_eq!(format!("{:?}", VaultKeys::of_device(&share)), "VaultKeys(VaultId(02020202), DeviceId(05050505))");
         assert_eq!(format!("{:?}", VaultSecret([7; 32])), "VaultSecret(…)");
         assert_eq!(format!("{:?}", keys()), "VaultKeys(VaultId(02020202), 1 generations)");
     }

@@ -11,7 +11,7 @@ pub mod words;
 pub mod wrap;
 
 pub use gear::Gear;
-pub use keys::{VaultKeys, VaultSecret};
+pub use keys::{DeviceShare, VaultKeys, VaultSecret};
 pub use seal::{DataKey, SALT_LEN, Salts, Suite, TAG_LEN};
 pub use words::WordsError;
 pub use wrap::{PublicKey, SecretKey, WRAPPED_LEN, WrappedKey};

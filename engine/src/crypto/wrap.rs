@@ -80,6 +80,29 @@ impl fmt::Debug for SecretKey {
 /// # Panics
 /// If `public` is one of the few degenerate points that no [`SecretKey`] has.
 pub fn wrap(public: &PublicKey, key: &DataKey, vault: &VaultId, entropy: &dyn Entropy) -> WrappedKey {
+    try_wrap(public, key, vault, entropy).expect("a public key made from a secret key takes part in an exchange")
+}
+
+impl PublicKey {
+    /// Whether anything can be wrapped to it: false for the few degenerate points that no [`SecretKey`] has.
+    pub fn is_usable(&self) -> bool {
+        /// Decides nothing: such a point fails with every other.
+        struct Ones;
+        impl Entropy for Ones {
+            fn fill(&self, bytes: &mut [u8]) {
+                bytes.fill(1);
+            }
+        }
+        try_wrap(self, &DataKey::from_bytes(&[0; 32]), &VaultId([0; 16]), &Ones).is_ok()
+    }
+}
+
+fn try_wrap(
+    public: &PublicKey,
+    key: &DataKey,
+    vault: &VaultId,
+    entropy: &dyn Entropy,
+) -> Result<WrappedKey, hpke::HpkeError> {
     let recipient = <X25519 as Kem>::PublicKey::from_bytes(&public.0).expect("32 bytes are a public key");
     let (encapsulated, sealed) = hpke::single_shot_seal_with_rng::<Aead, Kdf, X25519>(
         &OpModeS::Base,
@@ -88,12 +111,11 @@ pub fn wrap(public: &PublicKey, key: &DataKey, vault: &VaultId, entropy: &dyn En
         key.expose(),
         &[],
         &mut Dice(entropy),
-    )
-    .expect("a public key made from a secret key takes part in an exchange");
+    )?;
     let mut wrapped = [0; WRAPPED_LEN];
     wrapped[..ENCAPSULATED_LEN].copy_from_slice(&encapsulated.to_bytes());
     wrapped[ENCAPSULATED_LEN..].copy_from_slice(&sealed);
-    WrappedKey(wrapped)
+    Ok(WrappedKey(wrapped))
 }
 
 /// Opens what [`wrap`] made; fails for another key, another vault, or a changed byte.

@@ -81,6 +81,8 @@ pub enum Fault {
     Short(i32),
     /// The call is done and then reported as failed with this error number.
     Late(i32),
+    /// A read gives other bytes than those that are stored and reports no error. Other calls are not touched.
+    Wrong,
 }
 
 impl Fault {
@@ -88,6 +90,7 @@ impl Fault {
         match self {
             Self::Os(number) | Self::Short(number) | Self::Late(number) => io::Error::from_raw_os_error(number),
             Self::Kind(kind) => kind.into(),
+            Self::Wrong => io::ErrorKind::Other.into(),
         }
     }
 }
@@ -162,7 +165,7 @@ impl Faults {
     }
 
     fn run<T>(&self, call: Call, action: &'static str, path: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
-        let Some(fault) = self.next(call) else { return run() };
+        let Some(fault) = self.next(call).filter(|fault| *fault != Fault::Wrong) else { return run() };
         if matches!(fault, Fault::Late(_)) {
             run()?;
         }
@@ -170,7 +173,7 @@ impl Faults {
     }
 
     fn run_kv<T>(&self, call: Call, run: impl FnOnce() -> kv::Result<T>) -> kv::Result<T> {
-        let Some(fault) = self.next(call) else { return run() };
+        let Some(fault) = self.next(call).filter(|fault| *fault != Fault::Wrong) else { return run() };
         if matches!(fault, Fault::Late(_)) {
             run()?;
         }
@@ -256,6 +259,7 @@ impl Append for FaultyAppend {
         match fault {
             Fault::Short(_) => self.inner.append(&bytes[..bytes.len() / 2])?,
             Fault::Late(_) => self.inner.append(bytes)?,
+            Fault::Wrong => return self.inner.append(bytes),
             Fault::Os(_) | Fault::Kind(_) => {}
         }
         Err(FilesError { action: "append to", path: self.path.clone(), source: fault.error() })
@@ -278,7 +282,22 @@ struct FaultyReadAt {
 
 impl ReadAt for FaultyReadAt {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<usize> {
-        self.faults.run(Call::Read, "read", &self.path, || self.inner.read_at(offset, bytes))
+        let fault = match self.faults.next(Call::Read) {
+            None => return self.inner.read_at(offset, bytes),
+            Some(fault) => fault,
+        };
+        if matches!(fault, Fault::Late(_) | Fault::Wrong) {
+            let read = self.inner.read_at(offset, bytes)?;
+            if fault == Fault::Wrong {
+                bytes[..read].iter_mut().step_by(997).for_each(|byte| *byte ^= 0x10);
+                return Ok(read);
+            }
+        }
+        Err(FilesError { action: "read", path: self.path.clone(), source: fault.error() })
+    }
+
+    fn forget(&self, offset: u64, len: u64) {
+        self.inner.forget(offset, len);
     }
 
     fn len(&self) -> Result<u64> {

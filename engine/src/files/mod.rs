@@ -64,6 +64,9 @@ pub trait ReadAt: Send + Sync {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<usize>;
     /// Length in bytes now.
     fn len(&self) -> Result<u64>;
+    /// Drops what the system keeps of this stretch in memory, so that others keep theirs and the next read of it comes
+    /// from the disk. Best effort: no promise.
+    fn forget(&self, _offset: u64, _len: u64) {}
     /// Whether the file is empty.
     fn is_empty(&self) -> Result<bool> {
         Ok(self.len()? == 0)
@@ -99,19 +102,14 @@ pub trait Files: Send + Sync {
 
     /// Reads a whole file of at most `len_max` bytes; a longer one is an error of kind `FileTooLarge`.
     fn read_all(&self, path: &str, len_max: usize) -> Result<Vec<u8>> {
+        read_open(&*self.open(path)?, path, len_max)
+    }
+
+    /// As [`Self::read_all`], but from the disk, as far as the system lets us: what is in memory may be what is wrong.
+    fn read_anew(&self, path: &str, len_max: usize) -> Result<Vec<u8>> {
         let file = self.open(path)?;
-        let len = file.len()?;
-        if len > len_max as u64 {
-            return Err(FilesError {
-                action: "read",
-                path: path.to_owned(),
-                source: io::ErrorKind::FileTooLarge.into(),
-            });
-        }
-        let mut bytes = vec![0; len as usize];
-        let read = file.read_at(0, &mut bytes)?;
-        bytes.truncate(read);
-        Ok(bytes)
+        file.forget(0, file.len()?);
+        read_open(&*file, path, len_max)
     }
 
     /// Writes a whole file so that after any crash `path` holds either what it held before or all of `bytes`:
@@ -128,6 +126,17 @@ pub trait Files: Send + Sync {
         self.rename(&aside, path)?;
         self.sync_dir(parent(path))
     }
+}
+
+fn read_open(file: &dyn ReadAt, path: &str, len_max: usize) -> Result<Vec<u8>> {
+    let len = file.len()?;
+    if len > len_max as u64 {
+        return Err(FilesError { action: "read", path: path.to_owned(), source: io::ErrorKind::FileTooLarge.into() });
+    }
+    let mut bytes = vec![0; len as usize];
+    let read = file.read_at(0, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes)
 }
 
 /// The folder part of a path; `""` for a name at the top.

@@ -204,6 +204,10 @@ impl ReadAt for OsReadAt {
     fn len(&self) -> Result<u64> {
         Ok(self.file.metadata().map_err(failed("read", &self.path))?.len())
     }
+
+    fn forget(&self, offset: u64, len: u64) {
+        forget_stretch(&self.file, offset, len);
+    }
 }
 
 /// The lock lives in the open file: closing it, or the end of the process, releases it.
@@ -303,6 +307,19 @@ fn forget_cached(file: &File) {
     let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
     #[cfg(not(target_os = "linux"))]
     let _ = file;
+}
+
+/// The same for a stretch, with the pages it only touches.
+fn forget_stretch(file: &File, offset: u64, len: u64) {
+    const PAGE: u64 = 64 << 10;
+    let start = offset / PAGE * PAGE;
+    let end = offset.saturating_add(len).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+    #[cfg(target_os = "linux")]
+    if let Some(len) = std::num::NonZeroU64::new(end - start) {
+        let _ = rustix::fs::fadvise(file, start, Some(len), rustix::fs::Advice::DontNeed);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, start, end);
 }
 
 #[cfg(unix)]

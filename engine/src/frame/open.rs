@@ -24,6 +24,7 @@ const DATA_KEYS_MAX: usize = 4096;
 impl DataKeys {
     /// An empty table for a vault whose keys are at hand.
     pub fn new(keys: Arc<VaultKeys>) -> Self {
+        // A device has no check value: only encrypted vaults have devices.
         let is_encrypted = keys.check_value() != VaultKeys::unencrypted(keys.vault()).check_value();
         Self { keys, is_encrypted, unwrapped: Mutex::default() }
     }

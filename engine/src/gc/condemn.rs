@@ -62,8 +62,16 @@ fn dead_bits(places: &Places, live: &Bits, at: usize) -> Option<(Vec<u8>, u64)> 
 
 /// Decides what goes: places the marker reached are no longer condemned, branches that leaned and were reached are
 /// admitted, the others are condemned too. From here on nobody may use what is condemned.
-pub(super) fn decide(store: &Inner, marker: &Marker<'_>) -> Result<()> {
+pub(super) fn decide(store: &Inner, marker: &mut Marker<'_>) -> Result<()> {
     let _lock = store.parts.lock("index")?;
+    // Who pinned something condemned since roots were gathered was told that it stays.
+    if !crate::zoo::planted("gc-ignores-readers") {
+        marker.mark_tolerantly(&store.pinned()?)?;
+    }
+    // What a killed session left may have been taken in since then, and have taken the place of something that was
+    // reached: it stays for this time, and all below it.
+    let came_later = marker.places.end;
+    marker.mark_later(came_later)?;
     let mut write = store.kv.write()?;
     let state = index::collection(&*write)?;
     let looks = !crate::zoo::planted("gc-looks-once");
@@ -76,7 +84,8 @@ pub(super) fn decide(store: &Inner, marker: &Marker<'_>) -> Result<()> {
             let at = marker.places.frame(row.frame)?;
             marker.places.ordinal(at, row.position)
         });
-        let is_reached = place.is_some_and(|ordinal| marker.live.has(ordinal)) || !looks;
+        let is_later = row.is_some_and(|row| row.frame >= came_later);
+        let is_reached = is_later || place.is_some_and(|ordinal| marker.live.has(ordinal)) || !looks;
         if let Some(row) = index::settle_leaning(&mut *write, &id, is_reached)? {
             add_position(&mut *write, row.frame, row.position)?;
         }

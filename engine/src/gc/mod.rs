@@ -5,7 +5,7 @@
 //!
 //! A round marks what is reached from roots; condemns the rest in one transaction; waits for the sessions that began
 //! before that, which may go on using it; looks again; and sweeps what is still condemned. Where it stands is in the
-//! index, so that the next one goes on from there, whatever ended this one. Decision 0011 says why each step is needed.
+//! index, so that the next one goes on from there, whatever ended this one. Decision 0012 says why each step is needed.
 
 mod bits;
 mod condemn;
@@ -32,6 +32,7 @@ use mark::{Depth, Marker};
 use places::Places;
 use rewrite::Rewriter;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// How a collection is done.
@@ -165,9 +166,13 @@ impl<'a> Access<'a> {
 
     fn history(self) -> Result<History> {
         match self {
-            Self::Keys(vault) => Ok(vault.history()?),
+            Self::Keys(vault) => {
+                // A device knows nothing of what others keep.
+                vault.require_member()?;
+                Ok(vault.history()?)
+            }
             Self::Keyless { store, retention_days_min } => {
-                Ok(History::read(store, retention_days_min, &history::unkeyed)?)
+                Ok(History::read(store, retention_days_min, &mut history::unkeyed)?)
             }
         }
     }
@@ -180,14 +185,13 @@ impl<'a> Access<'a> {
 pub fn collect(access: Access<'_>, options: &GcOptions, progress: &Progress) -> Result<GcReport> {
     let store = &*access.store().0;
     let begun = store.parts.env.clock.elapsed();
-    let path = "locks/gc";
-    let Some(_one) = store.parts.files.try_lock(path, &store.parts.owner)? else {
-        return Err(StoreError::Busy { what: "collection of garbage", owner: store.parts.owner_of(path) }.into());
-    };
+    let _one = access.store().try_lock("gc")?;
     let mut id = [0; 16];
     store.parts.env.entropy.fill(&mut id);
     let own = OwnSession::begin(store, SessionId(id))?;
-    let mut round = Round { access, store, options, progress, own: own.id, report: GcReport::default() };
+    let numbers = AtomicU32::new(0);
+    let mut round =
+        Round { access, store, options, progress, own: own.id, numbers: &numbers, report: GcReport::default() };
     round.run()?;
     let mut report = round.report;
     report.duration = store.parts.env.clock.elapsed().saturating_sub(begun);
@@ -222,6 +226,8 @@ struct Round<'a> {
     options: &'a GcOptions,
     progress: &'a Progress,
     own: SessionId,
+    /// Numbers of its packs: it may sweep twice.
+    numbers: &'a AtomicU32,
     report: GcReport,
 }
 
@@ -272,7 +278,9 @@ impl<'a> Round<'a> {
             if entry.aside { &mut aside } else { &mut sound }.push(entry.reference.target);
         }
         marker.mark(&sound)?;
-        aside.extend(self.store.pinned()?);
+        if !crate::zoo::planted("gc-ignores-readers") {
+            aside.extend(self.store.pinned()?);
+        }
         marker.mark_tolerantly(&aside)
     }
 
@@ -299,7 +307,7 @@ impl<'a> Round<'a> {
             if !crate::zoo::planted("gc-looks-once") {
                 self.mark_roots(&mut marker)?;
             }
-            condemn::decide(self.store, &marker)?;
+            condemn::decide(self.store, &mut marker)?;
         }
         self.sweep()?;
         Ok(true)
@@ -356,14 +364,15 @@ impl<'a> Round<'a> {
     }
 
     fn carry_out(&mut self, plan: &Plan, places: &Places, counts: &[u16]) -> Result<()> {
-        let mut frames: HashMap<PackNumber, Vec<FrameNumber>> = HashMap::new();
         let steps: HashMap<PackNumber, Step> = plan.packs.iter().map(|(pack, step)| (pack.number, *step)).collect();
+        let mut frames = Frames::new();
         sweep::for_each_frame(self.store, &mut |number, place| {
             if steps.get(&place.pack).is_some_and(|step| *step != Step::Keep) {
-                frames.entry(place.pack).or_default().push(number);
+                let lived = places.frame(number).is_none_or(|at| counts[at] > 0);
+                frames.entry(place.pack).or_default().push((number, lived));
             }
         })?;
-        let mut rewriter = Rewriter::new(self.store, self.own, self.access.vault())?;
+        let mut rewriter = Rewriter::new(self.store, self.own, self.numbers, self.access.vault())?;
         for pack in plan.with(Step::Drop) {
             self.check_running()?;
             rewriter.remove(pack.number, frames.get(&pack.number).map_or(&[], Vec::as_slice))?;
@@ -388,11 +397,11 @@ impl<'a> Round<'a> {
     fn empty(
         &self,
         rewriter: &mut Rewriter<'_>,
-        frames: &[FrameNumber],
+        frames: &[(FrameNumber, bool)],
         places: &Places,
         counts: &[u16],
     ) -> Result<()> {
-        for number in frames {
+        for (number, _) in frames {
             let Some(at) = places.frame(*number) else { continue };
             let (live, chunks) = (u64::from(counts[at]), places.ordinals(at).len() as u64);
             if live > 0 {
@@ -406,7 +415,7 @@ impl<'a> Round<'a> {
         &self,
         rewriter: &mut Rewriter<'_>,
         emptied: &mut Vec<PackNumber>,
-        frames: &HashMap<PackNumber, Vec<FrameNumber>>,
+        frames: &Frames,
     ) -> Result<()> {
         for number in emptied.drain(..) {
             rewriter.remove(number, frames.get(&number).map_or(&[], Vec::as_slice))?;
@@ -419,12 +428,12 @@ impl<'a> Round<'a> {
     }
 
     fn tell(&mut self, rewriter: &Rewriter<'_>) -> Result<()> {
-        for number in &rewriter.damaged {
-            if let Some(place) = index::find_frame(&*self.store.kv.read()?, *number)? {
-                let pack = self.store.name(place.pack)?.file_name();
-                self.report.damaged.push(format!("frame {} in {pack} at {}", place.id, place.offset));
-            }
+        for bad in &rewriter.damaged {
+            let pack = self.store.name(bad.pack)?.file_name();
+            self.report.damaged.push(format!("a frame in {pack} at {}", bad.offset));
         }
+        // What was found bad is stored anew by the next backup that meets it.
+        self.store.expel(&rewriter.damaged)?;
         let counts = rewriter.counts;
         self.report.frames_moved += counts.frames_moved;
         self.report.frames_taken_apart += counts.frames_taken_apart;
@@ -434,6 +443,9 @@ impl<'a> Round<'a> {
         Ok(())
     }
 }
+
+/// Frames of packs that may go, each with whether a chunk lived in it when rows were swept.
+type Frames = HashMap<PackNumber, Vec<(FrameNumber, bool)>>;
 
 /// Packs that may be empty and not yet removed.
 const EMPTIED_MAX: usize = 4;

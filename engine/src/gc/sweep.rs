@@ -42,7 +42,12 @@ pub(super) fn rows(store: &Inner, places: &Places, progress: &Progress) -> Resul
         for part in dead.chunks(DELETES_AT_ONCE) {
             removed += remove(store, part)?;
         }
-        let Some(id) = last.filter(|_| seen == ROWS_AT_ONCE) else { return Ok((removed, counts)) };
+        let Some(id) = last.filter(|_| seen == ROWS_AT_ONCE) else {
+            if crate::zoo::planted("gc-trusts-counts") {
+                counts.iter_mut().for_each(|count| *count = count.saturating_sub(1));
+            }
+            return Ok((removed, counts));
+        };
         if progress.is_cancelled() {
             return Err(GcError::Cancelled);
         }

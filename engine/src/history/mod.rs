@@ -4,14 +4,16 @@
 //! nothing here asks a clock. What no rule allows has no effect and is told as a fault.
 
 mod replay;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 pub use replay::{CLOCK_BACK_MAX, CLOCK_FORWARD_MAX, Jump};
+pub use rules::{DAY, Refusal, is_past};
 
 use crate::env::Time;
 use crate::id::VaultId;
-use crate::record::{ParsedRecord, Record, RecordError, RefRecord};
+use crate::record::{ParsedRecord, Record, RefRecord};
 use crate::store::{Fault, Store, StoredRecord};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,6 +75,8 @@ pub struct History {
     pub tip: u64,
     /// When the last record was received; nothing where there is none.
     pub last_received: Option<Time>,
+    /// No snapshot received within so many days may be forgotten now: what the config says, or a record has made of it.
+    pub retention_days_min: u32,
     /// Jumps of the clock that nobody confirmed.
     pub jumps: Vec<Jump>,
 }
@@ -94,21 +98,22 @@ impl History {
     }
 
     /// Reads the whole chain. `trust` says which record to believe; see [`unkeyed`].
-    pub fn read(store: &dyn Store, retention_days_min: u32, trust: &Trust<'_>) -> crate::store::Result<Self> {
+    pub fn read(store: &dyn Store, retention_days_min: u32, trust: &mut Trust<'_>) -> crate::store::Result<Self> {
         Ok(Self::replay(&store.records()?, store.vault(), retention_days_min, trust))
     }
 
     /// Replays records that stand in the order of their counts.
-    pub fn replay(records: &[StoredRecord], vault: VaultId, retention_days_min: u32, trust: &Trust<'_>) -> Self {
+    pub fn replay(records: &[StoredRecord], vault: VaultId, retention_days_min: u32, trust: &mut Trust<'_>) -> Self {
         replay::replay(records, vault, retention_days_min, trust)
     }
 }
 
-/// Decides whether a record that is whole was written by somebody who may.
-pub type Trust<'a> = dyn Fn(ParsedRecord) -> Result<Record, RecordError> + 'a;
+/// Decides whether a record that is whole was written by somebody who may: it, nothing where that cannot be told and
+/// the record is passed over, or why not.
+pub type Trust<'a> = dyn FnMut(ParsedRecord) -> Result<Option<Record>, String> + 'a;
 
 /// For those without keys: whole is good enough. What stands in the folder can be destroyed by who can write there
 /// anyway; what a forged record can do is no more than that.
-pub fn unkeyed(parsed: ParsedRecord) -> Result<Record, RecordError> {
-    Ok(parsed.record)
+pub fn unkeyed(parsed: ParsedRecord) -> Result<Option<Record>, String> {
+    Ok(Some(parsed.record))
 }

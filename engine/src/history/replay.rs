@@ -1,13 +1,12 @@
 //! The replay itself.
 
+use super::rules::DAY;
 use super::{History, RefHistory, RefState, Trust};
 use crate::env::Time;
 use crate::id::VaultId;
-use crate::record::{self, ChangeKind, ChangeRecord, Record, RecordError, RecordKind, RefKind, RefRecord};
+use crate::record::{self, ChangeKind, ChangeRecord, Record, RecordError, RecordKind, RefRecord};
 use crate::store::{Fault, StoredRecord};
 use std::collections::BTreeSet;
-
-const DAY: i64 = 86_400_000_000_000;
 
 /// A clock that stands further back than this behind the last record has jumped, nanoseconds: a day, more than any
 /// zone's difference.
@@ -36,8 +35,14 @@ impl Jump {
     }
 }
 
-pub(super) fn replay(records: &[StoredRecord], vault: VaultId, retention_days_min: u32, trust: &Trust<'_>) -> History {
-    let mut replay = Replay { history: History::default(), vault, retention_days_min, previous: None };
+pub(super) fn replay(
+    records: &[StoredRecord],
+    vault: VaultId,
+    retention_days_min: u32,
+    trust: &mut Trust<'_>,
+) -> History {
+    let history = History { retention_days_min, ..History::default() };
+    let mut replay = Replay { history, vault, previous: None };
     for stored in records {
         replay.step(stored, trust);
     }
@@ -47,13 +52,12 @@ pub(super) fn replay(records: &[StoredRecord], vault: VaultId, retention_days_mi
 struct Replay {
     history: History,
     vault: VaultId,
-    retention_days_min: u32,
     /// Hash of the record before, when that could be read.
     previous: Option<[u8; 32]>,
 }
 
 impl Replay {
-    fn step(&mut self, stored: &StoredRecord, trust: &Trust<'_>) {
+    fn step(&mut self, stored: &StoredRecord, trust: &mut Trust<'_>) {
         self.gap(stored);
         self.history.tip = stored.count;
         let before = self.previous.take();
@@ -63,7 +67,8 @@ impl Replay {
         };
         self.previous = Some(record::hash(bytes));
         let record = match believe(bytes, stored.count, self.vault, trust) {
-            Ok(record) => record,
+            Ok(Some(record)) => record,
+            Ok(None) => return,
             Err(problem) => return self.fault(stored, problem),
         };
         if before.is_some_and(|hash| hash != record.previous) && record.previous != [0; 32] {
@@ -129,13 +134,17 @@ impl Replay {
             self.history.jumps.clear();
             return Ok(());
         }
+        if let ChangeKind::Retain { days_min } = change.kind {
+            self.history.retention_days_min = self.history.retention_days_min.max(days_min);
+            return Ok(());
+        }
         if change.kind == ChangeKind::SetAside {
             self.history.aside.extend(&change.records);
         }
         let mut refused = None;
         for count in &change.records {
             let problem = match self.history.refs.get_mut(count) {
-                Some(entry) => alter(entry, &change.kind, record.received, self.retention_days_min).err(),
+                Some(entry) => alter(entry, &change.kind, record.received, self.history.retention_days_min).err(),
                 None if change.kind == ChangeKind::SetAside => None,
                 None => Some("it is no snapshot".to_owned()),
             };
@@ -146,21 +155,18 @@ impl Replay {
 }
 
 /// The record in the file, if it is whole, ours, in its place, and to be trusted.
-fn believe(bytes: &[u8], count: u64, vault: VaultId, trust: &Trust<'_>) -> Result<Record, String> {
-    let parse = || -> Result<Record, RecordError> {
-        let parsed = Record::parse(bytes)?;
-        if parsed.record.vault != vault {
-            parsed.record.expect(parsed.record.kind, vault)?;
-        }
-        trust(parsed)
-    };
-    let record = parse().map_err(|error| error.to_string())?;
-    match record.count == count {
-        true => Ok(record),
-        false => Err(format!("it is record {}, put in the place of record {count}", record.count)),
+fn believe(bytes: &[u8], count: u64, vault: VaultId, trust: &mut Trust<'_>) -> Result<Option<Record>, String> {
+    let parsed = Record::parse(bytes).map_err(|error| error.to_string())?;
+    if parsed.record.vault != vault {
+        parsed.record.expect(parsed.record.kind, vault).map_err(|error| error.to_string())?;
     }
+    if parsed.record.count != count {
+        return Err(format!("it is record {}, put in the place of record {count}", parsed.record.count));
+    }
+    trust(parsed)
 }
 
+/// Applies one change to one ref, if it may.
 fn alter(entry: &mut RefHistory, kind: &ChangeKind, at: Time, retention_days_min: u32) -> Result<(), String> {
     if entry.state == RefState::Purged {
         return match kind {
@@ -171,12 +177,7 @@ fn alter(entry: &mut RefHistory, kind: &ChangeKind, at: Time, retention_days_min
     }
     match kind {
         ChangeKind::Forget { undelete_days } => {
-            if entry.pinned {
-                return Err("it is pinned".to_owned());
-            }
-            if entry.reference.kind == RefKind::Snapshot {
-                is_past(entry.received, retention_days_min, at, "the minimum retention")?;
-            }
+            entry.may_forget(at, retention_days_min).map_err(|refusal| refusal.to_string())?;
             // The first one counts: forgetting again neither shortens nor extends the window.
             if entry.state == RefState::Live {
                 entry.state = RefState::Forgotten { at, undelete_days: *undelete_days };
@@ -184,7 +185,7 @@ fn alter(entry: &mut RefHistory, kind: &ChangeKind, at: Time, retention_days_min
         }
         ChangeKind::Undelete => entry.state = RefState::Live,
         ChangeKind::Purge => {
-            may_purge(entry, at, retention_days_min)?;
+            entry.may_purge(at, retention_days_min).map_err(|refusal| refusal.to_string())?;
             entry.state = RefState::Purged;
         }
         ChangeKind::Pin => entry.pinned = true,
@@ -200,29 +201,7 @@ fn alter(entry: &mut RefHistory, kind: &ChangeKind, at: Time, retention_days_min
             }
         }
         ChangeKind::SetAside => entry.aside = true,
-        ChangeKind::ClockIsRight => {}
+        ChangeKind::ClockIsRight | ChangeKind::Retain { .. } => {}
     }
     Ok(())
-}
-
-fn may_purge(entry: &RefHistory, at: Time, retention_days_min: u32) -> Result<(), String> {
-    if entry.pinned {
-        return Err("it is pinned".to_owned());
-    }
-    let RefState::Forgotten { at: forgotten, undelete_days } = entry.state else {
-        return Err("it was not forgotten".to_owned());
-    };
-    // A checkpoint is no snapshot anybody asked for: no window and no minimum protect it.
-    if entry.reference.kind == RefKind::PartialSnapshot {
-        return Ok(());
-    }
-    is_past(forgotten, undelete_days, at, "the undelete window")?;
-    is_past(entry.received, retention_days_min, at, "the minimum retention")
-}
-
-fn is_past(from: Time, days: u32, now: Time, what: &str) -> Result<(), String> {
-    match days == 0 || now.0.saturating_sub(from.0) >= i64::from(days) * DAY {
-        true => Ok(()),
-        false => Err(format!("{what} of {days} days was not over")),
-    }
 }

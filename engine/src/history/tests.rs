@@ -33,7 +33,8 @@ impl Chain {
     fn reference(self, kind: RefKind) -> Self {
         let target = ChunkId([self.stored.len() as u8; 32]);
         let session_started = Time(self.now);
-        let reference = RefRecord { kind, target, session: SessionId([0; 16]), level: Level::P0, session_started };
+        let reference =
+            RefRecord { kind, target, session: SessionId([0; 16]), level: Level::P0, session_started, device: None };
         self.put(RecordKind::Ref, reference.encode())
     }
 
@@ -51,7 +52,7 @@ impl Chain {
     }
 
     fn replay(&self, retention_days_min: u32) -> History {
-        History::replay(&self.stored, VAULT, retention_days_min, &unkeyed)
+        History::replay(&self.stored, VAULT, retention_days_min, &mut unkeyed)
     }
 
     fn check(&self, state: &str, faults: &[&str]) {
@@ -118,6 +119,23 @@ fn pins_and_minimum_retention_hold_against_everything() {
 }
 
 #[test]
+fn a_longer_minimum_retention_holds_from_then_on() {
+    let retain = |days_min| ChangeKind::Retain { days_min };
+    let two = || Chain::default().snapshot().snapshot().days(10);
+    let after = two().say(&[], retain(30)).forget(1);
+    after.check("ll", &["minimum retention of 30 days"]);
+    assert_eq!(after.replay(0).retention_days_min, 30);
+    // What was done while it was shorter stays done, and is no fault.
+    let before = || two().forget(1).days(7).say(&[1], ChangeKind::Purge).forget(2).say(&[], retain(30));
+    before().check("pf", &[]);
+    before().days(7).say(&[2], ChangeKind::Purge).check("pf", &["minimum retention of 30 days"]);
+    before().days(13).say(&[2], ChangeKind::Purge).check("pp", &[]);
+    // Nothing makes it shorter.
+    two().say(&[], retain(30)).say(&[], retain(1)).forget(1).check("ll", &["minimum retention of 30 days"]);
+    two().say(&[], retain(1)).forget(1).check_with(30, "ll", &["minimum retention of 30 days"]);
+}
+
+#[test]
 fn checkpoints_have_no_window() {
     let partial = || Chain::default().reference(RefKind::PartialSnapshot);
     partial().forget(1).say(&[1], ChangeKind::Purge).check_with(30, "p", &[]);
@@ -141,6 +159,10 @@ fn tags_come_and_go() {
     check(one().say(&[1], tag(&["new"], &[])).say(&[1], tag(&["first"], &["new", "first"])), &["second", "first"]);
 }
 
+fn refuse(_: ParsedRecord) -> Result<Option<Record>, String> {
+    Err("not ours".to_owned())
+}
+
 #[test]
 fn what_is_unreadable_stays_a_fault_until_it_is_accepted() {
     let mut chain = Chain::default().snapshot().snapshot().snapshot();
@@ -161,9 +183,9 @@ fn what_is_unreadable_stays_a_fault_until_it_is_accepted() {
     let mut misplaced = Chain::default().snapshot().snapshot();
     misplaced.stored[1].bytes = misplaced.stored[0].bytes.clone();
     misplaced.check("l", &["put in the place of record 2"]);
-    let history = History::replay(&misplaced.stored, VaultId([4; 16]), 0, &unkeyed);
+    let history = History::replay(&misplaced.stored, VaultId([4; 16]), 0, &mut unkeyed);
     assert_eq!(history.faults.len(), 2);
-    assert!(History::replay(&misplaced.stored, VAULT, 0, &|parsed| parsed.verify_mac(&|_| [0; 32])).refs.is_empty());
+    assert!(History::replay(&misplaced.stored, VAULT, 0, &mut refuse).refs.is_empty());
 }
 
 #[test]

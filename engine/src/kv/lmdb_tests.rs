@@ -15,7 +15,7 @@ fn filled(vault: &Path, rows: u64) -> LmdbHome {
     for round in 0..6 {
         let mut write = kv.write().unwrap();
         for n in 0..rows {
-            let table = Table::ALL[dice.below(5)];
+            let table = Table::ALL[dice.below(Table::ALL.len())];
             let mut key = [0; 32];
             dice.fill(&mut key);
             let len = if dice.one_in(50) { dice.below(20_000) } else { dice.below(40) };
@@ -199,7 +199,7 @@ fn an_open_index_is_verified_while_others_write() {
 fn a_full_map_is_no_space_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
-    options.map_size(1 << 20).max_dbs(5);
+    options.map_size(1 << 20).max_dbs(Table::ALL.len() as u32);
     // SAFETY: a new folder of our own, opened once.
     let env = unsafe { options.open(folder.path()) }.unwrap();
     let kv = LmdbKv::create(env, folder.path()).unwrap();

@@ -1,4 +1,4 @@
-//! Packs: append-only files of frames of one session and one kind.
+//! Packs: append-only files of frames of one kind, written by one session.
 //!
 //! What always holds: a pack never changes but by growing, a frame in it is followed by its own name, so a pack can
 //! be read to its last whole frame without any index, and a directory at its end says that it is complete.

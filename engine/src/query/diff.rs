@@ -215,12 +215,8 @@ impl Diff<'_, '_> {
 
     /// Two entries of one name.
     fn compare(&mut self, a: &Entry, b: &Entry) {
-        if std::mem::discriminant(&a.what) != std::mem::discriminant(&b.what) {
-            self.tell(ChangeKind::Type, Some(a), Some(b));
-        } else if !same_content(&a.what, &b.what) {
-            self.tell(ChangeKind::Content, Some(a), Some(b));
-        } else if !same_metadata(&a.meta, &b.meta) {
-            self.tell(ChangeKind::Metadata, Some(a), Some(b));
+        if let Some(kind) = change(a, b) {
+            self.tell(kind, Some(a), Some(b));
         }
     }
 
@@ -239,6 +235,19 @@ impl Diff<'_, '_> {
             stats.bytes_removed = stats.bytes_removed.saturating_add(file_len(old));
         }
         (self.visit)(&Change { path: &self.path, kind, old, new });
+    }
+}
+
+/// What differs between two entries of one name; what stands in a folder is not part of it.
+pub(super) fn change(a: &Entry, b: &Entry) -> Option<ChangeKind> {
+    if std::mem::discriminant(&a.what) != std::mem::discriminant(&b.what) {
+        Some(ChangeKind::Type)
+    } else if !same_content(&a.what, &b.what) {
+        Some(ChangeKind::Content)
+    } else if !same_metadata(&a.meta, &b.meta) {
+        Some(ChangeKind::Metadata)
+    } else {
+        None
     }
 }
 

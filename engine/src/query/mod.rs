@@ -1,19 +1,27 @@
-//! Looking into snapshots: finding a path, walking a tree, reading a file, comparing two trees, adding up sizes.
+//! Looking into snapshots: finding a path, walking a tree, reading a file, comparing two trees, adding up sizes,
+//! saying what takes the space, following a file through time.
 //!
 //! What always holds: nothing that cannot be read is passed over in silence; an error names the path, or the bytes of
 //! the file, that it is about. Memory is bounded by one node a level of the tree, whatever is in it.
 
 mod diff;
+mod reach;
 mod read;
+mod space;
 mod stats;
 mod tree;
+mod versions;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod space_tests;
 
 pub use diff::{Change, ChangeKind, DiffStats, diff};
 pub use read::{Pieces, copy_range, pieces_from, read_file, read_range};
+pub use space::{Freed, FreedReport, Space, freed, space};
 pub use stats::{Stats, StatsMode, stats};
-pub use tree::{Damage, RootWhat, Step, TreeRoot, WalkEntry, resolve_path, walk, walk_with};
+pub use tree::{Damage, RootWhat, Step, TreeRoot, WalkEntry, entry_at, resolve_path, walk, walk_with};
+pub use versions::{Version, Versions, version_in};
 
 use crate::store::StoreError;
 use crate::vault::{ErrorClass, ReadError};
@@ -68,6 +76,14 @@ pub enum QueryError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// More snapshots than can be told apart in one run.
+    #[error("{found} snapshots are too many at a time, {max} can be told apart")]
+    TooMany {
+        /// How many.
+        found: usize,
+        /// How many can be.
+        max: usize,
+    },
     /// Somebody asked to stop.
     #[error("interrupted")]
     Cancelled,
@@ -77,7 +93,7 @@ impl QueryError {
     /// What kind of failure it is.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotFound { .. } | Self::NotDirectory { .. } => ErrorClass::Usage,
+            Self::NotFound { .. } | Self::NotDirectory { .. } | Self::TooMany { .. } => ErrorClass::Usage,
             Self::Directory { source, .. } | Self::Content { source, .. } => source.class(),
             Self::TooDeep { .. } => ErrorClass::Damaged,
             Self::Write(error) => match error.kind() {

@@ -1,12 +1,10 @@
 //! Sizes: what snapshots hold, what they share, what the vault takes.
 
+use super::reach::{Colour, Reach, for_each_frame};
 use super::tree::{directory, listing};
 use super::{Damage, QueryError, Result, Step, TreeRoot, WalkEntry, walk_with};
-use crate::branch::entry::{Content, What};
-use crate::branch::{self, DirectoryNode, FileNode, Node};
+use crate::branch::entry::What;
 use crate::id::{ChunkId, Kind};
-use crate::index::FrameNumber;
-use crate::store::Place;
 use crate::vault::{ChunkReader, SnapshotInfo, Vault};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -47,7 +45,8 @@ pub struct Stats {
     pub missing: u64,
 }
 
-/// Adds up. Memory: 100 bytes for each different folder, and for [`StatsMode::Dedup`] 32 for each different chunk.
+/// Adds up. Memory: 100 bytes for each different folder, and for [`StatsMode::Dedup`] a little over two for each chunk in
+/// the vault.
 ///
 /// # Errors
 /// [`QueryError::Directory`] names a folder that cannot be read.
@@ -57,7 +56,7 @@ pub fn stats(vault: &Vault, snapshots: &[SnapshotInfo], mode: StatsMode) -> Resu
         StatsMode::RestoreSize => restore_size(vault, snapshots, &mut stats)?,
         StatsMode::Dedup => {
             restore_size(vault, snapshots, &mut stats)?;
-            Marked::of(vault, snapshots, &mut stats)?.count(vault, &mut stats)?;
+            dedup(vault, snapshots, &mut stats)?;
         }
         StatsMode::Raw => raw(vault, &mut stats)?,
     }
@@ -162,146 +161,22 @@ fn sum_up(reader: &ChunkReader, info: &SnapshotInfo, sums: Sums) -> Result<Sums>
     }
 }
 
-/// Every chunk below some snapshots.
-struct Marked {
-    /// Place, as frame number and position, and plaintext length; sorted and without doubles after [`Self::tidy`].
-    chunks: Vec<(u64, u32)>,
-    branches: HashSet<u64>,
-    /// Chunks after the last tidying that call for the next.
-    tidy_at: usize,
-}
-
-/// Chunks looked up in the index at a time.
-const CHUNKS_AT_ONCE: usize = 4096;
-
-fn key(place: &Place) -> u64 {
-    place.number.0 << 16 | u64::from(place.position)
-}
-
-impl Marked {
-    fn of(vault: &Vault, snapshots: &[SnapshotInfo], stats: &mut Stats) -> Result<Self> {
-        let reader = vault.reader()?;
-        let mut marked = Self { chunks: Vec::new(), branches: HashSet::new(), tidy_at: 1 << 20 };
-        let mut level: Vec<ChunkId> = snapshots.iter().map(|info| info.id).collect();
-        while !level.is_empty() {
-            let mut next = Vec::new();
-            // In the order in which they are stored, so that each frame is read once a level.
-            for id in marked.new_branches(vault, &level, stats)? {
-                let (refs, payload) = branch::Branches::branch(&reader, &id)?;
-                let place = reader.place(&id)?;
-                marked.chunks.push((key(&place), payload.len() as u32));
-                let node = branch::decode(&refs, &payload).map_err(crate::vault::ReadError::from)?;
-                let mut leaves = Vec::new();
-                children(node, &mut leaves, &mut next);
-                marked.leaves(vault, &leaves, stats)?;
-            }
-            level = next;
+fn dedup(vault: &Vault, snapshots: &[SnapshotInfo], stats: &mut Stats) -> Result<()> {
+    let mut reach = Reach::new(vault)?;
+    reach.paint(&snapshots.iter().map(|info| (info.id, Colour::NEEDED)).collect::<Vec<_>>())?;
+    let sum = reach.sum(Colour::NEEDED);
+    (stats.unique_chunks, stats.branches, stats.plain_unique) = (sum.chunks, sum.branches, sum.plain);
+    stats.missing = reach.missing;
+    let mut packs = HashSet::new();
+    reach.for_each_frame(&mut |place, colours| {
+        if colours.iter().any(|colour| colour.is_needed()) {
+            stats.frames += 1;
+            stats.raw_stored += u64::from(place.len);
+            packs.insert(place.pack);
         }
-        marked.tidy();
-        Ok(marked)
-    }
-
-    /// Those of a level that were not seen before.
-    fn new_branches(&mut self, vault: &Vault, level: &[ChunkId], stats: &mut Stats) -> Result<Vec<ChunkId>> {
-        let mut new = Vec::new();
-        for ids in level.chunks(CHUNKS_AT_ONCE) {
-            for (id, place) in ids.iter().zip(vault.store().places(ids)?) {
-                match place {
-                    Some(place) if self.branches.insert(key(&place)) => new.push((key(&place), *id)),
-                    Some(_) => {}
-                    None => stats.missing += 1,
-                }
-            }
-        }
-        new.sort_unstable();
-        Ok(new.into_iter().map(|(_, id)| id).collect())
-    }
-
-    fn leaves(&mut self, vault: &Vault, leaves: &[(ChunkId, u32)], stats: &mut Stats) -> Result<()> {
-        for leaves in leaves.chunks(CHUNKS_AT_ONCE) {
-            let ids: Vec<ChunkId> = leaves.iter().map(|(id, _)| *id).collect();
-            for ((_, len), place) in leaves.iter().zip(vault.store().places(&ids)?) {
-                match place {
-                    Some(place) => self.chunks.push((key(&place), *len)),
-                    None => stats.missing += 1,
-                }
-            }
-        }
-        if self.chunks.len() >= self.tidy_at {
-            self.tidy();
-            self.tidy_at = 2 * self.chunks.len().max(1 << 19);
-        }
-        Ok(())
-    }
-
-    fn tidy(&mut self) {
-        self.chunks.sort_unstable();
-        self.chunks.dedup_by_key(|(key, _)| *key);
-    }
-
-    fn count(self, vault: &Vault, stats: &mut Stats) -> Result<()> {
-        stats.unique_chunks = self.chunks.len() as u64;
-        stats.branches = self.branches.len() as u64;
-        stats.plain_unique = self.chunks.iter().map(|(_, len)| u64::from(*len)).sum();
-        let mut packs = HashSet::new();
-        let mut numbers = self.chunks.iter().map(|(key, _)| key >> 16).peekable();
-        for_each_frame(vault, &mut |place| {
-            let mut is_needed = false;
-            while numbers.next_if(|&number| number <= place.number.0).is_some_and(|number| {
-                is_needed |= number == place.number.0;
-                true
-            }) {}
-            if is_needed {
-                stats.frames += 1;
-                stats.raw_stored += u64::from(place.len);
-                packs.insert(place.pack);
-            }
-        })?;
-        stats.packs = packs.len() as u64;
-        Ok(())
-    }
-}
-
-/// Leaves with their lengths, and branches, that a node refers to.
-fn children(node: Node, leaves: &mut Vec<(ChunkId, u32)>, branches: &mut Vec<ChunkId>) {
-    // The length of a leaf was checked when the node was decoded.
-    let mut leaf = |id: ChunkId, len: u64| leaves.push((id, len as u32));
-    match node {
-        Node::Snapshot(snapshot) => branches.push(snapshot.tree),
-        Node::Directory(DirectoryNode::Inner(inner)) => branches.extend(inner.iter().map(|child| child.node)),
-        Node::File(FileNode::Inner(inner)) => branches.extend(inner.iter().map(|child| child.node)),
-        Node::File(FileNode::Pieces(pieces)) => {
-            pieces.iter().for_each(|piece| piece.chunk.into_iter().for_each(|id| leaf(id, piece.len)));
-        }
-        Node::Directory(DirectoryNode::Entries(entries)) => {
-            for entry in entries {
-                match entry.what {
-                    What::Directory(tree) => branches.push(tree),
-                    What::File(Content::Tree { root, .. }) => branches.push(root),
-                    What::File(Content::One { len, chunk }) => leaf(chunk, len),
-                    What::File(Content::Pieces(pieces)) => {
-                        pieces.iter().for_each(|piece| piece.chunk.into_iter().for_each(|id| leaf(id, piece.len)));
-                    }
-                    What::File(Content::Inline(_)) => {}
-                    What::Symlink(_)
-                    | What::CharDevice { .. }
-                    | What::BlockDevice { .. }
-                    | What::Fifo
-                    | What::Socket => {}
-                }
-            }
-        }
-    }
-}
-
-fn for_each_frame(vault: &Vault, visit: &mut dyn FnMut(&Place)) -> Result<()> {
-    let mut from = FrameNumber(0);
-    loop {
-        let places = vault.store().frames(from, CHUNKS_AT_ONCE)?;
-        let Some(last) = places.last() else { return Ok(()) };
-        from = FrameNumber(last.number.0 + 1);
-        places.iter().for_each(&mut *visit);
-    }
+    })?;
+    stats.packs = packs.len() as u64;
+    Ok(())
 }
 
 fn raw(vault: &Vault, stats: &mut Stats) -> Result<()> {

@@ -10,27 +10,27 @@ use crate::vault::{CreateOptions, Place, SnapshotInfo, Vault};
 use std::path::Path;
 use std::sync::Arc;
 
-struct World {
-    files: MemoryFiles,
-    vault: Vault,
-    source: tempfile::TempDir,
+pub(super) struct World {
+    pub files: MemoryFiles,
+    pub vault: Vault,
+    pub source: tempfile::TempDir,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (files, kv) = (MemoryFiles::new(), MemoryKvHome::new());
         let place = Place { files: Arc::new(files.clone()), kv_home: Arc::new(kv) };
         let (vault, _) = Vault::create(place, Env::system(1), &CreateOptions::default(), &[]).unwrap();
         Self { files, vault, source: tempfile::tempdir().unwrap() }
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) {
+    pub fn write(&self, name: &str, bytes: &[u8]) {
         let path = self.source.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     }
 
-    fn backup(&self) -> SnapshotInfo {
+    pub fn backup(&self) -> SnapshotInfo {
         let options = BackupOptions { paths: vec![bytes_of(self.source.path())], ..BackupOptions::default() };
         let summary = backup(&self.vault, &options, &Progress::silent()).unwrap();
         let mut list = self.vault.snapshots().unwrap().list;

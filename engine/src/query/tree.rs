@@ -44,29 +44,39 @@ impl TreeRoot {
 /// # Errors
 /// [`QueryError::NotFound`] names the first component that is missing.
 pub fn resolve_path(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> Result<TreeRoot> {
-    let reader = vault.reader()?;
-    let mut root = TreeRoot::whole(info);
-    root.path.clear();
+    let (path, entry) = entry_at(&vault.reader()?, info, path)?;
+    let what = match entry {
+        None => RootWhat::Directory(info.snapshot.tree),
+        Some(Entry { what: What::Directory(tree), .. }) => RootWhat::Directory(tree),
+        Some(entry) => RootWhat::Entry(entry),
+    };
+    Ok(TreeRoot { snapshot: info.id, path, what })
+}
+
+/// A path as [`TreeRoot`] has it and the entry there, folder or not; none for the top of the snapshot, which is no entry
+/// of anything.
+///
+/// # Errors
+/// Those of [`resolve_path`].
+pub fn entry_at(reader: &ChunkReader, info: &SnapshotInfo, path: &[u8]) -> Result<(Vec<u8>, Option<Entry>)> {
+    let (mut at, mut found) = (Vec::new(), None);
+    let mut folder = Some(info.snapshot.tree);
     for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
-        let RootWhat::Directory(tree) = root.what else {
-            return Err(QueryError::NotDirectory { path: root.path });
+        let Some(tree) = folder else { return Err(QueryError::NotDirectory { path: at }) };
+        let entry = find(reader, &tree, name).map_err(|source| directory(&at, source))?;
+        at.push(b'/');
+        at.extend_from_slice(name);
+        let Some(entry) = entry else { return Err(QueryError::NotFound { path: at }) };
+        folder = match entry.what {
+            What::Directory(tree) => Some(tree),
+            _ => None,
         };
-        let found = match find(&reader, &tree, name) {
-            Ok(found) => found,
-            Err(source) => return Err(directory(&root.path, source)),
-        };
-        root.path.push(b'/');
-        root.path.extend_from_slice(name);
-        root.what = match found {
-            None => return Err(QueryError::NotFound { path: root.path }),
-            Some(Entry { what: What::Directory(tree), .. }) => RootWhat::Directory(tree),
-            Some(entry) => RootWhat::Entry(entry),
-        };
+        found = Some(entry);
     }
-    if root.path.is_empty() {
-        root.path.push(b'/');
+    if at.is_empty() {
+        at.push(b'/');
     }
-    Ok(root)
+    Ok((at, found))
 }
 
 pub(super) fn directory(path: &[u8], source: ReadError) -> QueryError {

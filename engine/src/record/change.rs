@@ -17,6 +17,9 @@ pub const TAG_LEN_MAX: usize = 1024;
 /// Longest note, bytes.
 pub const NOTE_LEN_MAX: usize = 4096;
 
+/// Longest minimum retention that still counts as meant, days: a hundred years.
+pub const RETENTION_DAYS_MAX: u32 = 36_525;
+
 /// Longest undelete window that still counts as meant, days: ten years.
 pub const UNDELETE_DAYS_MAX: u32 = 3653;
 
@@ -47,6 +50,11 @@ pub enum ChangeKind {
     SetAside,
     /// The jump of the clock that shows before this record is real. About no record.
     ClockIsRight,
+    /// From here on no snapshot younger than this may be forgotten, and never less than before. About no record.
+    Retain {
+        /// Days after a snapshot was received.
+        days_min: u32,
+    },
 }
 
 /// The payload of a change record.
@@ -87,6 +95,7 @@ impl ChangeRecord {
             }
             ChangeKind::SetAside => root.set_set_aside(()),
             ChangeKind::ClockIsRight => root.set_clock_is_right(()),
+            ChangeKind::Retain { days_min } => root.init_retain().set_days_min(*days_min),
         }
         canonical::encode(message)
     }
@@ -110,7 +119,8 @@ impl ChangeRecord {
         if self.records.first() == Some(&0) || !self.records.is_sorted_by(|a, b| a < b) {
             return Err("records are not ascending from 1".into());
         }
-        if (self.kind == ChangeKind::ClockIsRight) != self.records.is_empty() {
+        let is_of_vault = matches!(self.kind, ChangeKind::ClockIsRight | ChangeKind::Retain { .. });
+        if is_of_vault != self.records.is_empty() {
             return Err(format!("names {} records", self.records.len()));
         }
         match &self.kind {
@@ -121,6 +131,9 @@ impl ChangeRecord {
                 at_most("number of tags", add.len().max(remove.len()), CHANGE_TAGS_MAX)?;
                 let longest = add.iter().chain(remove).map(String::len).max().unwrap_or(0);
                 at_most("length of a tag", longest, TAG_LEN_MAX)
+            }
+            ChangeKind::Retain { days_min } => {
+                at_most("minimum retention in days", *days_min as usize, RETENTION_DAYS_MAX as usize)
             }
             ChangeKind::Undelete
             | ChangeKind::Purge
@@ -147,6 +160,7 @@ impl ChangeRecord {
                 }
                 schema::change::SetAside(()) => ChangeKind::SetAside,
                 schema::change::ClockIsRight(()) => ChangeKind::ClockIsRight,
+                schema::change::Retain(retain) => ChangeKind::Retain { days_min: retain.get_days_min() },
             };
             let records = root.get_records()?.iter().collect();
             Ok(Some(Self { records, note: root.get_note()?.to_str()?.to_owned(), kind }))
@@ -181,11 +195,13 @@ mod tests {
             ChangeKind::Tag { add: vec![], remove: vec!["b".into()] },
             ChangeKind::SetAside,
             ChangeKind::ClockIsRight,
+            ChangeKind::Retain { days_min: 30 },
         ]
     }
 
     fn change(kind: ChangeKind) -> ChangeRecord {
-        let records = if kind == ChangeKind::ClockIsRight { vec![] } else { vec![1, 7, u64::MAX] };
+        let is_of_vault = matches!(kind, ChangeKind::ClockIsRight | ChangeKind::Retain { .. });
+        let records = if is_of_vault { vec![] } else { vec![1, 7, u64::MAX] };
         ChangeRecord { records, note: "why".into(), kind }
     }
 
@@ -233,6 +249,7 @@ mod tests {
         check(ChangeRecord { records: vec![1], ..change(ChangeKind::ClockIsRight) }, "names 1 records");
         check(ChangeRecord { records: (1..=1 + CHANGE_RECORDS_MAX as u64).collect(), ..pin() }, "number of records");
         check(ChangeRecord { note: "x".repeat(NOTE_LEN_MAX + 1), ..pin() }, "length of note");
+        check(change(ChangeKind::Retain { days_min: RETENTION_DAYS_MAX + 1 }), "minimum retention");
         check(change(ChangeKind::Forget { undelete_days: UNDELETE_DAYS_MAX + 1 }), "undelete window");
         check(change(ChangeKind::Tag { add: vec!["x".repeat(TAG_LEN_MAX + 1)], remove: vec![] }), "length of a tag");
         check(change(ChangeKind::Tag { add: vec![String::new(); 257], remove: vec![] }), "number of tags");

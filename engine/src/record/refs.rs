@@ -5,7 +5,7 @@ use twinkeep_schema::vault_capnp as schema;
 use super::canonical::{self, CanonicalError};
 use super::{RecordError, RecordKind};
 use crate::env::Time;
-use crate::id::{ChunkId, SessionId};
+use crate::id::{ChunkId, DeviceId, SessionId};
 
 /// What a ref names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -53,6 +53,8 @@ pub struct RefRecord {
     pub level: Level,
     /// When the session began, by its own clock.
     pub session_started: Time,
+    /// The device whose key makes the record's MAC; none for a member.
+    pub device: Option<DeviceId>,
 }
 
 impl RefRecord {
@@ -68,6 +70,9 @@ impl RefRecord {
         root.set_session_started(self.session_started.0);
         root.set_target(&self.target.0);
         root.set_session(&self.session.0);
+        if let Some(device) = &self.device {
+            root.set_device(&device.0);
+        }
         canonical::encode(message)
     }
 
@@ -81,9 +86,9 @@ impl RefRecord {
         let message = canonical::decode(payload).map_err(text)?;
         let fields = || -> Result<_, CanonicalError> {
             let root: schema::ref_::Reader = message.get_root()?;
-            Ok((root, root.get_kind()?, root.get_target()?, root.get_session()?))
+            Ok((root, root.get_kind()?, root.get_target()?, root.get_session()?, root.get_device()?))
         };
-        let (root, kind, target, session) = fields().map_err(text)?;
+        let (root, kind, target, session, device) = fields().map_err(text)?;
         Ok(Self {
             kind: match kind {
                 schema::RefKind::Unknown => return Err("kind is 0, expected 1 or 2".into()),
@@ -97,6 +102,13 @@ impl RefRecord {
             level: Level::from_byte(root.get_level())
                 .ok_or_else(|| format!("level is {}, expected 0 to 2", root.get_level()))?,
             session_started: Time(root.get_session_started()),
+            device: match device {
+                [] => None,
+                _ => Some(
+                    DeviceId::from_slice(device)
+                        .ok_or_else(|| format!("device has {} bytes, expected 8 or none", device.len()))?,
+                ),
+            },
         })
     }
 }

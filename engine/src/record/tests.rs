@@ -1,5 +1,5 @@
 use super::*;
-use crate::id::{ChunkId, SessionId};
+use crate::id::{ChunkId, DeviceId, SessionId};
 
 fn mac(bytes: &[u8]) -> [u8; 32] {
     *blake3::keyed_hash(&[3; 32], bytes).as_bytes()
@@ -110,6 +110,7 @@ fn a_ref() -> RefRecord {
         session: SessionId([5; 16]),
         level: Level::P1,
         session_started: Time(-1),
+        device: None,
     }
 }
 
@@ -118,8 +119,10 @@ fn refs_round_trip() {
     for kind in [RefKind::Snapshot, RefKind::PartialSnapshot] {
         for level in [Level::P0, Level::P1, Level::P2] {
             for session_started in [Time(0), Time(i64::MIN), Time(i64::MAX)] {
-                let value = RefRecord { kind, level, session_started, ..a_ref() };
-                assert_eq!(RefRecord::decode(&value.encode()), Ok(value));
+                for device in [None, Some(DeviceId([6; 8]))] {
+                    let value = RefRecord { kind, level, session_started, device, ..a_ref() };
+                    assert_eq!(RefRecord::decode(&value.encode()), Ok(value));
+                }
             }
         }
     }

@@ -9,11 +9,11 @@ use crate::id::{ChunkId, SessionId};
 use crate::index::{FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow, PackState};
 use crate::pack::{self, FRAME_NAME_LEN, FrameRow, HEADER_LEN, PackError, Scanned, Scanner};
 use crate::progress::Progress;
-use crate::store::{Fault, LocalStore, Store};
+use crate::store::{BadFrame, Fault, LocalStore, Store};
 use crate::vault::Vault;
 use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What a repair of packs found and did.
@@ -58,7 +58,7 @@ struct Survey {
     /// Believed frames that verify.
     good: u64,
     /// Believed frames that do not.
-    lost: Vec<FrameNumber>,
+    lost: Vec<BadFrame>,
     /// Bad frames that verify.
     back: Vec<FrameNumber>,
     /// Bad frames that stay so.
@@ -87,9 +87,8 @@ fn verdict(state: PackState, verify: bool, is_flawed: bool) -> Verdict {
         PackState::Open | PackState::Dropped => Verdict::Keep,
         PackState::Aside if verify => Verdict::Rewrite,
         PackState::Aside => Verdict::Keep,
-        PackState::Closed if is_flawed => Verdict::Rewrite,
+        PackState::Closed | PackState::Lost if is_flawed => Verdict::Rewrite,
         PackState::Closed => Verdict::Keep,
-        PackState::Lost if verify && is_flawed => Verdict::Rewrite,
         PackState::Lost if verify => Verdict::Reopen,
         PackState::Lost => Verdict::Keep,
     }
@@ -138,7 +137,7 @@ fn repair(vault: &Vault, report: &mut PackRepair, progress: &Progress) -> Result
         report.faults.push(fault);
     }
     let surveys = surveys(store, report, progress)?;
-    let lost: Vec<FrameNumber> = surveys.iter().flat_map(|survey| survey.lost.iter().copied()).collect();
+    let lost: Vec<BadFrame> = surveys.iter().flat_map(|survey| survey.lost.iter().copied()).collect();
     store.expel(&lost)?;
     let before = store.suspects()?;
     for survey in &surveys {
@@ -163,7 +162,8 @@ fn rewrite(
     report: &mut PackRepair,
     progress: &Progress,
 ) -> Result<()> {
-    let mut rewriter = Rewriter::new(&store.0, own, None)?;
+    let numbers = AtomicU32::new(0);
+    let mut rewriter = Rewriter::new(&store.0, own, &numbers, None)?;
     let mut done = Vec::new();
     for survey in surveys {
         cancelled(progress)?;
@@ -277,7 +277,7 @@ impl Survey {
             (FrameState::Good, Some(_)) => self.good += 1,
             (FrameState::Good, None) => {
                 self.flaws.push(format!("the frame of {} bytes at {} is damaged", place.len, place.offset));
-                self.lost.push(number);
+                self.lost.push(BadFrame::at(number, place));
             }
             (FrameState::Bad, Some(_)) => self.back.push(number),
             (FrameState::Bad, None) if crate::zoo::planted("repair-believes-unverified") => self.back.push(number),
@@ -340,7 +340,8 @@ mod verdicts {
         check(PackState::Closed, true, false, Verdict::Keep);
         check(PackState::Closed, true, true, Verdict::Rewrite);
         check(PackState::Closed, false, true, Verdict::Rewrite);
-        check(PackState::Lost, false, true, Verdict::Keep);
+        check(PackState::Lost, false, true, Verdict::Rewrite);
+        check(PackState::Lost, false, false, Verdict::Keep);
         check(PackState::Lost, true, false, Verdict::Reopen);
         check(PackState::Lost, true, true, Verdict::Rewrite);
         check(PackState::Aside, false, true, Verdict::Keep);

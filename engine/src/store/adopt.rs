@@ -52,9 +52,10 @@ impl Inner {
             index::packs(&*self.kv.read()?)?.into_iter().map(|(_, row)| (row.name, row.state)).collect();
         let on_disk = self.parts.files.list(pack::DIR)?;
         let names = on_disk.iter().filter(|file| !file.is_dir).filter_map(|file| PackName::from_file_name(&file.name));
+        let again = |state| state == PackState::Dropped && crate::zoo::planted("dropped-adopted-again");
         let mut unfinished: Vec<_> = names
             .filter(|name| name.session != own)
-            .filter(|name| rows.get(name).is_none_or(|state| *state == PackState::Open))
+            .filter(|name| rows.get(name).is_none_or(|state| *state == PackState::Open || again(*state)))
             .collect();
         // Leaves before branches, so that most branches find what they need.
         unfinished.sort_by_key(|name| (name.kind, *name));
@@ -66,17 +67,26 @@ impl Inner {
         let path = name.path();
         // A killed process leaves bytes that are readable and not yet on disk.
         if !crate::zoo::planted("adopt-without-sync") {
-            self.parts.files.sync_file(&path)?;
+            match self.parts.files.sync_file(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+                result => result?,
+            }
             self.parts.files.sync_dir(pack::DIR)?;
         }
-        let file = self.parts.files.open(&path)?;
         let _lock = self.parts.lock("index")?;
         // Looked up here: another adopter may have come first.
         let row = index::packs(&*self.kv.read()?)?.into_iter().find(|(_, row)| row.name == name);
+        let row =
+            row.filter(|(_, row)| row.state != PackState::Dropped || !crate::zoo::planted("dropped-adopted-again"));
         let (number, from) = match row {
             Some((_, row)) if row.state != PackState::Open => return Ok(Vec::new()),
             Some((number, row)) => (number, row.indexed_len),
             None => (index::next_pack(&*self.kv.read()?)?, HEADER_LEN),
+        };
+        // Opened under the lock: one that was adopted, given up and removed meanwhile has no row, and no file either.
+        let file = match self.parts.files.open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            file => file?,
         };
         if let Err(PackError::Header { .. }) = pack::check_header(&*file, self.parts.vault, &name) {
             // Torn by a power cut before anything in it was durable.

@@ -1,7 +1,7 @@
 //! What a store does when it learns that frames are bad: their chunks, and all above, lose their standing.
 
 use super::local::{Inner, is_good};
-use super::{Fault, Result};
+use super::{BadFrame, Fault, Result};
 use crate::frame::FrameHeader;
 use crate::id::{ChunkId, Kind};
 use crate::index::{self, FrameNumber, FrameState, PackNumber, PackRow, PackState};
@@ -14,16 +14,31 @@ use std::io::ErrorKind;
 const FRAMES_AT_ONCE: usize = 4096;
 
 impl Inner {
-    /// Takes the standing of bad frames.
-    pub(super) fn expel(&self, bad: &HashSet<FrameNumber>) -> Result<Vec<ChunkId>> {
+    /// Takes the standing of bad frames that still are where they were found.
+    pub(crate) fn expel(&self, bad: &[BadFrame]) -> Result<Vec<ChunkId>> {
         if bad.is_empty() {
             return Ok(Vec::new());
         }
         let _lock = self.parts.lock("index")?;
         let mut write = self.kv.write()?;
-        let lost = index::expel(&mut *write, bad, &|write, visit| self.all_branches(write, visit))?;
+        let mut still = HashSet::new();
+        for found in bad {
+            let place = index::frame_if_any(&*write, found.number)?;
+            let stands = place.is_some_and(|place| (place.pack, place.offset) == (found.pack, found.offset));
+            if stands || crate::zoo::planted("expel-what-moved") {
+                still.insert(found.number);
+            }
+        }
+        let lost = self.take_standing(&mut *write, &still)?;
         write.commit()?;
         Ok(lost)
+    }
+
+    fn take_standing(&self, write: &mut dyn Write, bad: &HashSet<FrameNumber>) -> Result<Vec<ChunkId>> {
+        if bad.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(index::expel(write, bad, &|write, visit| self.all_branches(write, visit))?)
     }
 
     /// Reads the clear headers of all branch frames that are believed. One whose bytes are not those that were
@@ -45,66 +60,74 @@ impl Inner {
     /// Compares the packs that are there with those that should be. A pack that is gone or shorter than it was
     /// is marked lost, and the frames that went with it are expelled.
     pub(super) fn audit(&self) -> Result<Vec<Fault>> {
+        let short: Vec<PackNumber> = self.short_packs()?.into_iter().map(|(number, _)| number).collect();
+        self.lose(&short)
+    }
+
+    /// Packs that seem to lack something, with what; nothing is changed, and the next look may know better.
+    pub(super) fn short_packs(&self) -> Result<Vec<(PackNumber, Fault)>> {
         // Rows first: packs only grow, so a running session is never taken for a loss.
         let rows = index::packs(&*self.kv.read()?)?;
         let lens: HashMap<String, u64> =
             self.parts.files.list(pack::DIR)?.into_iter().map(|file| (file.name, file.len)).collect();
-        let mut faults = Vec::new();
-        let mut lost: HashMap<PackNumber, u64> = HashMap::new();
+        let mut short = Vec::new();
         for (number, row) in rows {
             let listed = lens.get(&row.name.file_name()).copied();
-            if row.state == PackState::Lost || listed.is_some_and(|len| len >= row.indexed_len) {
-                continue;
+            let is_listed_whole = listed.is_some_and(|len| len >= row.indexed_len);
+            if !is_listed_whole
+                && counts(&row)
+                && let Some((_, problem)) = self.missing(&row)?
+            {
+                short.push((number, Fault { file: row.name.path(), problem }));
             }
-            let file = row.name.path();
-            let problem = match self.true_len(&row)? {
-                Some(len) if len >= row.indexed_len => continue,
-                Some(len) => {
-                    lost.insert(number, len);
-                    format!("the pack is {len} bytes long, {} were written", row.indexed_len)
-                }
-                None => {
-                    lost.insert(number, 0);
-                    "the pack is gone".to_owned()
-                }
-            };
-            faults.push(Fault { file, problem });
         }
-        if !lost.is_empty() {
-            self.lose(&lost)?;
-        }
-        Ok(faults)
+        Ok(short)
     }
 
-    /// Length of a pack that a listing did not show in full: a listing alone proves nothing. `None` if it is gone.
-    fn true_len(&self, row: &PackRow) -> Result<Option<u64>> {
+    /// What a pack has left where it lacks some of what was written to it; 0 if it is gone. A listing alone proves
+    /// nothing, so the file itself is asked.
+    fn missing(&self, row: &PackRow) -> Result<Option<(u64, String)>> {
         match pack::open(&*self.parts.files, &row.name).and_then(|file| file.len()) {
-            Ok(len) => Ok(Some(len)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Ok(len) if len >= row.indexed_len => Ok(None),
+            Ok(len) => Ok(Some((len, format!("the pack is {len} bytes long, {} were written", row.indexed_len)))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some((0, "the pack is gone".to_owned()))),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Expels all frames that reach past the length their pack has, and marks those packs.
-    fn lose(&self, lens: &HashMap<PackNumber, u64>) -> Result<()> {
+    /// Expels all frames that reach past the length their pack has, and marks those packs. All is asked again in the
+    /// transaction that does it: a pack may have been dropped since, and its file is removed after its row says so.
+    fn lose(&self, short: &[PackNumber]) -> Result<Vec<Fault>> {
+        if short.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _lock = self.parts.lock("index")?;
+        let mut write = self.kv.write()?;
+        let (mut lens, mut faults) = (HashMap::new(), Vec::new());
+        for &number in short {
+            let Some(row) = index::pack(&*write, number)?.filter(counts) else { continue };
+            let Some((len, problem)) = self.missing(&row)? else { continue };
+            lens.insert(number, len);
+            faults.push(Fault { file: row.name.path(), problem });
+            index::put_pack(&mut *write, number, &PackRow { state: PackState::Lost, ..row })?;
+        }
         let mut bad = HashSet::new();
-        for_each_frame(&*self.kv.read()?, &mut |number, place| {
+        for_each_frame(&*write, &mut |number, place| {
             let end = place.offset.saturating_add(u64::from(place.len));
             if place.state == FrameState::Good && lens.get(&place.pack).is_some_and(|&len| end > len) {
                 bad.insert(number);
             }
             Ok(())
         })?;
-        self.expel(&bad)?;
-        let _lock = self.parts.lock("index")?;
-        let mut write = self.kv.write()?;
-        for (number, row) in index::packs(&*write)? {
-            if lens.contains_key(&number) {
-                index::put_pack(&mut *write, number, &PackRow { state: PackState::Lost, ..row })?;
-            }
-        }
-        Ok(write.commit()?)
+        self.take_standing(&mut *write, &bad)?;
+        write.commit()?;
+        Ok(faults)
     }
+}
+
+/// Whether a pack with this row has to be there.
+fn counts(row: &PackRow) -> bool {
+    matches!(row.state, PackState::Open | PackState::Closed)
 }
 
 fn for_each_frame(

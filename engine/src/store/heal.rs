@@ -94,7 +94,7 @@ impl LocalStore {
         // Who moved one meanwhile has verified it, too.
         let mut still = Vec::with_capacity(frames.len());
         for (number, new, place) in frames {
-            if index::find_frame(&*write, number)? == Some(place) {
+            if index::frame_if_any(&*write, number)? == Some(place) {
                 still.push((number, new));
             }
         }

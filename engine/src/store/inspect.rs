@@ -1,10 +1,10 @@
 //! The local store's rows and files, laid open for those who check them. Nothing here changes anything.
 
 use super::local::SESSIONS;
-use super::{LocalStore, Result};
+use super::{Fault, LocalStore, Result};
 use crate::files::Listed;
 use crate::id::{ChunkId, SessionId};
-use crate::index::{self, ChunkRow, FrameNumber, FramePlace, PackNumber, PackRow};
+use crate::index::{self, ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, PackRow};
 use crate::kv;
 use crate::pack;
 
@@ -15,6 +15,17 @@ impl LocalStore {
     /// Reads the whole index and checks its structure; see [`kv::Kv::verify`].
     pub fn verify_index(&self) -> kv::Result<()> {
         self.0.kv.verify()
+    }
+
+    /// Count and path of every record file, in order.
+    pub fn record_paths(&self) -> Result<Vec<(u64, String)>> {
+        let files = super::local::record_files(&*self.0.parts.files)?;
+        Ok(files.into_iter().map(|(count, name)| (count, format!("{}/{name}", super::local::RECORDS))).collect())
+    }
+
+    /// What an audit would find now, changing nothing.
+    pub fn short_packs(&self) -> Result<Vec<Fault>> {
+        Ok(self.0.short_packs()?.into_iter().map(|(_, fault)| fault).collect())
     }
 
     /// All packs the index knows.
@@ -35,6 +46,35 @@ impl LocalStore {
     /// The row of one frame.
     pub fn frame_row(&self, number: FrameNumber) -> Result<FramePlace> {
         Ok(index::frame(&*self.0.kv.read()?, number)?)
+    }
+
+    /// The row of one frame, `None` if it has none.
+    pub fn frame_if_any(&self, number: FrameNumber) -> Result<Option<FramePlace>> {
+        Ok(index::frame_if_any(&*self.0.kv.read()?, number)?)
+    }
+
+    /// Whether a frame is said to be in a pack that has no row.
+    pub fn lacks_pack(&self, number: FrameNumber) -> Result<bool> {
+        let read = self.0.kv.read()?;
+        let Some(place) = index::frame_if_any(&*read, number)? else { return Ok(false) };
+        Ok(index::pack(&*read, place.pack)?.is_none())
+    }
+
+    /// What the rows around a chunk's contradict it in, all looked at in one read.
+    pub fn contradiction(&self, id: &ChunkId) -> Result<Option<String>> {
+        let read = self.0.kv.read()?;
+        let Some(ChunkRow { frame, state, .. }) = index::chunk(&*read, id)? else { return Ok(None) };
+        let problem = match index::frame_if_any(&*read, frame)? {
+            None => format!("chunk {id} is said to be in frame {}, which has no row", frame.0),
+            Some(place) if place.state == FrameState::Bad && state != ChunkState::Suspect => {
+                format!("chunk {id} is said to be in frame {}, which is known to be bad", frame.0)
+            }
+            Some(_) if state == ChunkState::Unwhole && !index::is_listed_unwhole(&*read, id)? => {
+                format!("branch {id} is not whole and not among those that wait")
+            }
+            Some(_) => return Ok(None),
+        };
+        Ok(Some(problem))
     }
 
     /// The rows of chunks.

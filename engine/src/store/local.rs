@@ -3,21 +3,22 @@
 //! ```text
 //! packs/    frames            records/  the chain of records, one file each
 //! index/    the index         sessions/ one lock file for each writer's run
-//! locks/    index, records: held for moments
+//! locks/    index, records, keyring, config: held for moments
 //! ```
 
 use super::packs::Taken;
 use super::session::LocalSession;
-use super::{ChainLink, Fault, Place, Result, Session, Store, StoreError, StoredRecord};
+use super::{BadFrame, ChainLink, Fault, Place, Result, Session, Store, StoreError, StoredRecord};
 use crate::env::Env;
 use crate::files::{Files, FilesError, Lock, ReadAt};
 use crate::frame::{FrameHeader, frame_id};
 use crate::id::{ChunkId, Kind, SessionId, VaultId};
-use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow};
+use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow, Standing};
 use crate::kv::memory::MemoryKvHome;
 use crate::kv::{self, Kv, KvError, KvHome};
 use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
 use crate::pack::{self, PackName};
+use crate::record::RecordKind;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::atomic::AtomicUsize;
@@ -170,6 +171,24 @@ impl LocalStore {
             names: RwLock::default(),
             open_packs: Mutex::default(),
         }))
+    }
+
+    /// Takes one of the short locks: `index`, `records`, `keyring`, `config`. Waits for whoever holds it up to `LOCK_WAIT_SECS`.
+    pub(crate) fn lock(&self, what: &'static str) -> Result<Box<dyn Lock>> {
+        self.0.parts.lock(what)
+    }
+
+    /// As [`Self::lock`] without waiting, for locks that may be held for long.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] names who holds it.
+    pub fn try_lock(&self, what: &'static str) -> Result<Box<dyn Lock>> {
+        let parts = &self.0.parts;
+        let path = format!("{LOCKS}/{what}");
+        match parts.files.try_lock(&path, &parts.owner)? {
+            Some(lock) => Ok(lock),
+            None => Err(StoreError::Busy { what, owner: parts.owner_of(&path) }),
+        }
     }
 
     /// The files below, for tools that look at the vault from outside.
@@ -330,6 +349,12 @@ impl Inner {
         Ok(file)
     }
 
+    /// Forgets a pack's file and name: it is about to go.
+    pub fn close_pack(&self, number: PackNumber) {
+        self.open_packs.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.names.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
     /// Reads `len` bytes of a pack into `bytes`; shorter at the end of the file.
     pub fn read_at(&self, pack: PackNumber, offset: u64, len: u32, bytes: &mut Vec<u8>) -> Result<()> {
         if len as usize > FRAME_LEN_MAX {
@@ -390,7 +415,8 @@ fn refused(path: &str, kind: ErrorKind) -> FilesError {
 }
 
 fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
-    if crate::zoo::planted("record-not-synced") {
+    let is_change = bytes.get(6) == Some(&(RecordKind::Change as u8));
+    if crate::zoo::planted("record-not-synced") || (is_change && crate::zoo::planted("change-not-synced")) {
         let aside = format!("{path}.tmp");
         files.create(&aside)?.append(bytes)?;
         files.rename(&aside, path)?;
@@ -408,7 +434,7 @@ fn write_record(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// Count and name of every record file, in order. Files with other names are left alone.
-fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
+pub(super) fn record_files(files: &dyn Files) -> Result<Vec<(u64, String)>> {
     let named = files.list(RECORDS)?.into_iter().filter(|file| !file.is_dir);
     let counted = named.filter_map(|file| Some((u64::from_str_radix(&file.name, 16).ok()?, file.name)));
     Ok(counted.filter(|(count, name)| *count > 0 && format!("{count:016x}") == *name).collect())
@@ -424,6 +450,12 @@ impl Store for LocalStore {
         Ok(ids.iter().map(|id| index::View::FIRM.has(&*read, id)).collect::<kv::Result<_>>()?)
     }
 
+    fn whole(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        let read = self.0.kv.read()?;
+        let is_whole = |id| Ok(matches!(index::standing(&*read, id)?, Standing::Firm | Standing::Condemned));
+        Ok(ids.iter().map(is_whole).collect::<kv::Result<_>>()?)
+    }
+
     fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>> {
         let read = self.0.kv.read()?;
         let place = |id: &ChunkId| -> kv::Result<Option<Place>> {
@@ -436,7 +468,7 @@ impl Store for LocalStore {
 
     fn read_frame(&self, place: &Place, bytes: &mut Vec<u8>) -> Result<()> {
         let Err(error) = self.0.read_at(place.pack, place.offset, place.len, bytes) else { return Ok(()) };
-        match index::find_frame(&*self.0.kv.read()?, place.number)? {
+        match index::frame_if_any(&*self.0.kv.read()?, place.number)? {
             Some(now) if (now.pack, now.offset) == (place.pack, place.offset) => Err(error),
             Some(now) => self.0.read_at(now.pack, now.offset, now.len, bytes),
             None => Err(StoreError::Gone { frame: place.frame }),
@@ -474,8 +506,8 @@ impl Store for LocalStore {
         self.0.append_record(make)
     }
 
-    fn expel(&self, frames: &[FrameNumber]) -> Result<Vec<ChunkId>> {
-        self.0.expel(&frames.iter().copied().collect())
+    fn expel(&self, frames: &[BadFrame]) -> Result<Vec<ChunkId>> {
+        self.0.expel(frames)
     }
 
     fn unwhole(&self) -> Result<Vec<ChunkId>> {

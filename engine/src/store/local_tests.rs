@@ -341,7 +341,8 @@ fn damaged_rows_are_errors() {
                 let _ = store.read_frame(&place, &mut bytes).is_ok();
             }
             assert!(store.audit().is_err() || table != Table::Packs, "{table:?} {value:?}");
-            let _ = store.expel(&[index::FrameNumber(0)]).is_ok();
+            let first = BadFrame { number: index::FrameNumber(0), pack: index::PackNumber(0), offset: 64 };
+            let _ = store.expel(&[first]).is_ok();
             let _ = store.begin().is_ok();
         }
     }
@@ -385,7 +386,7 @@ fn an_unreadable_branch_frame_does_not_hide_what_is_above_a_loss() {
     let (leaves, branches) = (place(leaf("a")), place(d));
     let path = format!("packs/{}", store.pack_name(branches.pack).unwrap());
     memory.files.damage(&path, |bytes| bytes[branches.offset as usize + 200] ^= 1);
-    store.expel(&[leaves.number]).unwrap();
+    store.expel(&[BadFrame::from(&leaves)]).unwrap();
     expect_truthful(&store, &ids);
     assert!(!known(&store, ids[7]) && known(&store, ids[9]));
     let session = store.begin().unwrap();

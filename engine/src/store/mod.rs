@@ -5,6 +5,8 @@
 
 mod adopt;
 mod damage;
+#[cfg(test)]
+mod damage_tests;
 mod heal;
 mod inspect;
 mod pins;
@@ -24,7 +26,7 @@ pub use pins::Pin;
 use crate::files::FilesError;
 use crate::frame::SealedFrame;
 use crate::id::{ChunkId, FrameId, Kind, SessionId, VaultId};
-use crate::index::{FrameNumber, PackNumber};
+use crate::index::{FrameNumber, FramePlace, PackNumber};
 use crate::kv::KvError;
 use crate::pack::PackError;
 
@@ -112,6 +114,31 @@ pub struct Place {
     pub is_believed: bool,
 }
 
+/// A frame that was found bad, and where it stood then. Packs are rewritten beside whoever reads them: what stands
+/// elsewhere by now, or nowhere, is not what was found.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct BadFrame {
+    /// Frame, by its number in the index.
+    pub number: FrameNumber,
+    /// The pack it was read from.
+    pub pack: PackNumber,
+    /// Where it began in that pack.
+    pub offset: u64,
+}
+
+impl BadFrame {
+    /// The frame of this number, found bad at this place.
+    pub fn at(number: FrameNumber, place: &FramePlace) -> Self {
+        Self { number, pack: place.pack, offset: place.offset }
+    }
+}
+
+impl From<&Place> for BadFrame {
+    fn from(place: &Place) -> Self {
+        Self { number: place.number, pack: place.pack, offset: place.offset }
+    }
+}
+
 /// Answer to a writer who wants to put a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claim {
@@ -173,6 +200,10 @@ pub trait Store: Send + Sync {
     /// For each id: is it, with everything below it, stored and believed?
     fn known(&self, ids: &[ChunkId]) -> Result<Vec<bool>>;
 
+    /// For each id: is it, with everything below it, stored and believed today? Other than with [`Self::known`] it may
+    /// be condemned and thus be gone tomorrow, if nothing needs it.
+    fn whole(&self, ids: &[ChunkId]) -> Result<Vec<bool>>;
+
     /// For each id: where is it? A chunk may have a place and not be known: then something below it is missing.
     fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>>;
 
@@ -199,13 +230,15 @@ pub trait Store: Send + Sync {
     /// Nothing happens where it builds none.
     fn append(&self, make: &mut dyn FnMut(ChainLink) -> Option<Vec<u8>>) -> Result<Option<ChainLink>>;
 
-    /// Takes these frames' standing: their chunks and every branch above are no longer known.
-    fn expel(&self, frames: &[FrameNumber]) -> Result<Vec<ChunkId>>;
+    /// Takes these frames' standing: their chunks and every branch above are no longer known. A frame that has moved
+    /// since it was found bad, or is gone, keeps what it has.
+    fn expel(&self, frames: &[BadFrame]) -> Result<Vec<ChunkId>>;
 
     /// Branches that are stored while something below them is missing.
     fn unwhole(&self) -> Result<Vec<ChunkId>>;
 
-    /// Compares packs with what the index says of them, cheaply (names and lengths); expels what is gone.
+    /// Compares packs with what the index says of them, cheaply (names and lengths); expels what is gone. A pack that
+    /// was dropped meanwhile, and whose row says so, is no fault.
     fn audit(&self) -> Result<Vec<Fault>>;
 }
 

@@ -7,7 +7,7 @@ use super::local::{Inner, LocalStore};
 use super::{Result, StoreError};
 use crate::files::{Files, Lock};
 use crate::id::ChunkId;
-use crate::index::{self, Standing};
+use crate::index::{self, Phase, Standing};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -35,25 +35,43 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError::Missing`] when it is being removed already.
     pub fn pin(&self, root: ChunkId) -> Result<Option<Pin>> {
-        let parts = &self.0.parts;
-        let mut tail = [0; 8];
-        parts.env.entropy.fill(&mut tail);
-        let path = format!("{PINS}/{}-{:016x}", root.to_hex(), u64::from_le_bytes(tail));
-        let lock = match parts.files.create_dir(PINS).and_then(|()| parts.files.try_lock(&path, &parts.owner)) {
-            Ok(lock) => lock,
-            Err(error) if matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let pin = Pin { files: parts.files.clone(), path, lock };
+        let Some(pin) = self.take_pin(root)? else { return Ok(None) };
         // After the lock: what is condemned later is looked at again, and the pin is found then.
-        match index::standing(&*self.0.kv.read()?, &root)? {
-            Standing::Condemned => Err(StoreError::Missing(vec![root])),
-            Standing::Firm | Standing::Doubtful | Standing::Absent => Ok(Some(pin)),
+        if index::standing(&*self.0.kv.read()?, &root)? != Standing::Condemned {
+            return Ok(Some(pin));
+        }
+        // Whoever decides what goes looks at pins once more under this lock.
+        let _index = self.0.parts.lock("index")?;
+        let read = self.0.kv.read()?;
+        let is_going = index::collection(&*read)?.phase == Phase::Sweeping;
+        match index::standing(&*read, &root)? {
+            Standing::Condemned if is_going => Err(StoreError::Missing(vec![root])),
+            Standing::Condemned | Standing::Firm | Standing::Doubtful | Standing::Absent => Ok(Some(pin)),
         }
     }
+
+    fn take_pin(&self, root: ChunkId) -> Result<Option<Pin>> {
+        let parts = &self.0.parts;
+        for _ in 0..PIN_TRIES {
+            let mut tail = [0; 8];
+            parts.env.entropy.fill(&mut tail);
+            let path = format!("{PINS}/{}-{:016x}", root.to_hex(), u64::from_le_bytes(tail));
+            match parts.files.create_dir(PINS).and_then(|()| parts.files.try_lock(&path, &parts.owner)) {
+                Ok(Some(lock)) => return Ok(Some(Pin { files: parts.files.clone(), path, lock: Some(lock) })),
+                // Somebody looks whether it is held, and takes it for one that is over.
+                Ok(None) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Busy { what: "folder of pins", owner: "another process".to_owned() })
+    }
 }
+
+/// How often somebody else may get the lock of a new pin first.
+const PIN_TRIES: usize = 100;
 
 impl Inner {
     /// Roots that readers keep. Files of those that have ended are removed.

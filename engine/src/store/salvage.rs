@@ -8,7 +8,7 @@ use super::StoreError;
 use super::rebuild::Source;
 use crate::id::{ChunkId, VaultId};
 use crate::index::{
-    self, ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, PackState, belongs, find_frame,
+    self, ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, PackState, belongs, frame_if_any,
     frames_from, next_frame, packs, put_chunk, put_frame,
 };
 use crate::kv::{Kv, KvError, KvHome, Write};
@@ -76,7 +76,7 @@ impl Old {
                     continue;
                 }
                 // A row that cannot be is no help.
-                let Ok(Some(place)) = find_frame(&*old, row.frame) else { continue };
+                let Ok(Some(place)) = frame_if_any(&*old, row.frame) else { continue };
                 given.give(&mut *write, &id, row, place)?;
             }
             write.commit()?;

@@ -310,7 +310,7 @@ fn expelled_frames_take_what_is_above_with_them(home: &Home) {
     session.settle(safe).unwrap();
 
     let place = store.places(&[leaf("a")]).unwrap()[0].unwrap();
-    let mut lost = store.expel(&[place.number]).unwrap();
+    let mut lost = store.expel(&[BadFrame::from(&place)]).unwrap();
     let mut expected = vec![leaf("a"), leaf("b")];
     lost.sort();
     expected.sort();
@@ -318,7 +318,7 @@ fn expelled_frames_take_what_is_above_with_them(home: &Home) {
     assert_eq!(store.known(&[leaf("a"), d, root, safe, leaf("s")]).unwrap(), [false, false, false, true, true]);
     let suspect = store.places(&[leaf("a")]).unwrap()[0].unwrap();
     assert!(!suspect.is_believed && suspect.number == place.number, "kept, for whoever wants to try it");
-    assert_eq!(store.expel(&[place.number]).unwrap(), [], "twice is once");
+    assert_eq!(store.expel(&[BadFrame::from(&place)]).unwrap(), [], "twice is once");
     assert_eq!(missing(session.settle(root)), expected);
     session.put(writer.leaves(&["a"])).unwrap();
     assert_eq!(missing(session.settle(root)), [leaf("b")]);
@@ -333,7 +333,7 @@ fn expelled_frames_take_what_is_above_with_them(home: &Home) {
     session.put(writer.branches(&[("top", &[other, root])])).unwrap();
     session.settle(top).unwrap();
     let place = store.places(&[other]).unwrap()[0].unwrap();
-    assert_eq!(store.expel(&[place.number]).unwrap(), [other]);
+    assert_eq!(store.expel(&[BadFrame::from(&place)]).unwrap(), [other]);
     assert_eq!(store.known(&[other, top, root, leaf("a")]).unwrap(), [false, false, true, true]);
     assert_eq!(missing(session.settle(top)), [other]);
     session.put(writer.branches(&[("e", &[leaf("a")])])).unwrap();

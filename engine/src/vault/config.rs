@@ -11,7 +11,7 @@ use crate::crypto::{Suite, VaultKeys};
 use crate::env::Time;
 use crate::id::VaultId;
 use crate::record::canonical::{self, CanonicalError};
-use crate::record::change::UNDELETE_DAYS_MAX;
+use crate::record::change::{RETENTION_DAYS_MAX, UNDELETE_DAYS_MAX};
 use crate::record::{ParsedRecord, Record, RecordError, RecordKind};
 
 /// The config's name in the vault's folder.
@@ -24,9 +24,6 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const COMPRESSION_LEVEL_MIN: i32 = 1;
 /// … and its slowest that needs no special window.
 pub const COMPRESSION_LEVEL_MAX: i32 = 19;
-
-/// Longest retention that still counts as meant: a hundred years.
-pub const RETENTION_DAYS_MAX: u32 = 36_525;
 
 /// How a vault was made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +40,8 @@ pub struct Config {
     pub suite: Suite,
     /// zstd level of new frames, 1 to 19.
     pub compression_level: i32,
-    /// No snapshot received within so many days may be forgotten; 0 for no such rule.
+    /// No snapshot received within so many days may be forgotten; 0 for no such rule. Records may have made it longer
+    /// since, see [`crate::history::History::retention_days_min`].
     pub retention_days_min: u32,
     /// For so many days what was forgotten can be brought back; at most [`UNDELETE_DAYS_MAX`].
     pub undelete_days: u32,

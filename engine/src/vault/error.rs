@@ -4,6 +4,7 @@ use super::keyring::KeyringError;
 use super::reader::ReadError;
 use super::twin::TwinError;
 use crate::files::FilesError;
+use crate::id::DeviceId;
 use crate::kv::KvError;
 use crate::pack::PackError;
 use crate::record::RecordError;
@@ -84,9 +85,18 @@ pub enum VaultError {
     /// The keyring cannot be used.
     #[error("the vault's keyring cannot be used; the recovery words still open the vault")]
     KeyringFile(#[source] TwinError<RecordError>),
+    /// A device key was given for something that takes a member.
+    #[error("this key may only write: it opens nothing of what is in the vault")]
+    WriteOnly,
+    /// The keyring does not have the device, or no longer.
+    #[error("device {0} may no longer write to this vault")]
+    DeviceRefused(DeviceId),
     /// A record is not believed.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A setting out of its bounds.
+    #[error("{0}")]
+    Setting(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -118,8 +128,9 @@ impl VaultError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NoVault => ErrorClass::NoVault,
-            Self::Occupied | Self::Exists => ErrorClass::Usage,
-            Self::Unlock(_) => ErrorClass::WrongKey,
+            Self::Occupied | Self::Exists | Self::Setting(_) => ErrorClass::Usage,
+            Self::Unlock(_) | Self::DeviceRefused(_) => ErrorClass::WrongKey,
+            Self::WriteOnly => ErrorClass::NotAllowed,
             Self::Keyring(KeyringError::Record(error)) | Self::Record(error) => class_of_record(error),
             Self::Keyring(KeyringError::Bound { .. } | KeyringError::EmptyPassword | KeyringError::Cost { .. }) => {
                 ErrorClass::Usage
@@ -143,6 +154,7 @@ impl ReadError {
             Self::Absent(_) | Self::Damaged { .. } | Self::Branch(_) => ErrorClass::Damaged,
             Self::Store(error) => ErrorClass::of_store(error),
             Self::Decompression(_) => ErrorClass::Other,
+            Self::WriteOnly => ErrorClass::NotAllowed,
         }
     }
 }

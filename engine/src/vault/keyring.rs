@@ -1,4 +1,5 @@
-//! A vault's keyring: ways to its secret, and the key pairs that data keys are wrapped to. Stored twice.
+//! A vault's keyring: ways to its secret, the key pairs that data keys are wrapped to, and the machines that may only
+//! write. Stored twice.
 //!
 //! A file read is a [`LockedKeyring`]: undamaged, but anybody's. Unlocking it with a password, a machine key or the
 //! recovery words checks three things: that the secret is this vault's (a value derived from it stands in the file),
@@ -9,6 +10,9 @@
 //! the slot. An unencrypted vault has no slots; its secret follows from its id.
 
 mod codec;
+mod devices;
+
+pub use devices::{DEVICES_MAX, Device};
 
 use std::fmt;
 
@@ -18,7 +22,7 @@ use crate::crypto::{
     CryptoError, DataKey, PublicKey, SALT_LEN, SecretKey, Suite, TAG_LEN, VaultKeys, VaultSecret, WordsError,
 };
 use crate::env::{Entropy, Time};
-use crate::id::VaultId;
+use crate::id::{DeviceId, VaultId};
 use crate::record::{ParsedRecord, Record, RecordError, RecordKind};
 
 /// The keyring's name in the vault's folder.
@@ -194,13 +198,14 @@ pub struct Pair {
     sealed: Option<[u8; SEALED_LEN]>,
 }
 
-/// A vault's slots and key pairs.
+/// A vault's slots, key pairs and devices.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Keyring {
     vault: VaultId,
     check: [u8; 32],
     slots: Vec<Slot>,
     pairs: Vec<Pair>,
+    devices: Vec<Device>,
 }
 
 /// A whole keyring file that may be anybody's.
@@ -219,6 +224,8 @@ pub struct Unlocked {
     pub keys: VaultKeys,
     /// For new slots and for the recovery words.
     pub secret: VaultSecret,
+    /// The slot that opened; none when the secret itself was given.
+    pub slot: Option<[u8; 8]>,
 }
 
 impl Keyring {
@@ -227,9 +234,10 @@ impl Keyring {
         let (_, public) = keys.newest();
         Self {
             vault: keys.vault(),
-            check: *keys.check_value(),
+            check: *keys.check_value().expect("a member makes the keyring"),
             slots: Vec::new(),
             pairs: vec![Pair { created, public: *public, sealed: None }],
+            devices: Vec::new(),
         }
     }
 
@@ -288,7 +296,8 @@ impl Keyring {
         let secret = SecretKey::random(entropy);
         let (public, generation) = (secret.public(), self.pairs.len() as u16);
         let header = pair_header(self.vault, generation, &public);
-        let sealed = seal(&DataKey::from_bytes(keys.keyring_key()), &header, secret.expose(), entropy);
+        let key = keys.keyring_key().ok_or(KeyringError::OtherVault { vault: self.vault })?;
+        let sealed = seal(&DataKey::from_bytes(key), &header, secret.expose(), entropy);
         self.pairs.push(Pair { created, public, sealed: Some(sealed) });
         Ok(keys.add_pair(secret))
     }
@@ -317,7 +326,7 @@ impl Keyring {
     ) -> Result<[u8; 8], KeyringError> {
         bound("number of slots", SLOTS_MAX, self.slots.len() + 1)?;
         bound("length of label", LABEL_LEN_MAX, label.len())?;
-        if VaultKeys::derive(secret, self.vault).check_value() != &self.check {
+        if VaultKeys::derive(secret, self.vault).check_value() != Some(&self.check) {
             return Err(KeyringError::OtherVault { vault: self.vault });
         }
         let mut id = [0; 8];
@@ -373,7 +382,12 @@ impl LockedKeyring {
     /// Opens it with the secret.
     pub fn unlock_with_secret(&self, secret: VaultSecret) -> Result<Unlocked, KeyringError> {
         let keys = self.open(VaultKeys::derive(&secret, self.keyring.vault))?;
-        Ok(Unlocked { keyring: self.keyring.clone(), keys, secret })
+        Ok(Unlocked { keyring: self.keyring.clone(), keys, secret, slot: None })
+    }
+
+    /// What it says of a device, true or not.
+    pub fn device(&self, id: &DeviceId) -> Option<&Device> {
+        self.keyring.devices.iter().find(|device| device.id == *id)
     }
 
     /// The keys of a vault made without encryption; fails for any other.
@@ -392,7 +406,8 @@ impl LockedKeyring {
             tried += 1;
             let header = slot_header(self.keyring.vault, &slot.id, &slot.kind);
             if let Ok(secret) = open_sealed(&key?, &header, &slot.sealed) {
-                return self.unlock_with_secret(VaultSecret::from_bytes(&secret));
+                let unlocked = self.unlock_with_secret(VaultSecret::from_bytes(&secret))?;
+                return Ok(Unlocked { slot: Some(slot.id), ..unlocked });
             }
         }
         Err(if tried == 0 { KeyringError::NoSlot { kind } } else { KeyringError::Wrong { kind, tried } })
@@ -401,7 +416,7 @@ impl LockedKeyring {
     /// Checks the secret behind `keys`, the file's MAC and the pairs; gives the keys with every generation.
     fn open(&self, mut keys: VaultKeys) -> Result<VaultKeys, KeyringError> {
         let keyring = &self.keyring;
-        if keys.check_value() != &keyring.check {
+        if keys.check_value() != Some(&keyring.check) {
             return Err(KeyringError::OtherVault { vault: keyring.vault });
         }
         self.parsed.clone().verify_mac(&|bytes| keys.record_mac(bytes))?;
@@ -413,7 +428,8 @@ impl LockedKeyring {
                 continue;
             };
             let header = pair_header(keyring.vault, generation, &pair.public);
-            let secret = open_sealed(&DataKey::from_bytes(keys.keyring_key()), &header, sealed)
+            let key = keys.keyring_key().ok_or(KeyringError::Pair { generation })?;
+            let secret = open_sealed(&DataKey::from_bytes(key), &header, sealed)
                 .map(|bytes| SecretKey::from_bytes(&bytes))
                 .map_err(|_| KeyringError::Pair { generation })?;
             if secret.public() != pair.public {

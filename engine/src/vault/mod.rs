@@ -1,20 +1,26 @@
 //! A vault: a store, the keys to it, and the snapshots in it.
 //!
 //! What always holds: keys come from the keyring or from the secret itself, and every record believed here carries a
-//! MAC made with them.
+//! MAC made with them, or with those of a device that the keyring admits. A device opens nothing.
 
+mod authors;
 pub mod config;
+mod configure;
+pub mod device;
 mod error;
 pub mod keyring;
+mod keys;
 mod open;
 mod reader;
 mod snapshots;
 pub mod twin;
 
+pub use configure::ConfigChange;
+pub use device::{DeviceKey, DeviceKeyError};
 pub use error::{ErrorClass, VaultError};
-pub use open::{CreateOptions, Head, NewSlot, Place, UNDELETE_DAYS_DEFAULT, Unlock};
+pub use open::{CreateOptions, Head, Keyless, NewSlot, Place, UNDELETE_DAYS_DEFAULT, Unlock};
 pub use reader::{ChunkReader, ReadError, damaged};
-pub use snapshots::{SnapshotInfo, Snapshots};
+pub use snapshots::{Received, SnapshotInfo, Snapshots};
 
 use crate::crypto::{DataKey, Suite, VaultKeys, WRAPPED_LEN, WrappedKey, wrap};
 use crate::env::Env;
@@ -33,6 +39,7 @@ pub struct Vault {
     store: Arc<dyn Store>,
     local: LocalStore,
     data_keys: Arc<DataKeys>,
+    access: keys::Access,
     env: Env,
     notes: Vec<String>,
 }
@@ -91,7 +98,16 @@ impl Vault {
     }
 
     /// A reader of chunks with a context of its own.
+    ///
+    /// # Errors
+    /// [`ReadError::WriteOnly`] where the vault was opened with a device key.
     pub fn reader(&self) -> std::result::Result<ChunkReader, ReadError> {
+        if self.device().is_some() {
+            return Err(ReadError::WriteOnly);
+        }
         ChunkReader::new(self.store.clone(), self.data_keys.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! Making and opening vaults.
 
 use super::config::{CONFIG_PATH, Config, ConfigFile, FORMAT_VERSION};
+use super::device::DeviceKey;
 use super::keyring::{KEYRING_PATH, Keyring, LockedKeyring, PasswordCost, SlotKind, Unlocked};
+use super::keys::Access;
 use super::twin::{self, Loaded, TwinError};
-use super::{Result, Vault, VaultError};
+use super::{Result, Vault, VaultError, configure};
 use crate::chunk::CutParams;
 use crate::crypto::{Suite, VaultKeys, VaultSecret};
 use crate::env::{Entropy, Env};
@@ -92,6 +94,8 @@ pub enum Unlock<'a> {
     MachineKey(&'a [u8; 32]),
     /// The secret, which the recovery words are.
     Secret(&'a VaultSecret),
+    /// A device key: the vault can be added to, and nothing in it opened.
+    Device(&'a DeviceKey),
 }
 
 /// What can be seen of a vault without its keys.
@@ -107,6 +111,25 @@ pub struct Head {
     pub has_password: bool,
     /// Whether one of its slots takes a machine key.
     pub has_machine_key: bool,
+}
+
+/// What a vault rests in, opened without any key: for work that needs only what stands in the clear.
+pub struct Keyless {
+    /// The store.
+    pub store: LocalStore,
+    /// What the folder shows, whoever wrote it.
+    pub config: Config,
+    /// What is wrong with a copy of the config; the other one was read then.
+    pub damaged: Vec<String>,
+    /// What a rebuild of the index found, if there was one.
+    pub rebuilt: Option<Vec<Fault>>,
+}
+
+impl Keyless {
+    /// What is worth telling about the opening.
+    pub fn notes(&self) -> Vec<String> {
+        self.damaged.iter().cloned().chain(self.rebuilt.iter().flat_map(|faults| rebuild_notes(faults))).collect()
+    }
 }
 
 impl Vault {
@@ -180,27 +203,26 @@ impl Vault {
         twin::store(&*place.files, KEYRING_PATH, &keyring.encode(1, now, &keys))?;
         // The config last: what has one is a vault, and everything it needs is there.
         twin::store(&*place.files, CONFIG_PATH, &config.encode(1, now, &keys))?;
-        let Opened { store, .. } =
-            LocalStore::open(place.files, place.kv_home, env.clone(), vault, "creator".to_owned())?;
-        Ok((Self::with(store, env, config, keys, Vec::new()), secret))
+        let access = match options.encrypted {
+            true => Access::Member { secret: secret.clone(), slot: None, has_keyring: true },
+            false => Access::Open,
+        };
+        let (vault, _) = Self::assemble(place, env, config, (keys, access), "creator", LocalStore::open)?;
+        Ok((vault, secret))
     }
 
     /// Opens a vault. `owner` says who we are to others who find something locked, e.g. `pid 4711`.
     pub fn open(place: Place, env: Env, unlock: Unlock<'_>, owner: &str) -> Result<Self> {
-        let (config, keys, mut notes) = Self::unlock(&place, &env, &unlock)?;
-        let Opened { store, rebuilt } =
-            LocalStore::open(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
-        notes.extend(rebuilt.into_iter().flat_map(rebuild_notes));
-        Ok(Self::with(store, env, config, keys, notes))
+        let (mut vault, rebuilt) = Self::open_with(place, env, unlock, owner, LocalStore::open)?;
+        vault.notes.extend(rebuilt.iter().flat_map(|faults| rebuild_notes(faults)));
+        Ok(vault)
     }
 
     /// Opens a vault with an index built anew from the packs, whatever state the old one is in; gives also what is
     /// bad in the packs.
     pub fn open_rebuilt(place: Place, env: Env, unlock: Unlock<'_>, owner: &str) -> Result<(Self, Vec<Fault>)> {
-        let (config, keys, notes) = Self::unlock(&place, &env, &unlock)?;
-        let Opened { store, rebuilt } =
-            LocalStore::reopen_rebuilt(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
-        Ok((Self::with(store, env, config, keys, notes), rebuilt.unwrap_or_default()))
+        let (vault, rebuilt) = Self::open_with(place, env, unlock, owner, LocalStore::reopen_rebuilt)?;
+        Ok((vault, rebuilt.unwrap_or_default()))
     }
 
     /// A store with an index built anew in memory; nothing in the vault changes.
@@ -217,47 +239,100 @@ impl Vault {
         Ok(LocalStore::peek(place.files, place.kv_home, env, vault, owner.to_owned())?)
     }
 
-    /// Opens config and keyring; where one of two copies was bad both are written again.
-    fn unlock(place: &Place, env: &Env, unlock: &Unlock<'_>) -> Result<(Config, VaultKeys, Vec<String>)> {
-        let loaded = load_config(place)?;
+    /// Opens config and keyring, where one of two copies was bad both are written again, and then the store as `open`
+    /// says; gives also what a rebuild of its index found.
+    fn open_with(
+        place: Place,
+        env: Env,
+        unlock: Unlock<'_>,
+        owner: &str,
+        open: OpenStore,
+    ) -> Result<(Self, Option<Vec<Fault>>)> {
+        let loaded = load_config(&place)?;
+        if let Unlock::Device(key) = unlock {
+            return Self::open_for_device(place, env, key, loaded, owner, open);
+        }
         let mut notes = loaded.damaged;
-        let config_count = (!notes.is_empty()).then_some(loaded.count.saturating_add(1));
-        let unlocked = unlock_keys(place, &loaded.value, unlock)?;
+        let is_config_whole = notes.is_empty();
+        let unlocked = unlock_keys(&place, &loaded.value, &unlock)?;
         let keys = unlocked.keys;
         let config = loaded.value.verify(&keys)?;
         // Of what is kept twice one copy was bad: both are written again. A read-only vault stays as it is.
         let now = env.clock.now();
-        if let Some(count) = config_count {
-            let _ = twin::store(&*place.files, CONFIG_PATH, &config.encode(count, now, &keys));
-        }
-        if let Some((keyring, count)) = unlocked.heal {
-            let _ = twin::store(&*place.files, KEYRING_PATH, &keyring.encode(count, now, &keys));
+        if !is_config_whole {
+            configure::mend(&place, owner, &keys, now);
         }
         notes.extend(unlocked.notes);
-        Ok((config, keys, notes))
+        let (mut vault, rebuilt) = Self::assemble(place, env, config, (keys, unlocked.access), owner, open)?;
+        vault.notes = notes;
+        if unlocked.heals_keyring {
+            vault.heal_keyring();
+        }
+        Ok((vault, rebuilt))
     }
 
-    fn with(store: LocalStore, env: Env, config: Config, keys: VaultKeys, notes: Vec<String>) -> Self {
-        let data_keys = Arc::new(DataKeys::new(Arc::new(keys)));
-        Self { config, store: Arc::new(store.clone()), local: store, data_keys, env, notes }
+    /// Opens it to be added to. Neither config nor keyring can be verified, so nothing that is written depends on them.
+    fn open_for_device(
+        place: Place,
+        env: Env,
+        key: &DeviceKey,
+        loaded: Loaded<ConfigFile>,
+        owner: &str,
+        open: OpenStore,
+    ) -> Result<(Self, Option<Vec<Fault>>)> {
+        let unverified = loaded.value.unverified();
+        if unverified.vault != key.vault() {
+            return Err(VaultError::Unlock("the device key is of another vault"));
+        }
+        if !unverified.is_encrypted() {
+            return Err(VaultError::Unlock("a device key was given, but this vault is not encrypted"));
+        }
+        let mut notes = loaded.damaged;
+        // Only to spare a device that was removed from writing what nobody will believe.
+        match load_keyring(&place) {
+            Ok(keyring) => match keyring.value.device(&key.id()) {
+                Some(device) if device.refused_from.is_none() => {}
+                _ => return Err(VaultError::DeviceRefused(key.id())),
+            },
+            Err(error) => notes.push(error.to_string()),
+        }
+        let config = key.config(unverified);
+        let (mut vault, rebuilt) = Self::assemble(place, env, config, (key.keys(), Access::Device), owner, open)?;
+        vault.notes = notes;
+        Ok((vault, rebuilt))
     }
 
-    /// Opens where a vault rests without any key: for work that needs only what stands in the clear. The config is
-    /// the one that the folder shows, whoever wrote it.
-    pub fn open_store(place: Place, env: Env, owner: &str) -> Result<(LocalStore, Config, Vec<String>)> {
-        let loaded = load_config(&place)?;
-        let config = loaded.value.unverified().clone();
+    /// Opens what a vault rests in without any key: its id is what its config says, believed as far as its packs agree.
+    /// `owner` is as in [`Self::open`].
+    pub fn open_store(place: Place, env: Env, owner: &str) -> Result<Keyless> {
+        let Loaded { value, damaged, .. } = load_config(&place)?;
+        let config = value.unverified().clone();
         let Opened { store, rebuilt } =
             LocalStore::open(place.files, place.kv_home, env, config.vault, owner.to_owned())?;
-        let mut notes = loaded.damaged;
-        notes.extend(rebuilt.into_iter().flat_map(rebuild_notes));
-        Ok((store, config, notes))
+        Ok(Keyless { store, config, damaged, rebuilt })
+    }
+
+    fn assemble(
+        place: Place,
+        env: Env,
+        config: Config,
+        (keys, access): (VaultKeys, Access),
+        owner: &str,
+        open: OpenStore,
+    ) -> Result<(Self, Option<Vec<Fault>>)> {
+        let Opened { store, rebuilt } = open(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
+        let data_keys = Arc::new(DataKeys::new(Arc::new(keys)));
+        let (notes, local) = (Vec::new(), store.clone());
+        Ok((Self { config, store: Arc::new(store), local, data_keys, access, env, notes }, rebuilt))
     }
 }
 
-fn rebuild_notes(faults: Vec<Fault>) -> impl Iterator<Item = String> {
+/// How a store is opened: as it is, or with an index built anew.
+type OpenStore = fn(Arc<dyn Files>, Arc<dyn KvHome>, Env, VaultId, String) -> crate::store::Result<Opened>;
+
+fn rebuild_notes(faults: &[Fault]) -> impl Iterator<Item = String> {
     let first = "the index was missing or damaged and was built again from the packs".to_owned();
-    let faults = faults.into_iter().map(|fault| format!("{}: {}", fault.file, fault.problem));
+    let faults = faults.iter().map(|fault| format!("{}: {}", fault.file, fault.problem));
     std::iter::once(first).chain(faults)
 }
 
@@ -288,15 +363,16 @@ fn load_config(place: &Place) -> Result<Loaded<ConfigFile>> {
 }
 
 fn load_keyring(place: &Place) -> Result<Loaded<LockedKeyring>> {
-    twin::load(&*place.files, KEYRING_PATH, LockedKeyring::parse).map_err(VaultError::KeyringFile)
+    super::keys::load_keyring(&*place.files)
 }
 
 /// All keys, and what the keyring needs.
 struct UnlockedKeys {
     keys: VaultKeys,
+    access: Access,
     notes: Vec<String>,
-    /// The keyring, to be written this how-manieth time because a copy of it was bad.
-    heal: Option<(Keyring, u64)>,
+    /// One copy of the keyring was bad.
+    heals_keyring: bool,
 }
 
 /// Opens the keyring. The secret alone opens a vault whose keyring is lost, as far as its key pairs were never rotated.
@@ -305,16 +381,22 @@ fn unlock_keys(place: &Place, config: &ConfigFile, unlock: &Unlock<'_>) -> Resul
     let loaded = load_keyring(place);
     if let (Unlock::Secret(secret), Err(error)) = (unlock, &loaded) {
         let notes = vec![format!("{error}: opened with the recovery words")];
-        return Ok(UnlockedKeys { keys: VaultKeys::derive(secret, vault), notes, heal: None });
+        let access = Access::Member { secret: (*secret).clone(), slot: None, has_keyring: false };
+        return Ok(UnlockedKeys { keys: VaultKeys::derive(secret, vault), access, notes, heals_keyring: false });
     }
-    let Loaded { value: keyring, count, damaged: notes } = loaded?;
+    let Loaded { value: keyring, damaged: notes, .. } = loaded?;
     if keyring.vault() != vault {
         return Err(VaultError::Unlock("the keyring belongs to another vault"));
     }
     let encrypted = config.unverified().is_encrypted();
-    let Unlocked { keyring, keys, .. } = match (unlock, encrypted) {
+    let Unlocked { keys, secret, slot, .. } = match (unlock, encrypted) {
         (Unlock::Nothing, false) => {
-            return Ok(UnlockedKeys { keys: keyring.open_unencrypted()?, notes, heal: None });
+            return Ok(UnlockedKeys {
+                keys: keyring.open_unencrypted()?,
+                access: Access::Open,
+                notes,
+                heals_keyring: false,
+            });
         }
         // Somebody may have put an unencrypted vault in the place of ours: what would be backed up lies open then.
         (_, false) => return Err(VaultError::Unlock("a key was given, but this vault is not encrypted")),
@@ -322,7 +404,9 @@ fn unlock_keys(place: &Place, config: &ConfigFile, unlock: &Unlock<'_>) -> Resul
         (Unlock::Password(password), true) => keyring.unlock_with_password(password)?,
         (Unlock::MachineKey(key), true) => keyring.unlock_with_machine_key(key)?,
         (Unlock::Secret(secret), true) => keyring.unlock_with_secret((*secret).clone())?,
+        (Unlock::Device(_), true) => return Err(VaultError::WriteOnly),
     };
-    let heal = (!notes.is_empty()).then_some((keyring, count.saturating_add(1)));
-    Ok(UnlockedKeys { keys, notes, heal })
+    let heals_keyring = !notes.is_empty();
+    let access = Access::Member { secret, slot, has_keyring: true };
+    Ok(UnlockedKeys { keys, access, notes, heals_keyring })
 }

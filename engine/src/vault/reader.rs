@@ -37,6 +37,9 @@ pub enum ReadError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The vault was opened with a device key.
+    #[error("this key may only write: it opens nothing of what is in the vault")]
+    WriteOnly,
 }
 
 impl ReadError {
@@ -48,7 +51,7 @@ impl ReadError {
             Self::Store(StoreError::Files(error)) => {
                 error.kind() == std::io::ErrorKind::NotFound || error.source.raw_os_error() == Some(libc::EIO)
             }
-            Self::Store(_) | Self::Decompression(_) => false,
+            Self::Store(_) | Self::Decompression(_) | Self::WriteOnly => false,
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The snapshots of a vault: which there are, and adding one.
 
+use super::authors::{Authors, Judged};
 use super::{Result, Vault};
 use crate::branch::{self, Snapshot};
 use crate::env::Time;
 use crate::history::{History, RefHistory, RefState};
-use crate::id::ChunkId;
-use crate::record::{ChangeRecord, Level, Record, RecordKind, RefKind, RefRecord};
+use crate::id::{ChunkId, DeviceId};
+use crate::record::{ChangeRecord, Level, ParsedRecord, Record, RecordKind, RefKind, RefRecord};
 use crate::store::{ChainLink, Fault, Session, Settled};
 use std::collections::HashSet;
 
@@ -26,6 +27,21 @@ pub struct SnapshotInfo {
     pub pinned: bool,
     /// Whether it is damaged, and that is known and accepted.
     pub aside: bool,
+    /// The device that wrote it; none for a member. What a device says of host and paths is its own word.
+    pub device: Option<DeviceId>,
+}
+
+/// A snapshot as who cannot open it sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its name: the id of its root chunk.
+    pub id: ChunkId,
+    /// Whether it is a checkpoint of a backup that had not come to its end.
+    pub partial: bool,
+    /// When the vault received it, by the vault's clock.
+    pub received: Time,
+    /// Place of its record in the chain.
+    pub record: u64,
 }
 
 /// All snapshots, and records that cannot be believed.
@@ -64,16 +80,56 @@ impl Vault {
         Ok(found)
     }
 
-    /// What the chain of records says, each of them shown to be written with the vault's keys.
+    /// What was received and is wanted, without looking into it. A device sees its own alone.
+    pub fn received(&self) -> Result<Vec<Received>> {
+        let received = |entry: &RefHistory| Received {
+            id: entry.reference.target,
+            partial: entry.reference.kind == RefKind::PartialSnapshot,
+            received: entry.received,
+            record: entry.count,
+        };
+        Ok(self.history()?.live().map(received).collect())
+    }
+
+    /// What the chain of records says, each of them shown to be written by who may. For a device: as far as it wrote
+    /// them itself; nothing that others depend on may be decided by that.
     pub fn history(&self) -> Result<History> {
-        let trust = |parsed: crate::record::ParsedRecord| parsed.verify_mac(&|bytes| self.keys().record_mac(bytes));
-        Ok(History::read(&**self.store(), self.config().retention_days_min, &trust)?)
+        let authors = Authors::new(self);
+        let mut failed = None;
+        let history =
+            History::read(
+                &**self.store(),
+                self.config().retention_days_min,
+                &mut |parsed: ParsedRecord| match authors.judge_record(parsed) {
+                    Ok(Judged::Believed(record)) => Ok(Some(record)),
+                    Ok(Judged::Unknown) => Ok(None),
+                    Ok(Judged::Refused(problem)) => Err(problem),
+                    Err(error) => {
+                        let problem = error.to_string();
+                        failed.get_or_insert(error);
+                        Err(problem)
+                    }
+                },
+            )?;
+        failed.map_or(Ok(history), Err)
     }
 
     /// How many wanted snapshots lack something below them.
     pub(crate) fn unwhole_snapshots(&self) -> Result<u64> {
-        let roots: Vec<ChunkId> = self.history()?.live().map(|entry| entry.reference.target).collect();
-        Ok(self.store().known(&roots)?.iter().filter(|known| !**known).count() as u64)
+        let live = |vault: &Self| -> Result<Vec<ChunkId>> {
+            Ok(vault.history()?.live().map(|entry| entry.reference.target).collect())
+        };
+        let roots = live(self)?;
+        // A snapshot that came while garbage is collected may rest on what is condemned until that is looked at again.
+        let whole = self.store().whole(&roots)?;
+        let mut lacking: HashSet<ChunkId> =
+            roots.into_iter().zip(whole).filter_map(|(root, whole)| (!whole).then_some(root)).collect();
+        if !lacking.is_empty() {
+            // What was purged since the records were read may be gone.
+            let live: HashSet<ChunkId> = live(self)?.into_iter().collect();
+            lacking.retain(|root| live.contains(root));
+        }
+        Ok(lacking.len() as u64)
     }
 
     /// Publishes a settled snapshot root.
@@ -84,8 +140,14 @@ impl Vault {
         kind: RefKind,
         session_started: Time,
     ) -> Result<ChainLink> {
-        let reference =
-            RefRecord { kind, target: settled.root(), session: session.id(), level: Level::P0, session_started };
+        let reference = RefRecord {
+            kind,
+            target: settled.root(),
+            session: session.id(),
+            level: Level::P0,
+            session_started,
+            device: self.device(),
+        };
         let payload = reference.encode();
         Ok(session.publish(settled, &|link| {
             self.encode_record(RecordKind::Ref, link, self.env().clock.now(), payload.clone())
@@ -98,6 +160,7 @@ impl Vault {
         &self,
         decide: &mut dyn FnMut(&History, Time) -> Option<ChangeRecord>,
     ) -> Result<Option<(ChainLink, ChangeRecord)>> {
+        self.require_member()?;
         let mut said = None;
         let mut failed = None;
         let link = self.store().append(&mut |link| {
@@ -130,15 +193,17 @@ fn info(entry: &RefHistory, mut snapshot: Snapshot) -> SnapshotInfo {
         state: entry.state,
         pinned: entry.pinned,
         aside: entry.aside,
+        device: entry.reference.device,
     }
 }
 
-/// Takes out partial snapshots after which the same host's same paths were backed up again, wholly or further.
+/// Takes out partial snapshots after which the same host's same paths were backed up again, wholly or further. A device
+/// could say that it is any host, so its word counts for its own only.
 fn take_superseded(list: &mut Vec<SnapshotInfo>) -> Vec<SnapshotInfo> {
-    let mut seen: HashSet<(String, Vec<Vec<u8>>)> = HashSet::new();
+    let mut seen: HashSet<(Option<DeviceId>, String, Vec<Vec<u8>>)> = HashSet::new();
     let (mut kept, mut superseded) = (Vec::with_capacity(list.len()), Vec::new());
     for info in list.drain(..).rev() {
-        let is_newest = seen.insert((info.snapshot.host.clone(), info.snapshot.paths.clone()));
+        let is_newest = seen.insert((info.device, info.snapshot.host.clone(), info.snapshot.paths.clone()));
         match is_newest || !info.snapshot.partial || info.pinned {
             true => kept.push(info),
             false => superseded.push(info),

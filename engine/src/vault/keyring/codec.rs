@@ -2,9 +2,10 @@
 
 use twinkeep_schema::vault_capnp as schema;
 
-use super::{Keyring, LABEL_LEN_MAX, PAIRS_MAX, Pair, PasswordCost, SLOTS_MAX, Slot, SlotKind};
+use super::{DEVICES_MAX, Device, Keyring, LABEL_LEN_MAX, PAIRS_MAX, Pair, PasswordCost, SLOTS_MAX, Slot, SlotKind};
 use crate::crypto::PublicKey;
 use crate::env::Time;
+use crate::id::DeviceId;
 use crate::record::Record;
 use crate::record::canonical::{self, CanonicalError};
 
@@ -15,6 +16,13 @@ pub fn encode(keyring: &Keyring) -> Vec<u8> {
     let mut slots = root.reborrow().init_slots(keyring.slots.len() as u32);
     for (at, slot) in (0..).zip(&keyring.slots) {
         write_slot(slots.reborrow().get(at), slot);
+    }
+    // An empty list, too, would take room: keyrings without devices are as they were before there were any.
+    if !keyring.devices.is_empty() {
+        let mut devices = root.reborrow().init_devices(keyring.devices.len() as u32);
+        for (at, device) in (0..).zip(&keyring.devices) {
+            write_device(devices.reborrow().get(at), device);
+        }
     }
     let mut pairs = root.init_pairs(keyring.pairs.len() as u32);
     for (generation, pair) in (0u16..).zip(&keyring.pairs) {
@@ -44,6 +52,14 @@ fn write_slot(mut to: schema::slot::Builder<'_>, slot: &Slot) {
         }
         SlotKind::MachineKey => to.init_kind().set_machine_key(()),
     }
+}
+
+fn write_device(mut to: schema::device::Builder<'_>, device: &Device) {
+    to.set_id(&device.id.0);
+    to.set_created(device.created.0);
+    to.set_label(device.label.as_str());
+    to.set_generation(device.generation);
+    to.set_refused_from(device.refused_from.unwrap_or(0));
 }
 
 /// What is wrong, for the record's error.
@@ -77,23 +93,44 @@ fn read(record: &Record) -> Result<Keyring, Fault> {
     within("slots", slots.len(), 0, SLOTS_MAX)?;
     let pairs = root.get_pairs()?;
     within("key pairs", pairs.len(), 1, PAIRS_MAX)?;
+    let devices = root.get_devices()?;
+    within("devices", devices.len(), 0, DEVICES_MAX)?;
     Ok(Keyring {
         vault: record.vault,
         check: fixed("check", root.get_check()?)?,
         slots: slots.iter().map(read_slot).collect::<Result<_, _>>()?,
         pairs: (0u16..).zip(pairs.iter()).map(|(at, pair)| read_pair(at, pair)).collect::<Result<_, _>>()?,
+        devices: devices.iter().map(|device| read_device(pairs.len() as usize, device)).collect::<Result<_, _>>()?,
     })
 }
 
-fn read_slot(slot: schema::slot::Reader<'_>) -> Result<Slot, Fault> {
-    let label = slot.get_label()?.to_str().map_err(CanonicalError::from)?;
-    if label.len() > LABEL_LEN_MAX {
-        return Err(Fault::Value(format!("slot label has {} bytes, at most {LABEL_LEN_MAX} allowed", label.len())));
+fn read_device(pairs: usize, device: schema::device::Reader<'_>) -> Result<Device, Fault> {
+    let generation = device.get_generation();
+    if usize::from(generation) >= pairs {
+        return Err(Fault::Value(format!("a device has generation {generation} of {pairs} key pairs")));
     }
+    Ok(Device {
+        id: DeviceId(fixed("device id", device.get_id()?)?),
+        label: read_label("device", device.get_label()?)?,
+        created: Time(device.get_created()),
+        generation,
+        refused_from: Some(device.get_refused_from()).filter(|&from| from != 0),
+    })
+}
+
+fn read_label(of: &str, label: capnp::text::Reader<'_>) -> Result<String, Fault> {
+    let label = label.to_str().map_err(CanonicalError::from)?;
+    if label.len() > LABEL_LEN_MAX {
+        return Err(Fault::Value(format!("{of} label has {} bytes, at most {LABEL_LEN_MAX} allowed", label.len())));
+    }
+    Ok(label.to_owned())
+}
+
+fn read_slot(slot: schema::slot::Reader<'_>) -> Result<Slot, Fault> {
     Ok(Slot {
         id: fixed("slot id", slot.get_id()?)?,
         kind: read_kind(slot)?,
-        label: label.to_owned(),
+        label: read_label("slot", slot.get_label()?)?,
         created: Time(slot.get_created()),
         sealed: fixed("sealed secret of a slot", slot.get_sealed()?)?,
     })

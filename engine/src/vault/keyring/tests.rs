@@ -312,3 +312,34 @@ fn debug_tells_nothing() {
     assert!(said.contains("secret: VaultSecret(…)") && said.contains("keys: VaultKeys(VaultId"), "{said}");
     assert!(!said.contains("2, 2, 2, 2"), "{said}");
 }
+
+#[test]
+fn devices_round_trip_and_stay_refused() {
+    let (mut keyring, keys) = keyring();
+    let without = keyring.encode(3, Time(11), &keys);
+    let entropy = Counter(AtomicU64::new(100));
+    let one = keyring.add_device(&keys, "pc7", Time(12), &entropy).unwrap().id;
+    let two = keyring.add_device(&keys, "", Time(13), &entropy).unwrap().id;
+    assert!(keyring.refuse_device(&two, 7) && !keyring.refuse_device(&DeviceId([0; 8]), 7));
+    assert!(keyring.refuse_device(&two, 9));
+    let (_, locked) = LockedKeyring::parse(&keyring.encode(4, Time(14), &keys)).unwrap();
+    let unlocked = locked.unlock_with_machine_key(&MACHINE_KEY).unwrap();
+    assert_eq!(unlocked.keyring, keyring);
+    assert!(
+        unlocked.slot == Some(keyring.slots()[1].id) && locked.unlock_with_secret(secret()).unwrap().slot.is_none()
+    );
+    let [first, second] = unlocked.keyring.devices() else { panic!("{:?}", unlocked.keyring.devices()) };
+    assert_eq!((first.id, first.label.as_str(), first.generation, first.refused_from), (one, "pc7", 2, None));
+    assert_eq!(second.refused_from, Some(7));
+    assert!(first.may_write(u64::MAX) && second.may_write(6) && !second.may_write(7));
+    assert_eq!((locked.device(&two), locked.device(&DeviceId([0; 8]))), (Some(second), None));
+    assert_eq!(without, file(), "a keyring without devices is as it was before there were any");
+
+    let label = "x".repeat(LABEL_LEN_MAX + 1);
+    assert!(matches!(keyring.add_device(&keys, &label, Time(0), &entropy), Err(KeyringError::Bound { .. })));
+    for _ in 2..DEVICES_MAX {
+        keyring.add_device(&keys, &label[1..], Time(0), &entropy).unwrap();
+    }
+    assert!(matches!(keyring.add_device(&keys, "", Time(0), &entropy), Err(KeyringError::Bound { .. })));
+    LockedKeyring::parse(&keyring.encode(5, Time(0), &keys)).expect("all of them fit");
+}
