@@ -109,6 +109,8 @@ pub enum Verb {
     Gc(verbs::gc::GcArgs),
     /// Verify the vault
     Check(verbs::check::CheckArgs),
+    /// Bring back what can be brought back of a damaged vault
+    Repair(verbs::repair::RepairArgs),
     /// Verify the bytes of the vault, without a password
     Scrub(verbs::scrub::ScrubArgs),
     /// Count what snapshots hold and what they take

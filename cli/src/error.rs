@@ -89,16 +89,18 @@ pub fn judge(error: &anyhow::Error) -> (Code, Option<String>) {
 /// What the engine says of its own errors.
 fn class(error: &anyhow::Error) -> Option<ErrorClass> {
     use twinkeep_engine::gc::GcError;
+    use twinkeep_engine::restore::RestoreError;
     use twinkeep_engine::retention::RetentionError;
     use twinkeep_engine::scrub::ScrubError;
     use twinkeep_engine::vault::VaultError;
-    use twinkeep_engine::{backup::BackupError, check::CheckError, query::QueryError, restore::RestoreError};
+    use twinkeep_engine::{backup::BackupError, check::CheckError, query::QueryError, repair::RepairError};
     None.or_else(|| error.downcast_ref::<VaultError>().map(VaultError::class))
         .or_else(|| error.downcast_ref::<RetentionError>().map(RetentionError::class))
         .or_else(|| error.downcast_ref::<BackupError>().map(BackupError::class))
         .or_else(|| error.downcast_ref::<RestoreError>().map(RestoreError::class))
         .or_else(|| error.downcast_ref::<CheckError>().map(CheckError::class))
         .or_else(|| error.downcast_ref::<QueryError>().map(QueryError::class))
+        .or_else(|| error.downcast_ref::<RepairError>().map(RepairError::class))
         .or_else(|| error.downcast_ref::<ScrubError>().map(ScrubError::class))
         .or_else(|| error.downcast_ref::<GcError>().map(GcError::class))
 }

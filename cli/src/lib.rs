@@ -90,6 +90,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Config(args) => verbs::config::run(run, &args),
         Verb::Gc(args) => verbs::gc::run(run, &args),
         Verb::Check(args) => verbs::check::run(run, &args),
+        Verb::Repair(args) => verbs::repair::run(run, &args),
         Verb::Scrub(args) => verbs::scrub::run(run, &args),
         Verb::Stats(args) => verbs::stats::run(run, &args),
         Verb::Key(args) => verbs::key::run(run, &args),

@@ -11,6 +11,7 @@ use serde_json::json;
 use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::env::{Env, SystemEntropy};
 use twinkeep_engine::id::VaultId;
+use twinkeep_engine::repair::{self, IndexRepair, RepairError};
 use twinkeep_engine::vault::keyring::KeyringError;
 use twinkeep_engine::vault::{
     CreateOptions, Keyless, NewSlot, Place, SnapshotInfo, Snapshots, Unlock, Vault, VaultError,
@@ -142,12 +143,44 @@ impl Run {
 
     fn open_at(&self, location: &Path, threads: Option<usize>) -> anyhow::Result<Vault> {
         let place = Place::folder(location);
+        let vault = self.with_key(location, &place, &|unlock| {
+            Ok(Vault::open(place.clone(), self.env(threads), unlock, &owner())?)
+        })?;
+        for note in vault.notes() {
+            self.screen.warn(None, note);
+        }
+        Ok(vault)
+    }
+
+    /// Opens the vault with an index built anew; what was mended on the way is told by the report.
+    ///
+    /// # Errors
+    /// Like [`Self::open`]; exit 11 while somebody writes to it.
+    pub fn repair_index(&self) -> anyhow::Result<IndexRepair> {
+        let (location, place) = self.place()?;
+        self.with_key(&location, &place, &|unlock| {
+            Ok(repair::repair_index(place.clone(), self.env(None), unlock, &owner())?.1)
+        })
+    }
+
+    /// What [`Self::repair_index`] would find.
+    pub fn repair_index_dry(&self) -> anyhow::Result<IndexRepair> {
+        let (_, place) = self.place()?;
+        Ok(IndexRepair::dry_run(&place, self.env(None), &owner())?)
+    }
+
+    /// Opens a vault in some way with the key that was given, or that is at hand.
+    fn with_key<T>(
+        &self,
+        location: &Path,
+        place: &Place,
+        open: &dyn Fn(Unlock<'_>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let opening = || format!("cannot open the vault {}", location.display());
-        let head = Vault::head(&place).with_context(opening)?;
-        let open = |unlock: Unlock<'_>| Vault::open(place.clone(), self.env(threads), unlock, &owner());
+        let head = Vault::head(place).with_context(opening)?;
         // A key that is at hand for this vault is given even where the vault says it needs none: the engine refuses
         // then, because somebody may have put an open vault in the place of ours.
-        let vault = if let Some(path) = &self.globals.device_key_file {
+        let opened = if let Some(path) = &self.globals.device_key_file {
             open(Unlock::Device(&keyfile::read_device_at(path)?))
         } else if let Some(path) = &self.globals.recovery_words_file {
             open(Unlock::Secret(&password::recovery_secret(path)?))
@@ -172,10 +205,7 @@ impl Run {
         }
         .with_context(opening)?;
         self.screen.detail(&format!("vault {} in {}", head.vault, location.display()));
-        for note in vault.notes() {
-            self.screen.warn(None, note);
-        }
-        Ok(vault)
+        Ok(opened)
     }
 
     /// A key that this machine keeps for a vault.
@@ -343,8 +373,12 @@ fn asked(location: &Path) -> anyhow::Result<Password> {
     password::ask(&format!("password of {}", location.display()))
 }
 
-fn is_wrong_key(error: &VaultError) -> bool {
-    matches!(error, VaultError::Keyring(KeyringError::Wrong { .. } | KeyringError::NoSlot { .. }))
+fn is_wrong_key(error: &anyhow::Error) -> bool {
+    let vault = match error.downcast_ref() {
+        Some(RepairError::Vault(error)) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    matches!(vault, Some(VaultError::Keyring(KeyringError::Wrong { .. } | KeyringError::NoSlot { .. })))
 }
 
 fn no_vault(location: &Path) -> anyhow::Error {

@@ -5,15 +5,17 @@ use crate::lab::{self, Taken, chain};
 use crate::model::{self, Model};
 use crate::tree::{Shape, SourceTree};
 use std::sync::Arc;
+use twinkeep_engine::files::Files;
 use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyFiles, FaultyKvHome};
 use twinkeep_engine::files::memory::MemoryFiles;
 use twinkeep_engine::gc::{self, Access, GcOptions};
 use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
 use twinkeep_engine::progress::Progress;
+use twinkeep_engine::repair::{RepairError, repair_index, repair_packs, repair_snapshots};
 use twinkeep_engine::retention::{self, RetentionError, TagEdit};
 use twinkeep_engine::scrub;
-use twinkeep_engine::vault::{ErrorClass, Place, Vault};
+use twinkeep_engine::vault::{ErrorClass, Place, Unlock, Vault};
 
 /// What is tried while calls fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +32,12 @@ pub enum Job {
     Adopt,
     /// A vault whose index is gone is opened.
     Rebuild,
+    /// The index is repaired.
+    RepairIndex,
+    /// Packs without directories are repaired.
+    RepairPacks,
+    /// A snapshot whose record is gone is brought back.
+    RepairSnapshots,
     /// A way in is added.
     KeyChange,
     /// A vault is scrubbed.
@@ -46,13 +54,16 @@ pub enum Job {
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Create,
         Self::Open,
         Self::Read,
         Self::Backup,
         Self::Adopt,
         Self::Rebuild,
+        Self::RepairIndex,
+        Self::RepairPacks,
+        Self::RepairSnapshots,
         Self::Forget,
         Self::Undelete,
         Self::Tag,
@@ -161,6 +172,14 @@ impl Base {
         if job == Job::Rebuild {
             kv.remove();
         }
+        if job == Job::RepairPacks {
+            cut_directories(&files);
+        }
+        if job == Job::RepairSnapshots {
+            let path = format!("records/{:016x}", taken.len());
+            files.remove(&path).map_err(|error| chain(&error))?;
+            taken.pop();
+        }
         let model = Arc::new(model::of_disk(&tree.root()));
         Ok(Self { files: files.copy(), kv: kv.version(), taken, first, tree, model })
     }
@@ -192,6 +211,21 @@ impl Base {
                     true => Ok(End::Done(None)),
                     false => Ok(End::Failed(ErrorClass::Other, "parts cannot be read".to_owned())),
                 }
+            }
+            Job::RepairIndex => {
+                arm();
+                let repaired = repair_index(disk.place(), lab::env(seed), Unlock::MachineKey(&lab::KEY), "test");
+                Ok(repair_ended(repaired.map(drop)))
+            }
+            Job::RepairPacks => {
+                let vault = open()?;
+                arm();
+                Ok(repair_ended(repair_packs(&vault, false, &Progress::silent()).map(drop)))
+            }
+            Job::RepairSnapshots => {
+                let vault = open()?;
+                arm();
+                Ok(repair_ended(repair_snapshots(&vault, false, &Progress::silent()).map(drop)))
             }
             Job::KeyChange => {
                 let vault = open()?;
@@ -366,6 +400,23 @@ impl Base {
             End::Done(None) => Err("next: no snapshot".to_owned()),
             End::Failed(class, error) => Err(format!("next: {class:?}: {error}")),
         }
+    }
+}
+
+fn repair_ended(result: Result<(), RepairError>) -> End {
+    match result {
+        Ok(()) => End::Done(None),
+        Err(error) => End::Failed(error.class(), chain(&error)),
+    }
+}
+
+/// Takes away the last bytes of packs: everything in them stays.
+fn cut_directories(files: &MemoryFiles) {
+    for path in files.paths().into_iter().filter(|path| path.starts_with("packs/")).take(3) {
+        files.damage(&path, |bytes| {
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+        });
     }
 }
 

@@ -15,6 +15,7 @@ pub mod key;
 pub mod ls;
 pub mod man;
 pub mod pin;
+pub mod repair;
 pub mod restore;
 pub mod scrub;
 pub mod snapshots;

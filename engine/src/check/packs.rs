@@ -201,7 +201,7 @@ impl Worker<'_> {
     fn pack(&mut self, pack: &PackView, read: bool) -> Result<()> {
         cancelled(self.progress)?;
         let path = pack.row.name.path();
-        let file = match self.vault.local().files().open(&path) {
+        let file = match pack::open(&**self.vault.local().files(), &pack.row.name) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return self.gone(pack, &path),
             Err(error) => return Err(error.into()),
@@ -210,7 +210,11 @@ impl Worker<'_> {
             self.progress.set_current(path.clone().into_bytes());
             self.findings.report.packs += 1;
         }
-        self.header(&*file, pack, &path)?;
+        // Of what a repair took out of use only single frames still count.
+        let is_aside = pack.row.state == PackState::Aside;
+        if !is_aside {
+            self.header(&*file, pack, &path)?;
+        }
         let len = file.len()?;
         let mut rows = Vec::new();
         let mut at = HEADER_LEN;
@@ -222,6 +226,11 @@ impl Worker<'_> {
             };
             rows.push(FrameRow { offset: place.offset, len: place.len, id: place.id });
             let end = end_of(place.offset, place.len);
+            if place.state == FrameState::Bad && !judge::can_lie(&place, at, pack.row.indexed_len) {
+                // Where damaged frames begin and end nobody knows.
+                self.set_aside(&path, place.len, place.offset);
+                continue;
+            }
             if !judge::can_lie(&place, at, pack.row.indexed_len) {
                 let (from, to) = (place.offset, end);
                 let problem = format!(
@@ -232,7 +241,9 @@ impl Worker<'_> {
                 self.outcome.unclosed = true;
                 continue;
             }
-            self.gap(&*file, &path, at, place.offset)?;
+            if !is_aside {
+                self.gap(&*file, &path, at, place.offset)?;
+            }
             at = end;
             match place.state {
                 FrameState::Good if read => self.frame(&*file, &path, number, &place)?,

@@ -210,7 +210,7 @@ impl<'a> Mender<'a> {
         };
         let mut at = 0;
         let mended = self.pieces(pieces, &mut at, &mut lost)?;
-        Ok((!lost.is_empty()).then(|| (Content::Pieces(mended), lost)))
+        Ok((!lost.is_empty()).then_some((Content::Pieces(mended), lost)))
     }
 
     /// Pieces in which holes stand for leaves that are lost.

@@ -87,9 +87,8 @@ fn verdict(state: PackState, verify: bool, is_flawed: bool) -> Verdict {
         PackState::Open | PackState::Dropped => Verdict::Keep,
         PackState::Aside if verify => Verdict::Rewrite,
         PackState::Aside => Verdict::Keep,
-        PackState::Closed if is_flawed => Verdict::Rewrite,
+        PackState::Closed | PackState::Lost if is_flawed => Verdict::Rewrite,
         PackState::Closed => Verdict::Keep,
-        PackState::Lost if verify && is_flawed => Verdict::Rewrite,
         PackState::Lost if verify => Verdict::Reopen,
         PackState::Lost => Verdict::Keep,
     }
@@ -341,7 +340,8 @@ mod verdicts {
         check(PackState::Closed, true, false, Verdict::Keep);
         check(PackState::Closed, true, true, Verdict::Rewrite);
         check(PackState::Closed, false, true, Verdict::Rewrite);
-        check(PackState::Lost, false, true, Verdict::Keep);
+        check(PackState::Lost, false, true, Verdict::Rewrite);
+        check(PackState::Lost, false, false, Verdict::Keep);
         check(PackState::Lost, true, false, Verdict::Reopen);
         check(PackState::Lost, true, true, Verdict::Rewrite);
         check(PackState::Aside, false, true, Verdict::Keep);

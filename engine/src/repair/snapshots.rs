@@ -74,7 +74,10 @@ pub fn repair_snapshots(vault: &Vault, dry_run: bool, progress: &Progress) -> Re
     let mut report = SnapshotRepair::default();
     let session = match dry_run {
         true => None,
-        false => Some(vault.store().begin()?),
+        false => {
+            vault.store().audit()?;
+            Some(vault.store().begin()?)
+        }
     };
     let session = session.as_deref();
     let mender = Mender::new(vault, Writer::new(vault, session)?, progress)?;
