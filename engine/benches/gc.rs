@@ -130,7 +130,7 @@ impl Filler<'_> {
         let bytes = self.made.to_le_bytes();
         let id = self.vault.keys().leaf_id(&bytes);
         self.leaves.push(id, &[], &bytes);
-        if self.made % FRAME_LEAVES as u64 == 0 {
+        if self.made.is_multiple_of(FRAME_LEAVES as u64) {
             self.session.put(self.sealer.seal(&mut self.leaves)).expect("put a frame");
         }
         id

@@ -99,6 +99,9 @@ fn add(count: &AtomicU64, more: u64) {
 
 type Outcome = Result<(), String>;
 
+/// Something a process is started for; the number tells those who do the same apart.
+type Act = fn(&Fire, &mut Dice, u64) -> Outcome;
+
 /// Opens the vault in a folder.
 pub fn open(vault: &Path) -> Result<Vault, String> {
     Vault::open(Place::folder(vault), Env::system(1), Unlock::Nothing, "test").map_err(|error| chain(&error))
@@ -184,7 +187,7 @@ impl Fire {
             for number in 0..self.plan.sources {
                 scope.spawn(move || self.back_up_again_and_again(number as u64));
             }
-            let others: [(u64, fn(&Self, &mut Dice, u64) -> Outcome); 7] = [
+            let others: [(u64, Act); 7] = [
                 (100, Self::collect),
                 (101, Self::collect),
                 (200, Self::purge),
@@ -260,6 +263,7 @@ impl Fire {
     }
 
     fn back_up(&self, dice: &mut Dice, tree: &mut SourceTree) -> Outcome {
+        std::thread::sleep(Duration::from_millis(dice.below(500) as u64));
         if !dice.one_in(4) {
             tree.change();
         }
@@ -284,7 +288,7 @@ impl Fire {
             command.arg("--no-key");
         }
         if dice.one_in(2) {
-            command.args(["--wait", &(1 + dice.below(20)).to_string()]);
+            command.args(["--wait", &(1 + dice.below(6)).to_string()]);
         }
         std::thread::sleep(Duration::from_millis(dice.below(500) as u64));
         let Some(ended) = self.fated(Verb::Gc, dice, &mut command)? else { return Ok(()) };
