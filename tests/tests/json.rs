@@ -277,4 +277,12 @@ fn damage(scene: &mut Scene) {
     scene.run(18, "stats", &[]);
     scene.run(18, "stats", &["--mode", "space"]);
     scene.run(18, "stats", &["--each"]);
+    scene.run(18, "repair index", &["--dry-run"]);
+    scene.run(18, "repair packs", &["-n"]);
+    scene.run(18, "repair packs", &[]);
+    scene.run(18, "repair index", &["--dry-run"]);
+    scene.run(18, "repair index", &[]);
+    scene.run(18, "repair snapshots", &["--dry-run"]);
+    scene.run(18, "repair snapshots", &[]);
+    scene.run(0, "repair snapshots", &[]);
 }

@@ -95,7 +95,7 @@ fn index(run: &Run, dry_run: bool) -> anyhow::Result<Outcome> {
     tell_faults(run, &report.faults)?;
     if run.screen.json {
         let fields = json!({
-            "what": "index", "dry_run": dry_run, "outcome": word(outcome),
+            "dry_run": dry_run, "outcome": word(outcome),
             "readable_before": report.before.is_some(),
             "chunks": report.after.whole, "branches_unwhole": report.after.unwhole, "suspects": report.after.suspects,
             "faults": report.faults.len(), "unwhole": report.unwhole,
@@ -129,7 +129,7 @@ fn packs(run: &Run, dry_run: bool) -> anyhow::Result<Outcome> {
     tell_faults(run, &report.faults)?;
     if run.screen.json {
         let fields = json!({
-            "what": "packs", "dry_run": dry_run, "outcome": word(outcome),
+            "dry_run": dry_run, "outcome": word(outcome),
             "packs": report.packs, "frames": report.frames, "faults": report.faults.len(),
             "frames_lost": report.frames_lost, "frames_back": report.frames_back,
             "frames_moved": report.frames_moved, "packs_aside": report.packs_aside,
@@ -183,15 +183,14 @@ fn snapshots_json(run: &Run, report: &SnapshotRepair, dry_run: bool) -> anyhow::
         run.screen.message("damaged_file", &damaged_fields(damaged))?;
     }
     let hex = |ids: &[twinkeep_engine::id::ChunkId]| ids.iter().map(|id| id.to_hex()).collect::<Vec<_>>();
-    let mended: Vec<Value> = report
-        .mended
-        .iter()
-        .map(|mended| json!({ "old": mended.old.to_hex(), "new": mended.new.map(|id| id.to_hex()) }))
-        .collect();
+    for mended in &report.mended {
+        let fields = json!({ "old": mended.old.to_hex(), "new": mended.new.map(|id| id.to_hex()) });
+        run.screen.message("mended", &fields)?;
+    }
     let fields = json!({
-        "what": "snapshots", "dry_run": dry_run, "outcome": word(report.outcome()),
+        "dry_run": dry_run, "outcome": word(report.outcome()),
         "faults": report.faults.len(), "records_copied": report.records_copied,
-        "recovered": hex(&report.recovered), "healed": hex(&report.healed), "mended": mended,
+        "recovered": hex(&report.recovered), "healed": hex(&report.healed), "mended": report.mended.len(),
         "unreadable": hex(&report.unreadable), "damaged_files": report.lost.len() as u64 + report.lost_more,
         "set_aside": report.set_aside, "duration_secs": report.duration.as_secs_f64(),
     });

@@ -3,8 +3,9 @@
 
 use super::{Outcome, Result};
 use crate::env::Env;
+use crate::history::{self, History};
 use crate::index::ChunkState;
-use crate::store::{Fault, LocalStore};
+use crate::store::{Fault, LocalStore, Store};
 use crate::vault::{Place, Unlock, Vault};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct IndexRepair {
     pub faults: Vec<Fault>,
     /// What was noticed, and mended, while the vault was opened.
     pub notes: Vec<String>,
-    /// Snapshots that still lack something; not known after a dry run.
+    /// Snapshots that still lack something.
     pub unwhole: u64,
     /// How long it took.
     pub duration: Duration,
@@ -69,8 +70,11 @@ impl IndexRepair {
         let before = rows_before(place, &env, owner)?;
         let (store, faults) = Vault::rebuild_aside(place.clone(), env.clone(), owner)?;
         let after = rows(&store)?;
+        let roots: Vec<_> =
+            History::read(&store, 0, &mut history::unkeyed)?.live().map(|entry| entry.reference.target).collect();
+        let unwhole = store.known(&roots)?.iter().filter(|known| !**known).count() as u64;
         let duration = env.clock.elapsed().saturating_sub(begun);
-        Ok(Self { before, after, faults, duration, ..Self::default() })
+        Ok(Self { before, after, faults, unwhole, duration, notes: Vec::new() })
     }
 }
 

@@ -281,7 +281,10 @@ impl Survey {
             }
             (FrameState::Bad, Some(_)) => self.back.push(number),
             (FrameState::Bad, None) if crate::zoo::planted("repair-believes-unverified") => self.back.push(number),
-            (FrameState::Bad, None) => self.bad += 1,
+            (FrameState::Bad, None) => {
+                self.flaws.push(format!("the frame of {} bytes at {} was found damaged", place.len, place.offset));
+                self.bad += 1;
+            }
         }
         if verified == Some(false) {
             self.flaws.push(format!("the name after the frame at {} is damaged", place.offset));
