@@ -19,6 +19,10 @@ pub(crate) struct Findings {
     pub report: CheckReport,
 }
 
+/// See [`Findings::extent`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent(usize, u64, usize, u64);
+
 impl Findings {
     /// Something is damaged.
     pub fn fault(&mut self, file: impl Into<String>, problem: impl Into<String>) {
@@ -51,6 +55,21 @@ impl Findings {
     /// Whether damaged files are only counted by now.
     pub fn is_list_full(&self) -> bool {
         self.report.damaged.len() >= LISTED_MAX
+    }
+
+    /// How much damage was found so far: faults and damaged files, listed and counted.
+    pub fn extent(&self) -> Extent {
+        let report = &self.report;
+        Extent(report.faults.len(), report.faults_more, report.damaged.len(), report.damaged_more)
+    }
+
+    /// Forgets the damage that was found since.
+    pub fn forget_since(&mut self, extent: Extent) {
+        let Extent(faults, faults_more, damaged, damaged_more) = extent;
+        self.report.faults.truncate(faults);
+        self.report.faults_more = faults_more;
+        self.report.damaged.truncate(damaged);
+        self.report.damaged_more = damaged_more;
     }
 
     /// Takes over what a worker found.

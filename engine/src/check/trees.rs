@@ -34,9 +34,18 @@ pub(super) fn check(
     let mut trees = Trees { vault, reader: &reader, trust, progress, below: HashMap::new(), whole: HashSet::new() };
     for one in refs {
         cancelled(progress)?;
+        let before = findings.extent();
         trees.snapshot(one, findings)?;
+        // Purged since the records were read, it may be gone, and that is no damage.
+        if findings.extent() != before && is_purged(vault, &one.target)? {
+            findings.forget_since(before);
+        }
     }
     Ok(())
+}
+
+fn is_purged(vault: &Vault, snapshot: &ChunkId) -> Result<bool> {
+    Ok(!vault.history()?.roots().any(|entry| entry.reference.target == *snapshot))
 }
 
 struct Trees<'a> {
