@@ -442,7 +442,7 @@ impl<'a> Round<'a> {
     }
 
     fn tell(&mut self, rewriter: &Rewriter<'_>) -> Result<()> {
-        for bad in &rewriter.damaged {
+        for bad in rewriter.damaged.iter().chain(&rewriter.unread) {
             let pack = self.store.name(bad.pack)?.file_name();
             self.report.damaged.push(format!("a frame in {pack} at {}", bad.offset));
         }

@@ -73,6 +73,8 @@ pub(crate) struct Rewriter<'a> {
     pub counts: Counts,
     /// Frames whose bytes turned out not to be those that were stored, and where they were.
     pub damaged: Vec<BadFrame>,
+    /// Frames that the medium did not give, which it may do another time.
+    pub unread: Vec<BadFrame>,
 }
 
 impl<'a> Rewriter<'a> {
@@ -89,6 +91,7 @@ impl<'a> Rewriter<'a> {
             waiting_len: 0,
             counts: Counts::default(),
             damaged: Vec::new(),
+            unread: Vec::new(),
         })
     }
 
@@ -98,7 +101,10 @@ impl<'a> Rewriter<'a> {
         let place = index::frame(&*self.store.kv.read()?, number)?;
         let mut bytes = Vec::new();
         let header = match self.store.read_at(place.pack, place.offset, place.len, &mut bytes) {
-            Err(StoreError::Files(error)) if error.kind() == ErrorKind::NotFound || pack::is_media(&error) => None,
+            Err(StoreError::Files(error)) if error.kind() == ErrorKind::NotFound || pack::is_media(&error) => {
+                self.unread.push(BadFrame::at(number, &place));
+                return Ok(());
+            }
             result => {
                 result?;
                 let is_sound = frame_id(&bytes) == place.id || crate::zoo::planted("gc-moves-damaged");

@@ -184,7 +184,7 @@ fn rewrite(
     // Rows point to the copies, which are durable, before a pack goes anywhere.
     rewriter.finish()?;
     report.frames_moved = rewriter.counts.frames_moved;
-    store.expel(&rewriter.damaged)?;
+    store.expel(&[&rewriter.damaged[..], &rewriter.unread].concat())?;
     for survey in done {
         if store.set_aside(survey.number)? {
             report.packs_aside.push(survey.row.name.path());
