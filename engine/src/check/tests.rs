@@ -218,8 +218,8 @@ fn damaged_files_are_named_and_the_next_backup_heals() {
         let vault = world.open();
         let summary = world.backup(&vault);
         let healed = run(&vault, ALL);
-        assert!(summary.healed > 0, "{kind}: {summary:?}");
         if kind == "leaf" {
+            assert!(summary.healed > 0, "{summary:?}");
             assert!(healed.is_clean() && healed.unwhole == 0 && summary.unwhole == 0, "{healed:?}");
         } else {
             // Nobody can make the root of an old snapshot again, nor folders above the source, which changed since.
