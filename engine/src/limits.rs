@@ -5,7 +5,7 @@ pub const CHUNK_LEN_MAX: usize = 1 << 20;
 
 /// A frame is closed once its plaintext holds this many bytes: large enough to compress like an archive
 /// and to make header, cipher call and index row vanish, small enough to fetch for one file.
-pub const FRAME_PLAIN_LEN_TARGET: usize = 1 << 20;
+pub const FRAME_PLAIN_LEN_TARGET: usize = 2 << 20;
 
 /// Most plaintext bytes a frame can hold: one full target plus one longest chunk.
 pub const FRAME_PLAIN_LEN_MAX: usize = FRAME_PLAIN_LEN_TARGET + CHUNK_LEN_MAX;
@@ -32,8 +32,8 @@ pub const PACK_LEN_MAX: u64 = PACK_LEN_TARGET + FRAME_LEN_MAX as u64 + (8 << 20)
 /// Most bytes of a record, config or keyring file.
 pub const RECORD_LEN_MAX: usize = 1 << 20;
 
-/// zstd level of new vaults: in frames of 1 MiB it makes smaller vaults than level 3 does chunk by chunk.
-pub const COMPRESSION_LEVEL_DEFAULT: i32 = 1;
+/// zstd level of new vaults.
+pub const COMPRESSION_LEVEL_DEFAULT: i32 = 3;
 
 /// Longest file content kept inside its directory entry instead of a chunk of its own, bytes.
 pub const INLINE_LEN_MAX: usize = 256;
@@ -79,8 +79,12 @@ pub const SOURCE_DIRS_OPEN_STEP: usize = 64;
 /// Most directory descriptors a restore keeps open; more are opened again when needed. Far below the usual 1024.
 pub const TARGET_DIRS_OPEN_MAX: usize = 128;
 
-/// New index rows held in memory before they are committed, which makes their packs durable first.
-pub const PENDING_ROWS_MAX: usize = 256 << 10;
+/// New index rows, and references of branches, held in memory before they are committed, which makes their packs
+/// durable first.
+pub const PENDING_ROWS_MAX: usize = 800_000;
+
+/// Young rows of chunks are not moved to the large table before they are so many.
+pub const YOUNG_ROWS_MIN: u64 = 16 << 10;
 
 /// Longest cache of listings a write-only device keeps, bytes: some hundred million names. What is over it is read anew
 /// when its folder changes.

@@ -2,7 +2,7 @@
 //! answered *no*, or with the real limits, at compile time; the tests turn one bug on at a time and must then see a
 //! named test fail.
 
-use crate::limits::{FRAME_PLAIN_LEN_TARGET, PACK_LEN_TARGET, PENDING_ROWS_MAX};
+use crate::limits::{FRAME_PLAIN_LEN_TARGET, PACK_LEN_TARGET, PENDING_ROWS_MAX, YOUNG_ROWS_MIN};
 
 /// When frames, packs and commits are full: a small source then makes many of each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,12 +13,18 @@ pub struct Units {
     pub pack_len: u64,
     /// Rows that wait for a commit, `PENDING_ROWS_MAX` in life.
     pub pending_rows: usize,
+    /// Young rows that are moved to the others, `YOUNG_ROWS_MIN` in life.
+    pub young_rows: u64,
 }
 
 impl Units {
     /// Those of life.
-    pub const LIFE: Self =
-        Self { frame_plain_len: FRAME_PLAIN_LEN_TARGET, pack_len: PACK_LEN_TARGET, pending_rows: PENDING_ROWS_MAX };
+    pub const LIFE: Self = Self {
+        frame_plain_len: FRAME_PLAIN_LEN_TARGET,
+        pack_len: PACK_LEN_TARGET,
+        pending_rows: PENDING_ROWS_MAX,
+        young_rows: YOUNG_ROWS_MIN,
+    };
 }
 
 /// Every bug that can be planted, with what it leaves out or swaps.

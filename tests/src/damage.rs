@@ -283,7 +283,9 @@ pub(crate) fn hurt_file(files: &MemoryFiles, path: &str, other: &str, dice: &mut
 
 /// Changes rows of the index.
 pub(crate) fn hurt_index(mut version: Version, dice: &mut Dice) -> (Version, String) {
-    let table = [Table::Chunks, Table::Chunks, Table::Frames, Table::Packs, Table::Meta][dice.below(5)];
+    let tables = [Table::Chunks, Table::Young, Table::Frames, Table::Packs, Table::Meta];
+    let tables: Vec<Table> = tables.into_iter().filter(|table| !version.rows(*table).is_empty()).collect();
+    let table = tables[dice.below(tables.len())];
     let keys: Vec<Vec<u8>> = version.rows(table).keys().cloned().collect();
     let rows = version.rows_mut(table);
     let (one, two) = (&keys[dice.below(keys.len())], &keys[dice.below(keys.len())]);

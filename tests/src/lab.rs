@@ -20,7 +20,9 @@ pub const KEY: [u8; 32] = [0x5a; 32];
 /// Makes frames, packs and commits of this process so small that a tree of a few hundred KiB fills many.
 pub fn shrink() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| set_units(Units { frame_plain_len: 12 << 10, pack_len: 40 << 10, pending_rows: 30 }));
+    ONCE.call_once(|| {
+        set_units(Units { frame_plain_len: 12 << 10, pack_len: 40 << 10, pending_rows: 30, young_rows: 20 })
+    });
 }
 
 /// A clock a day ahead, so that every time stamp of a source just made counts as old enough to be believed.

@@ -4,6 +4,7 @@
 //! it stands as *unwhole*, which no reader relies on and which a later admission of what it lacks turns into whole.
 //! A branch above something condemned is admitted as *leaning*: it is whole, and goes if that goes.
 
+use super::chunks::{put_new_chunk, table_for_new};
 use super::condemn::{Standing, View, standing, standing_of};
 use super::{
     ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, chunk, frame, next_frame, put_chunk,
@@ -116,16 +117,32 @@ pub fn put_suspects(write: &mut dyn Write, frames: &[NewFrame]) -> kv::Result<u6
 }
 
 fn enter(write: &mut dyn Write, view: View, frames: &[(FrameNumber, &NewFrame)]) -> kv::Result<()> {
-    let (mut leaves, mut branches) = (Vec::new(), Vec::new());
-    for &(number, new) in frames {
-        match new.place.kind {
-            Kind::Leaf => leaves.extend(rows(number, new).map(|(id, row)| Whole { id, row, leans_on: None })),
-            Kind::Branch => branches.extend(rows(number, new).zip(new.refs.iter().map(Vec::as_slice))),
+    let leaves = NewLeaves::of(frames);
+    let branch_frames = frames.iter().filter(|(_, new)| new.place.kind == Kind::Branch);
+    let branches = branch_frames.flat_map(|&(number, new)| rows(number, new).zip(new.refs.iter().map(Vec::as_slice)));
+    let waiting = |((id, row), refs)| Waiting { id, row, refs, found: 0, leans_on: None };
+    let mut branches: Vec<_> = branches.map(waiting).collect();
+    let (whole, lacking) = judge(write, view, &mut branches, &leaves)?;
+    // In the order of ids, or rows would be pushed between others into pages that are full already.
+    let table = table_for_new(write)?;
+    let mut whole = whole.into_iter().peekable();
+    for spot in &leaves.spots {
+        let leaf = leaves.row(spot);
+        while let Some(branch) = whole.next_if(|branch| branch.id < leaf.id) {
+            branch.put(write, table)?;
+        }
+        leaf.put(write, table)?;
+    }
+    whole.try_for_each(|branch| branch.put(write, table))?;
+    for branch in lacking.into_iter().map(|at| &branches[at]) {
+        // An admitted place, from before or in these frames, is worth more than this one.
+        if !view.has(write, &branch.id)? {
+            put_chunk(write, &branch.id, ChunkRow { state: ChunkState::Unwhole, ..branch.row })?;
+            write.delete(Table::Leaning, &branch.id.0)?;
+            put_unwhole(write, &branch.id, &branch.refs[branch.found])?;
         }
     }
-    put_whole(write, &mut leaves)?;
-    let here = leaves.into_iter().map(|leaf| (leaf.id, false)).collect();
-    admit_branches(write, view, branches, here)
+    Ok(())
 }
 
 fn rows(frame: FrameNumber, new: &NewFrame) -> impl Iterator<Item = (ChunkId, ChunkRow)> {
@@ -133,6 +150,69 @@ fn rows(frame: FrameNumber, new: &NewFrame) -> impl Iterator<Item = (ChunkId, Ch
         .iter()
         .enumerate()
         .map(move |(position, &id)| (id, ChunkRow { frame, position: position as u16, state: ChunkState::Admitted }))
+}
+
+/// The leaves of new frames by id, each once. A session may bring hundreds of thousands in one commit, so they stay
+/// where they are and only their places are sorted.
+struct NewLeaves<'a> {
+    frames: &'a [(FrameNumber, &'a NewFrame)],
+    /// Ascending by id.
+    spots: Vec<Spot>,
+    /// Where the spots begin whose ids start with these bits; one more at the end.
+    starts: Vec<u32>,
+    /// How far the first 64 bits of an id are moved to leave those bits.
+    shift: u32,
+}
+
+struct Spot {
+    frame: u32,
+    position: u16,
+}
+
+impl<'a> NewLeaves<'a> {
+    fn of(frames: &'a [(FrameNumber, &'a NewFrame)]) -> Self {
+        let mut leaves = Self { frames, spots: Vec::new(), starts: Vec::new(), shift: 63 };
+        let leaf_frames = frames.iter().enumerate().filter(|(_, (_, new))| new.place.kind == Kind::Leaf);
+        leaves.spots.reserve_exact(leaf_frames.clone().map(|(_, (_, new))| new.ids.len()).sum());
+        for (frame, (_, new)) in leaf_frames {
+            let positions = 0..new.ids.len() as u16;
+            leaves.spots.extend(positions.map(|position| Spot { frame: frame as u32, position }));
+        }
+        let mut spots = std::mem::take(&mut leaves.spots);
+        spots.sort_unstable_by_key(|spot| (leaves.id(spot), frames[spot.frame as usize].0, spot.position));
+        spots.dedup_by_key(|spot| leaves.id(spot));
+        let bits = spots.len().max(2).ilog2();
+        leaves.shift = 64 - bits;
+        leaves.starts = Vec::with_capacity((1 << bits) + 1);
+        for (at, spot) in spots.iter().enumerate() {
+            let bucket = leaves.bucket(leaves.id(spot));
+            leaves.starts.resize(leaves.starts.len().max(bucket + 1), at as u32);
+        }
+        leaves.starts.resize((1 << bits) + 1, spots.len() as u32);
+        leaves.spots = spots;
+        leaves
+    }
+
+    fn id(&self, spot: &Spot) -> &'a ChunkId {
+        &self.frames[spot.frame as usize].1.ids[usize::from(spot.position)]
+    }
+
+    fn bucket(&self, id: &ChunkId) -> usize {
+        let first = id.0.first_chunk().expect("an id has 32 bytes");
+        (u64::from_be_bytes(*first) >> self.shift) as usize
+    }
+
+    fn has(&self, id: &ChunkId) -> bool {
+        let bucket = self.bucket(id);
+        let spots = &self.spots[self.starts[bucket] as usize..self.starts[bucket + 1] as usize];
+        spots.iter().any(|spot| self.id(spot) == id)
+    }
+
+    fn row(&self, spot: &Spot) -> Whole {
+        let frame = self.frames[spot.frame as usize].0;
+        let row = ChunkRow { frame, position: spot.position, state: ChunkState::Admitted };
+        Whole { id: *self.id(spot), row, leans_on: None }
+    }
 }
 
 /// A chunk with all below it.
@@ -144,7 +224,18 @@ struct Whole {
 }
 
 impl Whole {
-    fn put(&self, write: &mut dyn Write) -> kv::Result<()> {
+    /// Puts its row, into `table` if it has had none, except where a place that is as good has one already.
+    fn put(&self, write: &mut dyn Write, table: Table) -> kv::Result<()> {
+        match standing(write, &self.id)? {
+            Standing::Firm => Ok(()),
+            Standing::Condemned if self.leans_on.is_some() || crate::zoo::planted("condemned-place-kept") => Ok(()),
+            Standing::Absent if self.leans_on.is_none() => put_new_chunk(write, table, &self.id, self.row),
+            Standing::Absent | Standing::Doubtful | Standing::Condemned => self.replace(write),
+        }
+    }
+
+    /// Puts its row, whatever was there.
+    fn replace(&self, write: &mut dyn Write) -> kv::Result<()> {
         let state = if self.leans_on.is_some() { ChunkState::Leaning } else { ChunkState::Admitted };
         put_chunk(write, &self.id, ChunkRow { state, ..self.row })?;
         write.delete(Table::Unwhole, &self.id.0)?;
@@ -153,21 +244,6 @@ impl Whole {
             None => write.delete(Table::Leaning, &self.id.0).map(drop),
         }
     }
-}
-
-/// Puts rows of whole chunks in id order, except where a place that is as good has a row already.
-fn put_whole(write: &mut dyn Write, whole: &mut Vec<Whole>) -> kv::Result<()> {
-    whole.sort_unstable_by_key(|chunk| (chunk.id, chunk.row.frame, chunk.row.position));
-    whole.dedup_by_key(|chunk| chunk.id);
-    for chunk in whole {
-        match standing(write, &chunk.id)? {
-            Standing::Firm => {}
-            Standing::Condemned if chunk.leans_on.is_some() || crate::zoo::planted("condemned-place-kept") => {}
-            Standing::Absent if chunk.leans_on.is_none() => put_chunk(write, &chunk.id, chunk.row)?,
-            Standing::Absent | Standing::Doubtful | Standing::Condemned => chunk.put(write)?,
-        }
-    }
-    Ok(())
 }
 
 /// A new branch and how far its references were found, which are looked up once each.
@@ -179,41 +255,49 @@ struct Waiting<'a> {
     leans_on: Option<ChunkId>,
 }
 
-/// `here`: chunks that are being admitted, and whether they lean.
-fn admit_branches(
-    write: &mut dyn Write,
+/// Which of these branches are whole once `leaves` are there, by id and each once; and which are not, by number.
+fn judge(
+    read: &dyn Write,
     view: View,
-    branches: Vec<((ChunkId, ChunkRow), &[ChunkId])>,
-    mut here: HashMap<ChunkId, bool>,
-) -> kv::Result<()> {
-    let waiting = |((id, row), refs)| Waiting { id, row, refs, found: 0, leans_on: None };
-    let mut all: Vec<_> = branches.into_iter().map(waiting).collect();
+    all: &mut [Waiting<'_>],
+    leaves: &NewLeaves<'_>,
+) -> kv::Result<(Vec<Whole>, Vec<usize>)> {
+    let mut here = Here { leaves, branches: HashMap::new() };
     let mut by_lack: HashMap<ChunkId, Vec<usize>> = HashMap::new();
     let mut whole = Vec::new();
     for first in 0..all.len() {
         let mut ready = vec![first];
         while let Some(at) = ready.pop() {
             let branch = &mut all[at];
-            match look_further(write, view, branch, &here)? {
+            match look_further(read, view, branch, &here)? {
                 Some(lack) => by_lack.entry(lack).or_default().push(at),
                 None => {
-                    here.insert(branch.id, branch.leans_on.is_some());
+                    here.branches.insert(branch.id, branch.leans_on.is_some());
                     whole.push(Whole { id: branch.id, row: branch.row, leans_on: branch.leans_on });
                     ready.extend(by_lack.remove(&branch.id).unwrap_or_default());
                 }
             }
         }
     }
-    put_whole(write, &mut whole)?;
-    for branch in by_lack.into_values().flatten().map(|at| &all[at]) {
-        // An admitted place, from before or in these frames, is worth more than this one.
-        if !view.has(write, &branch.id)? {
-            put_chunk(write, &branch.id, ChunkRow { state: ChunkState::Unwhole, ..branch.row })?;
-            write.delete(Table::Leaning, &branch.id.0)?;
-            put_unwhole(write, &branch.id, &branch.refs[branch.found])?;
+    whole.sort_unstable_by_key(|branch| (branch.id, branch.row.frame, branch.row.position));
+    whole.dedup_by_key(|branch| branch.id);
+    Ok((whole, by_lack.into_values().flatten().collect()))
+}
+
+/// Chunks that are being admitted, and whether they lean.
+struct Here<'a> {
+    leaves: &'a NewLeaves<'a>,
+    branches: HashMap<ChunkId, bool>,
+}
+
+impl Here<'_> {
+    fn standing(&self, id: &ChunkId) -> Option<Standing> {
+        match self.branches.get(id) {
+            Some(false) => Some(Standing::Firm),
+            Some(true) => Some(Standing::Condemned),
+            None => self.leaves.has(id).then_some(Standing::Firm),
         }
     }
-    Ok(())
 }
 
 /// Goes on through the references of a branch; returns the first that is not there.
@@ -221,17 +305,13 @@ fn look_further(
     read: &dyn Write,
     view: View,
     branch: &mut Waiting<'_>,
-    here: &HashMap<ChunkId, bool>,
+    here: &Here<'_>,
 ) -> kv::Result<Option<ChunkId>> {
     if crate::zoo::planted("admit-without-closure") {
         return Ok(None);
     }
     while let Some(child) = branch.refs.get(branch.found) {
-        let standing = match here.get(child) {
-            Some(false) => Standing::Firm,
-            Some(true) => Standing::Condemned,
-            None => standing(read, child)?,
-        };
+        let standing = here.standing(child).map_or_else(|| standing(read, child), Ok)?;
         if !view.admits(standing) {
             return Ok(Some(*child));
         }
@@ -320,7 +400,7 @@ fn heal(write: &mut dyn Write, view: View, mut headers: Headers<'_>) -> kv::Resu
                     by_lack.entry(lack).or_default().push(id);
                 }
                 Ok(leans_on) => {
-                    Whole { id, row, leans_on }.put(write)?;
+                    Whole { id, row, leans_on }.replace(write)?;
                     healed.push(id);
                     ready.extend(by_lack.remove(&id).unwrap_or_default());
                 }
@@ -426,12 +506,11 @@ fn drop_frames(write: &mut dyn Write, bad: &HashSet<FrameNumber>) -> kv::Result<
         put_frame(write, number, &place)?;
     }
     let mut lost = Vec::new();
-    super::scan(write, Table::Chunks, &[], |key, value| {
-        let row = ChunkRow::decode(value)?;
+    super::chunks_from(write, &[], &mut |id, row| {
         if bad.contains(&row.frame) && row.state != ChunkState::Suspect {
-            lost.push((ChunkId::from_slice(key).ok_or_else(|| super::damaged("a chunk id"))?, row));
+            lost.push((id, row));
         }
-        Ok(true)
+        true
     })?;
     for (id, row) in &lost {
         put_chunk(write, id, ChunkRow { state: ChunkState::Suspect, ..*row })?;

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! table    key                     value
-//! chunks   chunk id (32)           frame number (u40, little-endian) · position (u16) · state (1): 0 admitted, 1 unwhole, 2 suspect, 3 leaning
+//! chunks, young
+//!          chunk id (32)           frame number (u40, little-endian) · position (u16) · state (1): 0 admitted, 1 unwhole, 2 suspect, 3 leaning
 //! frames   number (u40 big-endian) frame id (32) · pack number (u32) · offset (u64) · length (u32) · chunks (u16) · kind (1) · state (1)
 //! packs    number (u32 big-endian) indexed length (u64) · state (1) · file name
 //! unwhole  chunk id (32)           a branch that is stored while something below it is missing: one id it lacks (32)
@@ -20,9 +21,11 @@
 //! Numbers of frames and packs are never given twice, so what somebody remembers is right or gone.
 
 mod admit;
+mod chunks;
 mod condemn;
 
 pub use admit::{AllBranches, NewFrame, ReadHeader, absent_below, admit, expel, put_suspects, readmit};
+pub use chunks::{chunk, chunk_rows_as_they_are, chunks_from, delete_chunk, put_chunk, settle_young};
 pub use condemn::{
     Collection, Phase, Standing, View, awaited, clear_condemned, collection, condemned_bits, condemned_from,
     is_condemned, is_set, leaning, put_awaited, put_collection, put_condemned, settle_leaning, standing,
@@ -34,7 +37,7 @@ use crate::pack::PackName;
 use std::ops::ControlFlow;
 
 /// Version of the rows; an index of another version is built anew.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Number of a frame within one index. Not stable across rebuilds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -236,11 +239,6 @@ impl PackRow {
     }
 }
 
-/// The row of a chunk, whatever its state.
-pub fn chunk(read: &dyn Read, id: &ChunkId) -> kv::Result<Option<ChunkRow>> {
-    read.get(Table::Chunks, &id.0)?.map(ChunkRow::decode).transpose()
-}
-
 /// Where a frame is; a number that no row has is damage.
 pub fn frame(read: &dyn Read, number: FrameNumber) -> kv::Result<FramePlace> {
     match read.get(Table::Frames, &number.key())? {
@@ -257,26 +255,6 @@ pub fn frame_if_any(read: &dyn Read, number: FrameNumber) -> kv::Result<Option<F
 /// The row of a pack, `None` if it has none.
 pub fn pack(read: &dyn Read, number: PackNumber) -> kv::Result<Option<PackRow>> {
     read.get(Table::Packs, &number.0.to_be_bytes())?.map(PackRow::decode).transpose()
-}
-
-/// Visits chunk rows in id order from `from` on; `visit` answers whether to go on.
-pub fn chunks_from(read: &dyn Read, from: &[u8], visit: &mut dyn FnMut(ChunkId, ChunkRow) -> bool) -> kv::Result<()> {
-    scan(read, Table::Chunks, from, |key, value| {
-        let id = ChunkId::from_slice(key).ok_or_else(|| damaged("a chunk id"))?;
-        Ok(visit(id, ChunkRow::decode(value)?))
-    })
-}
-
-/// Visits chunk rows as [`chunks_from`] does, in an index that may be damaged: a row that cannot be is `None`, and one
-/// under a key that cannot be is passed over.
-pub fn chunk_rows_as_they_are(
-    read: &dyn Read,
-    from: &[u8],
-    visit: &mut dyn FnMut(ChunkId, Option<ChunkRow>) -> bool,
-) -> kv::Result<()> {
-    scan(read, Table::Chunks, from, |key, value| {
-        Ok(ChunkId::from_slice(key).is_none_or(|id| visit(id, ChunkRow::decode(value).ok())))
-    })
 }
 
 /// All packs by number.
@@ -415,22 +393,9 @@ pub fn delete_frames(write: &mut dyn Write, numbers: &[FrameNumber]) -> kv::Resu
     Ok(())
 }
 
-/// Forgets a chunk.
-pub fn delete_chunk(write: &mut dyn Write, id: &ChunkId) -> kv::Result<()> {
-    for table in [Table::Chunks, Table::Unwhole, Table::Leaning] {
-        write.delete(table, &id.0)?;
-    }
-    Ok(())
-}
-
 /// Sets where a frame is.
 pub fn put_frame(write: &mut dyn Write, number: FrameNumber, place: &FramePlace) -> kv::Result<()> {
     write.put(Table::Frames, &number.key(), &place.encode())
-}
-
-/// Sets a chunk's row.
-pub fn put_chunk(write: &mut dyn Write, id: &ChunkId, row: ChunkRow) -> kv::Result<()> {
-    write.put(Table::Chunks, &id.0, &row.encode())
 }
 
 #[cfg(test)]

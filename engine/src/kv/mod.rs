@@ -36,6 +36,8 @@ pub type Result<T> = std::result::Result<T, KvError>;
 pub enum Table {
     /// Chunk id → where it is.
     Chunks,
+    /// The same, of the newest chunks.
+    Young,
     /// Frame number (big-endian) → frame id and place.
     Frames,
     /// Pack number (big-endian) → name and how much of it is indexed.
@@ -52,13 +54,22 @@ pub enum Table {
 
 impl Table {
     /// All tables, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Chunks, Self::Frames, Self::Packs, Self::Unwhole, Self::Condemned, Self::Leaning, Self::Meta];
+    pub const ALL: [Self; 8] = [
+        Self::Chunks,
+        Self::Young,
+        Self::Frames,
+        Self::Packs,
+        Self::Unwhole,
+        Self::Condemned,
+        Self::Leaning,
+        Self::Meta,
+    ];
 
     /// The table's name on disk.
     pub fn name(self) -> &'static str {
         match self {
             Self::Chunks => "chunks",
+            Self::Young => "young",
             Self::Frames => "frames",
             Self::Packs => "packs",
             Self::Unwhole => "unwhole",

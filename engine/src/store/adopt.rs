@@ -122,6 +122,7 @@ impl Inner {
         index::put_pack(&mut *write, number, row)?;
         let healed = index::admit(&mut *write, frames, &|place| self.header_of(place))?;
         write.commit()?;
+        index::settle_young(&*self.kv)?;
         Ok(healed)
     }
 

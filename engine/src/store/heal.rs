@@ -111,6 +111,7 @@ impl LocalStore {
         let mut write = self.0.kv.write()?;
         let healed = index::admit(&mut *write, frames, &|place| self.0.header_of(place))?;
         write.commit()?;
+        index::settle_young(&*self.0.kv)?;
         Ok(healed)
     }
 

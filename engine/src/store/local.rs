@@ -255,15 +255,15 @@ impl Inner {
         Ok(lock)
     }
 
-    /// Makes frames durable and enters them; returns the branches from before that were healed by them.
-    pub fn commit(&self, taken: Taken) -> Result<Vec<ChunkId>> {
+    /// Makes frames durable and enters them; returns these and the branches from before that were healed by them.
+    pub fn commit(&self, taken: Taken) -> Result<(Vec<NewFrame>, Vec<ChunkId>)> {
         let rows_first = crate::zoo::planted("rows-before-sync");
         let sync = || taken.unsynced.iter().try_for_each(|file| file.sync());
         if !rows_first && !crate::zoo::planted("skip-pack-sync") {
             sync()?;
         }
         if taken.frames.is_empty() && taken.packs.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Default::default());
         }
         let _lock = self.parts.lock("index")?;
         let mut write = self.kv.write()?;
@@ -282,7 +282,8 @@ impl Inner {
         if rows_first {
             taken.unsynced.iter().try_for_each(|file| file.sync())?;
         }
-        Ok(healed)
+        index::settle_young(&*self.kv)?;
+        Ok((frames, healed))
     }
 
     /// Enters the progress of packs; returns the number of each.

@@ -269,6 +269,6 @@ pub trait Session: Send + Sync {
     /// How many bytes of frames this session has written.
     fn written_len(&self) -> u64;
 
-    /// Branches that this session's chunks made whole again.
+    /// Branches of others, or of its own that had been whole before, that this session's chunks made whole again.
     fn healed(&self) -> Vec<ChunkId>;
 }

@@ -5,7 +5,9 @@ use super::{Fault, StoreError, salvage};
 use crate::files::{Files, ReadAt};
 use crate::frame::{FrameHeader, frame_id};
 use crate::id::{Kind, VaultId};
-use crate::index::{FramePlace, NewFrame, PackNumber, PackRow, PackState, View, admit, init, put_pack, put_suspects};
+use crate::index::{
+    FramePlace, NewFrame, PackNumber, PackRow, PackState, View, admit, init, put_pack, put_suspects, settle_young,
+};
 use crate::kv::{Kv, KvError, KvHome};
 use crate::limits::FRAME_LEN_MAX;
 use crate::pack::{self, PackError, PackName, Scanned, Scanner};
@@ -245,7 +247,8 @@ impl Rebuild<'_> {
         };
         let mut write = self.kv.write()?;
         admit(&mut *write, &frames, &read_header)?;
-        Ok(write.commit()?)
+        write.commit()?;
+        Ok(settle_young(self.kv)?)
     }
 }
 

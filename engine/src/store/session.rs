@@ -58,6 +58,8 @@ pub(crate) struct LocalSession {
     pack_numbers: AtomicU32,
     committing: Mutex<()>,
     healed: Mutex<Vec<ChunkId>>,
+    /// Branches it committed before something below them: that they become whole later is no healing.
+    unfinished: Mutex<HashSet<ChunkId>>,
     written: AtomicU64,
     failed: AtomicBool,
 }
@@ -81,6 +83,7 @@ impl LocalSession {
             pack_numbers: AtomicU32::new(0),
             committing: Mutex::new(()),
             healed: Mutex::new(healed),
+            unfinished: Mutex::default(),
             written: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             store,
@@ -119,12 +122,20 @@ impl LocalSession {
         taken.frames.splice(0..0, leaves.frames);
         taken.packs.extend(leaves.packs);
         taken.unsynced.extend(leaves.unsynced);
-        let ids: Vec<ChunkId> = taken.frames.iter().flat_map(|frame| frame.ids.iter().copied()).collect();
-        let healed = self.store.commit(taken)?;
+        let (frames, mut healed) = self.store.commit(taken)?;
         // The index answers for them from now on. For a branch that is not whole yet it says no: whoever puts it
         // again wastes a little room, while a claim kept for ever could never be put again once its frame is bad.
-        for id in &ids {
+        for id in frames.iter().flat_map(|frame| &frame.ids) {
             self.in_flight.shard(id).remove(&id.0);
+        }
+        let mut unfinished = lock(&self.unfinished);
+        healed.retain(|id| !unfinished.remove(id));
+        let read = self.store.kv.read()?;
+        let branches = frames.iter().filter(|frame| frame.place.kind == Kind::Branch);
+        for id in branches.flat_map(|frame| &frame.ids) {
+            if index::is_listed_unwhole(&*read, id)? {
+                unfinished.insert(*id);
+            }
         }
         lock(&self.healed).extend(healed);
         Ok(())
