@@ -6,8 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Work of two sorts: `T` for tasks that spread out, last in first out, which keeps a walk narrow and together on
-/// disk; `B` for pieces of a large file, first in first out and few at a time, so that memory is bounded.
+/// Work of two sorts. `T` is for tasks that spread out: each worker has its own, last in first out, which keeps its walk
+/// narrow and what it stores together in one part of the tree; who has none left takes another's oldest, which is the
+/// farthest from what that one is doing. `B` is for pieces of a large file, first in first out and few at a time, so
+/// that memory is bounded.
 pub(super) struct Pool<T, B, E> {
     state: Mutex<State<T, B, E>>,
     changed: Condvar,
@@ -15,7 +17,8 @@ pub(super) struct Pool<T, B, E> {
 }
 
 struct State<T, B, E> {
-    tasks: Vec<T>,
+    /// By worker, the oldest first.
+    tasks: Vec<VecDeque<T>>,
     batches: VecDeque<B>,
     waiting: usize,
     finished: bool,
@@ -33,18 +36,20 @@ pub(super) enum Next<T, B> {
 }
 
 impl<T, B, E> Pool<T, B, E> {
-    pub fn new(first: Vec<T>, batches_max: usize) -> Self {
-        let state = State { tasks: first, batches: VecDeque::new(), waiting: 0, finished: false, failure: None };
-        Self { state: Mutex::new(state), changed: Condvar::new(), batches_max }
+    /// Nothing to do yet for so many workers.
+    pub fn new(workers: usize) -> Self {
+        let tasks = (0..workers).map(|_| VecDeque::new()).collect();
+        let state = State { tasks, batches: VecDeque::new(), waiting: 0, finished: false, failure: None };
+        Self { state: Mutex::new(state), changed: Condvar::new(), batches_max: workers }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T, B, E>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds tasks; the first of them is done first.
-    pub fn push(&self, tasks: impl DoubleEndedIterator<Item = T>) {
-        self.lock().tasks.extend(tasks.rev());
+    /// Adds tasks to a worker's own; the first of them is done first.
+    pub fn push(&self, worker: usize, tasks: impl DoubleEndedIterator<Item = T>) {
+        self.lock().tasks[worker].extend(tasks.rev());
         self.changed.notify_all();
     }
 
@@ -68,8 +73,8 @@ impl<T, B, E> Pool<T, B, E> {
         self.lock().batches.pop_front()
     }
 
-    /// What to do next; never waits.
-    pub fn next(&self) -> Next<T, B> {
+    /// What a worker is to do next; never waits.
+    pub fn next(&self, worker: usize) -> Next<T, B> {
         let mut state = self.lock();
         if state.finished {
             return Next::Finished;
@@ -77,13 +82,16 @@ impl<T, B, E> Pool<T, B, E> {
         if let Some(batch) = state.batches.pop_front() {
             return Next::Batch(batch);
         }
-        state.tasks.pop().map_or(Next::Idle, Next::Task)
+        if let Some(own) = state.tasks[worker].pop_back() {
+            return Next::Task(own);
+        }
+        state.tasks.iter_mut().find_map(VecDeque::pop_front).map_or(Next::Idle, Next::Task)
     }
 
     /// Waits until there may be something to do, or `done` holds.
     pub fn wait(&self, done: impl Fn() -> bool) {
         let mut state = self.lock();
-        while !state.finished && state.tasks.is_empty() && state.batches.is_empty() && !done() {
+        while !state.finished && state.tasks.iter().all(VecDeque::is_empty) && state.batches.is_empty() && !done() {
             state.waiting += 1;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.waiting -= 1;

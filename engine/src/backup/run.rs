@@ -104,6 +104,7 @@ impl Shared<'_> {
 
 /// A thread's share of the work.
 pub(super) struct Worker<'a> {
+    pub number: usize,
     pub shared: &'a Shared<'a>,
     pub writer: ChunkWriter<'a>,
     pub gathered: Gathered,
@@ -117,7 +118,7 @@ impl Worker<'_> {
                 return Err(BackupError::Cancelled);
             }
             self.checkpoint()?;
-            match self.shared.pool.next() {
+            match self.shared.pool.next(self.number) {
                 Next::Task(Task::List(job)) => self.list(&job)?,
                 Next::Task(Task::Part(job, range)) => self.part(&job, range)?,
                 Next::Task(Task::Stream(job)) => self.stream_task(&job)?,
@@ -297,7 +298,7 @@ impl<'a> Run<'a> {
             cache,
             cache_out: out.and_then(|path| self.told(self.cache_out(path))),
             lists_out: out.filter(|_| self.vault.device().is_some()).and_then(|path| self.told(self.lists_out(path))),
-            pool: Pool::new(Vec::new(), executor.workers()),
+            pool: Pool::new(executor.workers()),
             root: Mutex::new(None),
             stream: Mutex::new(stream),
             top: OnceLock::new(),
@@ -313,11 +314,12 @@ impl<'a> Run<'a> {
         if let Task::List(top) = &first {
             shared.top.get_or_init(|| top.clone());
         }
-        shared.pool.push(std::iter::once(first));
-        executor.run(&|_| {
+        shared.pool.push(0, std::iter::once(first));
+        executor.run(&|number| {
             let _end = shared.pool.end_on_panic();
             let work = || {
                 Worker {
+                    number,
                     shared: &shared,
                     writer: self.writer(session, seal)?,
                     gathered: Gathered::default(),

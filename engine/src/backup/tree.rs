@@ -191,7 +191,7 @@ impl<'a> Worker<'a> {
         }
         let parts = (0..count).step_by(PART_LEN).map(|start| start..(start + PART_LEN).min(count));
         let parts: Vec<_> = parts.map(|part| Task::Part(job.clone(), part)).collect();
-        self.shared.pool.push(parts.into_iter());
+        self.shared.pool.push(self.number, parts.into_iter());
         Ok(())
     }
 
@@ -286,7 +286,7 @@ impl<'a> Worker<'a> {
                 }
             }
         }
-        self.shared.pool.push(below.into_iter());
+        self.shared.pool.push(self.number, below.into_iter());
         self.fill(job, done)
     }
 
@@ -558,7 +558,7 @@ impl<'a> Worker<'a> {
             job.source.clone(),
             None,
         );
-        self.shared.pool.push(std::iter::once(Task::List(fresh)));
+        self.shared.pool.push(self.number, std::iter::once(Task::List(fresh)));
         Ok(())
     }
 
