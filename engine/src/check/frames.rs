@@ -39,6 +39,11 @@ impl<'a> FrameChecker<'a> {
         Ok(opened)
     }
 
+    /// Takes back a frame that is done with.
+    pub fn recycle(&mut self, done: OpenedFrame) {
+        self.opener.recycle(done);
+    }
+
     /// Whether every branch can be decoded, and whether those that count as whole have all they refer to.
     pub fn branches(&self, number: FrameNumber, opened: &OpenedFrame) -> Result<BranchFaults> {
         let header = &opened.header;

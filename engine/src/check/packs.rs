@@ -421,6 +421,7 @@ impl Worker<'_> {
                 self.findings.index_fault(format!("branch {id} counts as whole and lacks {lacks} chunks"));
             }
         }
+        self.frames.recycle(opened);
         Ok(())
     }
 

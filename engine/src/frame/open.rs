@@ -6,6 +6,7 @@ use crate::crypto::{DataKey, Suite, VaultKeys, WrappedKey};
 use crate::id::{ChunkId, Kind};
 use crate::limits::{CHUNK_LEN_MAX, FRAME_PLAIN_LEN_MAX};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 /// Data keys unwrapped so far. Unwrapping costs a curve operation; a vault has one key a session.
@@ -66,9 +67,14 @@ impl OpenedFrame {
 
     /// Bytes of the chunk at `position`, not yet checked against its name; `None` past the end.
     pub fn bytes(&self, position: usize) -> Option<&[u8]> {
-        let end = *self.ends.get(position)? as usize;
-        let start = position.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
-        self.plain.get(start..end)
+        self.bytes_of(position..position.checked_add(1)?)
+    }
+
+    /// Bytes of the chunks at these positions, which follow each other, not yet checked against their names.
+    pub fn bytes_of(&self, positions: Range<usize>) -> Option<&[u8]> {
+        let start = positions.start.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        let end = positions.end.checked_sub(1).map_or(Some(0), |last| self.ends.get(last).copied())?;
+        self.plain.get(start as usize..end as usize)
     }
 
     /// Bytes of the chunk at `position` if it is there and really the chunk `id`.
@@ -94,17 +100,24 @@ impl OpenedFrame {
 pub struct Opener {
     keys: Arc<DataKeys>,
     decompressor: zstd::bulk::Decompressor<'static>,
+    /// What was recycled: fresh memory of this length costs as much as filling it.
+    spare: Vec<u8>,
 }
 
 impl Opener {
     /// An opener for the vault of `keys`.
     pub fn new(keys: Arc<DataKeys>) -> std::io::Result<Self> {
-        Ok(Self { keys, decompressor: zstd::bulk::Decompressor::new()? })
+        Ok(Self { keys, decompressor: zstd::bulk::Decompressor::new()?, spare: Vec::new() })
     }
 
     /// The vault's keys.
     pub fn vault_keys(&self) -> &VaultKeys {
         self.keys.vault_keys()
+    }
+
+    /// Takes the memory of a frame that is done with, for the next one.
+    pub fn recycle(&mut self, done: OpenedFrame) {
+        self.spare = done.plain;
     }
 
     /// Opens the frame that is exactly `bytes`; they are overwritten.
@@ -146,15 +159,18 @@ impl Opener {
         }
         let ends = chunk_ends(&body[BODY_FIXED_LEN..fixed], plain_len)?;
         let content = &body[fixed..];
-        let plain = match body[0] {
-            0 if content.len() == plain_len => content.to_vec(),
+        let mut plain = std::mem::take(&mut self.spare);
+        plain.clear();
+        plain.reserve_exact(plain_len);
+        match body[0] {
+            0 if content.len() == plain_len => plain.extend_from_slice(content),
             0 => return Err(FrameError::Short { claimed: plain_len, found: content.len() }),
-            1 => match self.decompressor.decompress(content, plain_len) {
-                Ok(plain) if plain.len() == plain_len => plain,
+            1 => match self.decompressor.decompress_to_buffer(content, &mut plain) {
+                Ok(len) if len == plain_len && plain.len() == plain_len => {}
                 _ => return Err(FrameError::Decompress { expected: plain_len }),
             },
             codec => return Err(FrameError::Field { field: "codec", found: codec.into() }),
-        };
+        }
         Ok((ends, plain))
     }
 }

@@ -113,7 +113,8 @@ impl FileJob {
         self.begin == Begin::Update
     }
 
-    pub fn write(&self, context: &Context<'_>, offset: u64, bytes: &[u8]) {
+    /// Writes so many pieces that follow each other.
+    pub fn write(&self, context: &Context<'_>, offset: u64, bytes: &[u8], pieces: usize) {
         let written = self.open(context).and_then(|file| file.write_at(offset, bytes));
         match written {
             Ok(()) => {
@@ -124,7 +125,7 @@ impl FileJob {
             }
             Err(error) => self.fail(context, &error),
         }
-        self.piece_done(context);
+        (0..pieces).for_each(|_| self.piece_done(context));
     }
 
     /// A piece that was there already.
@@ -251,19 +252,19 @@ mod tests {
             let job = FileJob::new(dir.clone(), name.into(), name.into(), Metadata::default(), 8, Begin::Create);
             job.expect();
             job.expect();
-            job.write(&context, 0, b"abcd");
+            job.write(&context, 0, b"abcd", 1);
             job.close(&context);
             job
         };
         let good = file(b"good");
-        good.write(&context, 4, b"efgh");
+        good.write(&context, 4, b"efgh", 1);
         good.piece_done(&context);
         assert_eq!(counts.errors.load(Ordering::Relaxed), 0);
         assert_eq!(std::fs::read(folder.path().join("good")).unwrap(), b"abcdefgh");
 
         let linked = file(b"linked");
         std::fs::hard_link(folder.path().join("linked"), folder.path().join("other name")).unwrap();
-        linked.write(&context, 4, b"efgh");
+        linked.write(&context, 4, b"efgh", 1);
         linked.piece_done(&context);
         assert_eq!(counts.errors.load(Ordering::Relaxed), 1);
         assert_eq!(counts.files_restored.load(Ordering::Relaxed), 1);

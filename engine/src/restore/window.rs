@@ -4,12 +4,13 @@
 use super::RestoreError;
 use super::files::FileJob;
 use super::plan::Context;
-use crate::frame::Opener;
+use crate::frame::{OpenedFrame, Opener};
 use crate::id::ChunkId;
 use crate::limits::{CHUNK_LEN_MAX, INLINE_LEN_MAX};
 use crate::store::{Place, StoreError};
 use crate::target::TargetError;
 use crate::vault::{ReadError, damaged};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -184,7 +185,7 @@ fn write_inline(context: &Context<'_>, file: &Arc<FileJob>, bytes: &[u8]) {
     match file.open(context) {
         Ok(_) if bytes.is_empty() => file.piece_done(context),
         Ok(open) if holds(&open, bytes) => file.reuse(context, bytes.len() as u64),
-        Ok(_) => file.write(context, 0, bytes),
+        Ok(_) => file.write(context, 0, bytes, 1),
         Err(error) => {
             file.fail(context, &error);
             file.piece_done(context);
@@ -248,17 +249,50 @@ fn run_frame(
         Err(error) => return Err(error),
     };
     let keys = context.vault.keys();
+    let mut run = Run::default();
     for (place, piece) in group {
         let chunk = match crate::zoo::planted("skip-chunk-check") {
             true => opened.bytes(place.position.into()),
             false => opened.chunk(keys, place.position.into(), &piece.chunk).ok(),
         };
         match chunk.filter(|chunk| chunk.len() as u64 == piece.len) {
-            Some(chunk) => piece.file.write(context, piece.offset, chunk),
+            Some(_) => run.add(context, &opened, place.position.into(), piece),
             None => piece.file.lack(context, piece.offset..piece.offset + piece.len, true),
         }
     }
+    run.write(context, &opened);
+    opener.recycle(opened);
     Ok(())
+}
+
+/// Pieces that follow each other in a file as they do in the frame: written in one call.
+#[derive(Default)]
+struct Run<'p> {
+    first: Option<&'p PieceJob>,
+    positions: Range<usize>,
+    len: u64,
+}
+
+impl<'p> Run<'p> {
+    fn add(&mut self, context: &Context<'_>, opened: &OpenedFrame, position: usize, piece: &'p PieceJob) {
+        let goes_on = self.first.is_some_and(|first| {
+            Arc::ptr_eq(&first.file, &piece.file)
+                && first.offset + self.len == piece.offset
+                && self.positions.end == position
+        });
+        if !goes_on {
+            self.write(context, opened);
+            *self = Self { first: Some(piece), positions: position..position, len: 0 };
+        }
+        self.positions.end += 1;
+        self.len += piece.len;
+    }
+
+    fn write(&self, context: &Context<'_>, opened: &OpenedFrame) {
+        let Some(first) = self.first else { return };
+        let bytes = opened.bytes_of(self.positions.clone()).expect("each of them was read before");
+        first.file.write(context, first.offset, bytes, self.positions.len());
+    }
 }
 
 /// For pieces whose frame was taken apart since their places were asked for: they may be in several by now.
@@ -266,7 +300,7 @@ fn run_one_by_one(context: &Context<'_>, group: &[(Place, PieceJob)]) -> Result<
     let reader = context.vault.reader()?;
     for (_, piece) in group {
         match reader.leaf(&piece.chunk) {
-            Ok(chunk) if chunk.len() as u64 == piece.len => piece.file.write(context, piece.offset, &chunk),
+            Ok(chunk) if chunk.len() as u64 == piece.len => piece.file.write(context, piece.offset, &chunk, 1),
             Err(error) if !error.is_damage() => return Err(error),
             _ => piece.file.lack(context, piece.offset..piece.offset + piece.len, true),
         }
