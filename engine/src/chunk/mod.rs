@@ -43,9 +43,9 @@ pub struct CutParams {
 }
 
 impl Default for CutParams {
-    /// 64 KiB, 256 KiB, 1 MiB; normalisation 2, which re-sends a fifth less after edits than 1.
+    /// 16 KiB, 32 KiB, 128 KiB, normalisation 1: see `docs/decisions/0014-sizes.md`.
     fn default() -> Self {
-        Self { min: 64 << 10, avg: 256 << 10, max: 1 << 20, normalization: 2 }
+        Self { min: 16 << 10, avg: 32 << 10, max: 128 << 10, normalization: 1 }
     }
 }
 

@@ -38,8 +38,9 @@ fn naive_cut(gear: &Gear, params: &CutParams, data: &[u8]) -> usize {
 
 #[test]
 fn cut_points_are_format() {
+    let large = CutParams::new(64 << 10, 256 << 10, 1 << 20, 2).unwrap();
     assert_eq!(
-        lens(&gear(), &CutParams::default(), &stream(0, 8 << 20)),
+        lens(&gear(), &large, &stream(0, 8 << 20)),
         [
             418840, 347254, 288576, 295791, 267884, 285767, 285217, 102292, 169865, 315519, 316092, 283834, 308278,
             285684, 287013, 294066, 305240, 324652, 265411, 348214, 342437, 342650, 184560, 277127, 335127, 152744,
@@ -49,7 +50,14 @@ fn cut_points_are_format() {
     let small = CutParams::new(2 << 10, 8 << 10, 64 << 10, 1).unwrap();
     assert_eq!(lens(&gear(), &small, &stream(1, 100_001)), [14063, 15085, 12449, 9455, 25697, 20919, 2333]);
     // Content without a cut ends at max.
-    assert_eq!(lens(&gear(), &CutParams::default(), &vec![0; 5 << 19]), [1 << 20, 1 << 20, 1 << 19]);
+    assert_eq!(lens(&gear(), &large, &vec![0; 5 << 19]), [1 << 20, 1 << 20, 1 << 19]);
+    assert_eq!(
+        lens(&gear(), &CutParams::default(), &stream(0, 1 << 20)),
+        [
+            110535, 35275, 19315, 35865, 34769, 55716, 48833, 59731, 18801, 35074, 43700, 38980, 56763, 39699, 42068,
+            67714, 23256, 52267, 19147, 59823, 39238, 52890, 59117
+        ]
+    );
 }
 
 #[test]

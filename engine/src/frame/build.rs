@@ -83,6 +83,9 @@ pub struct Sealer {
     keys: SealKeys,
     salts: Salts,
     compressor: zstd::bulk::Compressor<'static>,
+    level: i32,
+    /// A body on its way, used again: only its front means something.
+    body: Vec<u8>,
 }
 
 impl Sealer {
@@ -91,7 +94,7 @@ impl Sealer {
     /// # Errors
     /// When zstd refuses the level.
     pub fn new(keys: SealKeys, salts: Salts, level: i32) -> std::io::Result<Self> {
-        Ok(Self { keys, salts, compressor: zstd::bulk::Compressor::new(level)? })
+        Ok(Self { keys, salts, compressor: zstd::bulk::Compressor::new(level)?, level, body: Vec::new() })
     }
 
     /// Makes a frame of what `builder` holds and empties it.
@@ -114,38 +117,59 @@ impl Sealer {
             ref_ends: std::mem::take(&mut builder.ref_ends),
             refs: std::mem::take(&mut builder.refs),
         };
-        let body = self.body(&builder.lens, &builder.plain);
+        let body_len = self.fill_body(&builder.lens, &builder.plain);
+        let body = &self.body[..body_len];
         builder.lens.clear();
         builder.plain.clear();
 
         let header_len = header.len();
         header.frame_len = (header_len + body.len() + self.keys.suite.overhead()) as u32;
-        let mut bytes = Vec::with_capacity(header.frame_len as usize);
+        // With room for the frame id, which stands behind it in a pack.
+        let mut bytes = Vec::with_capacity(header.frame_len as usize + FrameId::LEN);
         header.write(&mut bytes);
         let clear = super::sealed_with(&bytes).to_vec();
-        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(body);
         self.keys.suite.seal(&self.keys.data_key, &salt, &clear, &mut bytes, header_len);
         SealedFrame { id: frame_id(&bytes), header, bytes }
     }
 
-    fn body(&mut self, lens: &[u32], plain: &[u8]) -> Vec<u8> {
+    /// Writes the body, not sealed yet, to the front of `self.body`; returns its length.
+    fn fill_body(&mut self, lens: &[u32], plain: &[u8]) -> usize {
         let fixed = BODY_FIXED_LEN + 4 * lens.len();
-        let mut body = vec![0; fixed + zstd::zstd_safe::compress_bound(plain.len())];
-        body[4..8].copy_from_slice(&(plain.len() as u32).to_le_bytes());
-        for (place, len) in body[BODY_FIXED_LEN..fixed].chunks_exact_mut(4).zip(lens) {
+        let len_max = fixed + zstd::zstd_safe::compress_bound(plain.len());
+        if self.body.len() < len_max {
+            self.body.resize(len_max, 0);
+        }
+        let (head, rest) = self.body.split_at_mut(fixed);
+        head[..4].fill(0);
+        head[4..8].copy_from_slice(&(plain.len() as u32).to_le_bytes());
+        for (place, len) in head[BODY_FIXED_LEN..].chunks_exact_mut(4).zip(lens) {
             place.copy_from_slice(&len.to_le_bytes());
         }
+        let level = level_for(self.level, lens.len(), plain.len());
+        let compressed = self.compressor.set_compression_level(level);
         // Kept only when smaller: the reader then also has nothing to inflate.
-        match self.compressor.compress_to_buffer(plain, &mut body[fixed..]) {
+        match compressed.and_then(|()| self.compressor.compress_to_buffer(plain, rest)) {
             Ok(compressed) if compressed < plain.len() => {
-                body[0] = 1;
-                body.truncate(fixed + compressed);
+                head[0] = 1;
+                fixed + compressed
             }
             _ => {
-                body[fixed..fixed + plain.len()].copy_from_slice(plain);
-                body.truncate(fixed + plain.len());
+                rest[..plain.len()].copy_from_slice(plain);
+                fixed + plain.len()
             }
         }
-        body
+    }
+}
+
+/// Chunks of this average length and longer are compressed at the level asked for.
+const LONG_CHUNK_LEN: usize = 24 << 10;
+
+/// zstd level for a frame of so many chunks and bytes. What many short files have in common is long and near, and the
+/// quick search of the lower levels finds nearly all of it: measured in `docs/decisions/0014-sizes.md`.
+fn level_for(level: i32, chunks: usize, plain_len: usize) -> i32 {
+    match plain_len / chunks.max(1) < LONG_CHUNK_LEN {
+        true if level > 2 => level - 1,
+        _ => level,
     }
 }

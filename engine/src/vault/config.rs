@@ -169,7 +169,7 @@ mod tests {
             format_version: FORMAT_VERSION,
             vault: VAULT,
             created: Time(1_700_000_000_000_000_000),
-            cut: CutParams::default(),
+            cut: CutParams::new(64 << 10, 256 << 10, 1 << 20, 2).unwrap(),
             suite: Suite::Aes256Gcm,
             compression_level: 3,
             retention_days_min: 30,

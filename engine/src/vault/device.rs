@@ -205,7 +205,7 @@ mod tests {
             format_version: FORMAT_VERSION,
             vault: VaultId([2; 16]),
             created: Time(1),
-            cut: CutParams::default(),
+            cut: CutParams::new(64 << 10, 256 << 10, 1 << 20, 2).unwrap(),
             suite,
             compression_level: 3,
             retention_days_min: 0,
