@@ -145,7 +145,7 @@ impl Clock for Hurry {
 
 #[test]
 fn an_interrupted_backup_goes_on_from_its_checkpoint() {
-    for (workers, files_max) in [(1, 300), (2, 300), (3, 900)] {
+    for (workers, files_max) in [(1, 300), (2, 300), (3, 500)] {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("source");
         make_source(&source);

@@ -40,6 +40,8 @@ pub(super) struct FileJob {
     /// Pieces to come, and one more for as long as they are still being counted.
     remaining: AtomicUsize,
     state: Mutex<State>,
+    /// Held while something is written: the system lets in one at a time, and others would burn their time waiting.
+    writing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -66,6 +68,7 @@ impl FileJob {
             has_holes: AtomicBool::new(false),
             remaining: AtomicUsize::new(1),
             state: Mutex::default(),
+            writing: Mutex::default(),
         })
     }
 
@@ -115,7 +118,10 @@ impl FileJob {
 
     /// Writes so many pieces that follow each other.
     pub fn write(&self, context: &Context<'_>, offset: u64, bytes: &[u8], pieces: usize) {
-        let written = self.open(context).and_then(|file| file.write_at(offset, bytes));
+        let written = self.open(context).and_then(|file| {
+            let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            file.write_at(offset, bytes)
+        });
         match written {
             Ok(()) => {
                 self.state().written = true;
