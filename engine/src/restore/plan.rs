@@ -379,12 +379,16 @@ impl<'c> Plan<'c> {
     }
 
     fn other_entry(&mut self, dir: TargetDir, entry: Entry) -> Result<(), RestoreError> {
-        let found = match dir.lookup(&entry.name) {
-            Ok(found) => found,
-            Err(error) => {
-                self.context.failed(&self.path, &error);
-                return Ok(());
-            }
+        let found = match dir.is_new() {
+            // Should something be there all the same, making the file says so.
+            true => None,
+            false => match dir.lookup(&entry.name) {
+                Ok(found) => found,
+                Err(error) => {
+                    self.context.failed(&self.path, &error);
+                    return Ok(());
+                }
+            },
         };
         let begin = begin(self.context.options, &entry, found.as_ref());
         if begin == Some(Begin::Replace) && self.is_full_folder(&dir, &entry, found.as_ref()) {

@@ -104,15 +104,16 @@ const SET_GID: u32 = 0o2000;
 pub(super) fn apply(handle: Handle<'_>, meta: &Metadata, options: &ApplyOptions) -> Result<Vec<Shortfall>, Errno> {
     let mut short = Vec::new();
     let wanted = wanted_owner(meta, options);
-    let before = handle.found()?;
-    if linux::is_root() && options.owner != OwnerPolicy::Nobody && (before.uid, before.gid) != wanted {
+    let mut found = handle.found()?;
+    if linux::is_root() && options.owner != OwnerPolicy::Nobody && (found.uid, found.gid) != wanted {
         note(&mut short, "owner", handle.set_owner(wanted.0, wanted.1));
+        found = handle.found()?;
     }
     if options.xattrs {
         remove_unwanted(handle, &meta.xattrs, &mut short);
     }
-    if before.kind != FoundKind::Symlink {
-        let mode = safe_mode(meta.mode, wanted, &handle.found()?, &mut short);
+    if found.kind != FoundKind::Symlink {
+        let mode = safe_mode(meta.mode, wanted, &found, &mut short);
         note(&mut short, "mode", handle.set_mode(mode));
     }
     if options.xattrs {

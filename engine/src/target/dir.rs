@@ -66,7 +66,7 @@ impl Target {
             next: AtomicU64::new(1),
             open: Mutex::default(),
         };
-        let node = Node { number: 0, depth: 0, id: found.id, above: None, shared: Arc::new(shared) };
+        let node = Node { number: 0, depth: 0, id: found.id, is_new: false, above: None, shared: Arc::new(shared) };
         Ok(Self { root: TargetDir(Arc::new(node)), is_new })
     }
 
@@ -139,6 +139,8 @@ struct Node {
     number: u64,
     depth: usize,
     id: FileId,
+    /// It was made by the call that returned it.
+    is_new: bool,
     /// Parent and name there; `None` for the root.
     above: Option<(TargetDir, Box<[u8]>)>,
     shared: Arc<Shared>,
@@ -168,6 +170,11 @@ impl TargetDir {
         self.0.id
     }
 
+    /// Whether the folder was made by [`Self::enter_or_create`], and so was empty at first.
+    pub fn is_new(&self) -> bool {
+        self.0.is_new
+    }
+
     /// What `name` is, a link itself; `None` if there is none.
     pub fn lookup(&self, name: &[u8]) -> Result<Option<Found>> {
         self.named("look up", name, |dir| linux::found(dir, name))
@@ -186,7 +193,7 @@ impl TargetDir {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(errno) => Err(errno),
         })?;
-        opened.map(|fd| self.child(name, fd)).transpose()
+        opened.map(|fd| self.child(name, fd, false)).transpose()
     }
 
     /// The folder `name`, made for its owner only where it is missing. One that is there is used, and its owner
@@ -196,12 +203,13 @@ impl TargetDir {
         self.check(ACTION, name)?;
         let dir = self.fd()?;
         for _ in 0..ATTEMPTS {
-            match linux::make_dir(dir.as_fd(), name) {
-                Ok(()) | Err(Errno::EXIST) => {}
+            let is_new = match linux::make_dir(dir.as_fd(), name) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
                 Err(errno) => return Err(self.fail(ACTION, Some(name), errno)),
-            }
+            };
             match self.open_usable(dir.as_fd(), name) {
-                Ok(fd) => return self.child(name, fd),
+                Ok(fd) => return self.child(name, fd, is_new),
                 // Removed again by somebody.
                 Err(Errno::NOENT) => {}
                 Err(Errno::NOTDIR | Errno::LOOP) => self.make_way(dir.as_fd(), name, collision)?,
@@ -407,7 +415,7 @@ impl TargetDir {
     }
 
     /// The folder `name` here, just opened as `fd`.
-    pub(super) fn child(&self, name: &[u8], fd: OwnedFd) -> Result<TargetDir> {
+    pub(super) fn child(&self, name: &[u8], fd: OwnedFd, is_new: bool) -> Result<TargetDir> {
         const ACTION: &str = "open folder";
         let depth = self.0.depth + 1;
         plan::safe_depth(depth).map_err(|fault| self.fail(ACTION, Some(name), fault))?;
@@ -416,7 +424,7 @@ impl TargetDir {
         let number = shared.next.fetch_add(1, Ordering::Relaxed);
         shared.keep(number, &Arc::new(fd));
         let above = Some((self.clone(), name.into()));
-        Ok(TargetDir(Arc::new(Node { number, depth, id: found.id, above, shared })))
+        Ok(TargetDir(Arc::new(Node { number, depth, id: found.id, is_new, above, shared })))
     }
 
     /// An open descriptor of this folder.

@@ -70,7 +70,7 @@ impl TargetDir {
             let _ = linux::open_up_dir(fd, name);
         }
         match linux::open_dir_unmounted(fd, name, self.id().device) {
-            Ok(opened) => self.child(name, opened),
+            Ok(opened) => self.child(name, opened, false),
             Err(Errno::XDEV) => Err(self.fail("remove", Some(name), Fault::MountPoint)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(self.fail("remove", Some(name), Fault::Changed)),
             Err(errno) => Err(self.fail("remove", Some(name), errno)),
