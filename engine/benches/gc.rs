@@ -30,7 +30,7 @@ const FOLDER_LEAVES: usize = 100;
 /// Folders a folder of folders refers to.
 const FOLDERS_ABOVE: usize = 200;
 
-/// Chunks of a leaf frame: at 1 MiB a frame, leaves of 32 KiB.
+/// Chunks of a leaf frame, fewer than in life: more frames for a collection to look at.
 const FRAME_LEAVES: usize = 32;
 
 /// Folders of folders in which a snapshot changes something.

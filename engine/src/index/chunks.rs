@@ -6,7 +6,7 @@
 
 use super::{ChunkRow, damaged};
 use crate::id::ChunkId;
-use crate::kv::{self, Kv, Read, Table, Write};
+use crate::kv::{self, Kv, KvError, Read, Table, Write};
 use std::collections::VecDeque;
 
 /// Rows stay in the small table while they are fewer than one for so many in the large one …
@@ -66,7 +66,11 @@ pub fn settle_young(kv: &dyn Kv) -> kv::Result<()> {
             return Ok(());
         }
     }
-    move_young(kv)
+    match move_young(kv) {
+        // They are as good where they are: a full disk is no reason to fail who has just stored them.
+        Err(KvError::NoSpace) => Ok(()),
+        moved => moved,
+    }
 }
 
 fn move_young(kv: &dyn Kv) -> kv::Result<()> {
@@ -165,9 +169,12 @@ mod tests {
     use super::super::{ChunkState, FrameNumber};
     use super::*;
     use crate::env::Dice;
+    use crate::files::faulty::{Call, Fault, Faults, FaultyKvHome};
     use crate::kv::KvHome;
     use crate::kv::memory::MemoryKvHome;
+    use crate::limits::YOUNG_ROWS_MIN;
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     fn id(dice: &mut Dice) -> ChunkId {
         let mut id = [0; 32];
@@ -227,6 +234,30 @@ mod tests {
             }
             assert!(settled > 0);
         }
+    }
+
+    #[test]
+    fn young_rows_stay_young_on_a_full_disk() {
+        let faults = Faults::new();
+        let kv = FaultyKvHome::new(Arc::new(MemoryKvHome::new()), faults.clone()).replace(&mut |_| Ok(())).unwrap();
+        let row = ChunkRow { frame: FrameNumber(1), position: 1, state: ChunkState::Admitted };
+        let count = YOUNG_ROWS_MIN + 1;
+        let mut write = kv.write().unwrap();
+        for number in 0..count {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            put_new_chunk(&mut *write, Table::Young, &ChunkId(id), row).unwrap();
+        }
+        write.commit().unwrap();
+        let counts = || {
+            let read = kv.read().unwrap();
+            (read.count(Table::Young).unwrap(), read.count(Table::Chunks).unwrap())
+        };
+        faults.fail_once(Call::KvCommit, 1, Fault::Os(libc::ENOSPC));
+        settle_young(&*kv).unwrap();
+        assert_eq!((faults.hits(), counts()), (1, (count, 0)));
+        settle_young(&*kv).unwrap();
+        assert_eq!(counts(), (0, count));
     }
 
     /// [`settle_young`] however few they are.
