@@ -25,6 +25,8 @@ struct Config {
   # No snapshot received within so many days may be forgotten.
   undeleteDays @9 :UInt32;
   # For so many days what was forgotten can be brought back.
+  cutCoarse @10 :UInt8;
+  # Leaves of what looks random are 2^cutCoarse times as long.
 }
 
 struct Keyring {

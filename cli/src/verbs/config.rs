@@ -82,6 +82,7 @@ fn tell(run: &Run, vault: &Vault) -> anyhow::Result<()> {
             "chunk_min": config.cut.min(),
             "chunk_avg": config.cut.avg(),
             "chunk_max": config.cut.max(),
+            "chunk_coarse": config.cut.coarse(),
             "retention_days": retention_days,
             "undelete_days": config.undelete_days,
         });

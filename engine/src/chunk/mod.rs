@@ -17,9 +17,17 @@ const AVG_LEAST: u32 = 256;
 /// Shortest `max` a vault may have, bytes.
 const MAX_LEAST: u32 = 1024;
 
+/// What looks random is found in a sample of so many blocks …
+const SAMPLE_BLOCKS: usize = 64;
+/// … of so many bytes,
+const SAMPLE_BLOCK_LEN: usize = 16;
+/// in which the squares of how often each byte value occurs add up to this at most. 5 116 is what random bytes come to,
+/// give or take 90.
+const SAMPLE_SQUARES_MAX: u32 = 6144;
+
 /// Lengths no leaf can be cut to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cut lengths min {min}, avg {avg}, max {max}, normalisation {normalization}: {fault}")]
+#[error("cut lengths min {min}, avg {avg}, max {max}, normalisation {normalization}, coarse {coarse}: {fault}")]
 pub struct CutParamsError {
     /// Shortest, bytes.
     pub min: u32,
@@ -29,6 +37,8 @@ pub struct CutParamsError {
     pub max: u32,
     /// Sharpness.
     pub normalization: u8,
+    /// Growth of what looks random.
+    pub coarse: u8,
     /// What is wrong with them.
     pub fault: &'static str,
 }
@@ -40,12 +50,14 @@ pub struct CutParams {
     avg: u32,
     max: u32,
     normalization: u8,
+    coarse: u8,
 }
 
 impl Default for CutParams {
-    /// 16 KiB, 32 KiB, 128 KiB, normalisation 1: see `docs/decisions/0014-sizes.md`.
+    /// 16 KiB, 32 KiB, 128 KiB, normalisation 1, and eight times as long for what looks random: see
+    /// `docs/decisions/0014-sizes.md` and `0016-coarse.md`.
     fn default() -> Self {
-        Self { min: 16 << 10, avg: 32 << 10, max: 128 << 10, normalization: 1 }
+        Self { min: 16 << 10, avg: 32 << 10, max: 128 << 10, normalization: 1, coarse: 3 }
     }
 }
 
@@ -68,9 +80,27 @@ impl CutParams {
         } else if normalization > 3 {
             "normalisation is 0 to 3"
         } else {
-            return Ok(Self { min, avg, max, normalization });
+            return Ok(Self { min, avg, max, normalization, coarse: 0 });
         };
-        Err(CutParamsError { min, avg, max, normalization, fault })
+        Err(CutParamsError { min, avg, max, normalization, coarse: 0, fault })
+    }
+
+    /// The same, but that leaves of what looks random are 2^`coarse` times as long; 0 for no such difference.
+    ///
+    /// Then none may exceed `CHUNK_LEN_MAX`, and the shortest needs room for the sample, 1 KiB.
+    pub fn with_coarse(self, coarse: u8) -> Result<Self, CutParamsError> {
+        let grown = |len: u32| u64::from(len) << coarse.min(31);
+        let fault = if coarse == 0 {
+            return Ok(Self { coarse, ..self });
+        } else if grown(self.max) > CHUNK_LEN_MAX as u64 {
+            "what looks random would exceed the longest chunk, 1 MiB"
+        } else if grown(self.min) < (SAMPLE_BLOCKS * SAMPLE_BLOCK_LEN) as u64 {
+            "what looks random must be at least 1 KiB"
+        } else {
+            return Ok(Self { coarse, ..self });
+        };
+        let Self { min, avg, max, normalization, .. } = self;
+        Err(CutParamsError { min, avg, max, normalization, coarse, fault })
     }
 
     /// No leaf is shorter, bytes, but the last of a file.
@@ -93,58 +123,103 @@ impl CutParams {
         self.normalization
     }
 
-    /// The masks a hash must miss to end a leaf: before `avg`, and after it.
-    fn masks(&self) -> (u64, u64) {
-        let level = match self.normalization {
+    /// What looks random is cut 2^this times as long.
+    pub fn coarse(&self) -> u8 {
+        self.coarse
+    }
+
+    /// No leaf of any content is longer, bytes.
+    fn longest(&self) -> usize {
+        (self.max as usize) << self.coarse
+    }
+
+    /// How content is cut that does not look random …
+    fn fine_cut(&self) -> Cut {
+        Cut::new(self.min, self.avg, self.max, self.normalization)
+    }
+
+    /// … and content that does.
+    fn coarse_cut(&self) -> Cut {
+        let grown = |len: u32| len << self.coarse;
+        Cut::new(grown(self.min), grown(self.avg), grown(self.max), self.normalization)
+    }
+}
+
+/// Lengths in bytes, and the masks that end a leaf where a hash has none of their bits: before `avg`, and after it.
+#[derive(Clone, Debug)]
+struct Cut {
+    min: usize,
+    avg: usize,
+    max: usize,
+    strict: u64,
+    loose: u64,
+}
+
+impl Cut {
+    fn new(min: u32, avg: u32, max: u32, normalization: u8) -> Self {
+        let level = match normalization {
             0 => Normalization::Level0,
             1 => Normalization::Level1,
             2 => Normalization::Level2,
             _ => Normalization::Level3,
         };
-        select_masks(self.avg as usize, level)
+        let (strict, loose) = select_masks(avg as usize, level);
+        Self { min: min as usize, avg: avg as usize, max: max as usize, strict, loose }
     }
+
+    fn len(&self, gear: &Gear, data: &[u8]) -> usize {
+        let (strict, loose) = (self.strict, self.loose);
+        let (table, shifted) = (gear.table(), gear.shifted());
+        cut_gear(data, self.min, self.avg, self.max, strict, loose, strict << 1, loose << 1, table, shifted).1
+    }
+}
+
+/// Whether bytes occur equally often in a sample of `data`, as they do where it was compressed or encrypted: then little
+/// is gained by cutting it finely, because such content changes as a whole or not at all.
+///
+/// The sample is part of the format. It is taken from all of `data`, 1 KiB at least.
+fn looks_random(data: &[u8]) -> bool {
+    let mut counts = [0u32; 256];
+    let step = data.len() / SAMPLE_BLOCKS;
+    for block in data.chunks_exact(step).take(SAMPLE_BLOCKS) {
+        for byte in &block[..SAMPLE_BLOCK_LEN] {
+            counts[usize::from(*byte)] += 1;
+        }
+    }
+    counts.iter().map(|count| count * count).sum::<u32>() <= SAMPLE_SQUARES_MAX
 }
 
 /// Cuts content into leaves.
 #[derive(Clone, Debug)]
 pub struct Cutter<'a> {
     gear: &'a Gear,
-    params: CutParams,
-    strict: u64,
-    loose: u64,
+    fine: Cut,
+    /// For what looks random, where that makes a difference.
+    coarse: Option<Cut>,
+    longest: usize,
 }
 
 impl<'a> Cutter<'a> {
     /// A cutter for one vault.
     pub fn new(gear: &'a Gear, params: &CutParams) -> Self {
-        let (strict, loose) = params.masks();
-        Self { gear, params: *params, strict, loose }
+        let coarse = (params.coarse > 0).then(|| params.coarse_cut());
+        Self { gear, fine: params.fine_cut(), coarse, longest: params.longest() }
     }
 
     /// Length of the leaf at the start of `data`; 0 only for no data.
     ///
-    /// `data` may be shorter than [`CutParams::max`] only where the file ends with it.
+    /// `data` may be shorter than the longest leaf only where the file ends with it.
     pub fn cut(&self, data: &[u8]) -> usize {
-        let (_, len) = cut_gear(
-            data,
-            self.params.min as usize,
-            self.params.avg as usize,
-            self.params.max as usize,
-            self.strict,
-            self.loose,
-            self.strict << 1,
-            self.loose << 1,
-            self.gear.table(),
-            self.gear.shifted(),
-        );
-        len
+        // Judged by content that will be in the leaf whatever follows: what is cut after an edit soon is what was cut.
+        let coarse = self.coarse.as_ref().filter(|coarse| data.get(..coarse.min).is_some_and(looks_random));
+        coarse.unwrap_or(&self.fine).len(self.gear, data)
     }
 
     /// Appends the lengths of the leaves at the start of `data` to `lens` and returns how many bytes they cover.
     ///
-    /// With `last` that is all of them. Without, the rest is less than [`CutParams::max`] and wants more data.
+    /// With `last` that is all of them. Without, the rest is shorter than the longest leaf and wants more data.
     pub fn cut_all(&self, data: &[u8], last: bool, lens: &mut Vec<usize>) -> usize {
-        let least = if last { 1 } else { self.params.max as usize };
+        let least = if last { 1 } else { self.longest };
         let mut rest = data;
         while rest.len() >= least {
             let len = self.cut(rest);

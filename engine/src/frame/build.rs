@@ -84,8 +84,8 @@ pub struct Sealer {
     salts: Salts,
     compressor: zstd::bulk::Compressor<'static>,
     level: i32,
-    /// A body on its way, used again: only its front means something.
-    body: Vec<u8>,
+    /// Where content is compressed to, used again: only its front means something.
+    compressed: Vec<u8>,
 }
 
 impl Sealer {
@@ -94,7 +94,7 @@ impl Sealer {
     /// # Errors
     /// When zstd refuses the level.
     pub fn new(keys: SealKeys, salts: Salts, level: i32) -> std::io::Result<Self> {
-        Ok(Self { keys, salts, compressor: zstd::bulk::Compressor::new(level)?, level, body: Vec::new() })
+        Ok(Self { keys, salts, compressor: zstd::bulk::Compressor::new(level)?, level, compressed: Vec::new() })
     }
 
     /// Makes a frame of what `builder` holds and empties it.
@@ -117,58 +117,76 @@ impl Sealer {
             ref_ends: std::mem::take(&mut builder.ref_ends),
             refs: std::mem::take(&mut builder.refs),
         };
-        let body_len = self.fill_body(&builder.lens, &builder.plain);
-        let body = &self.body[..body_len];
-        builder.lens.clear();
-        builder.plain.clear();
+        let (lens, plain) = (&builder.lens, &builder.plain);
+        let compressed = self.compress(lens.len(), plain);
+        let content = compressed.map_or(&plain[..], |len| &self.compressed[..len]);
 
         let header_len = header.len();
-        header.frame_len = (header_len + body.len() + self.keys.suite.overhead()) as u32;
+        let body_len = BODY_FIXED_LEN + 4 * lens.len() + content.len();
+        header.frame_len = (header_len + body_len + self.keys.suite.overhead()) as u32;
         // With room for the frame id, which stands behind it in a pack.
         let mut bytes = Vec::with_capacity(header.frame_len as usize + FrameId::LEN);
         header.write(&mut bytes);
         let clear = super::sealed_with(&bytes).to_vec();
-        bytes.extend_from_slice(body);
+        bytes.extend_from_slice(&[u8::from(compressed.is_some()), 0, 0, 0]);
+        bytes.extend_from_slice(&(plain.len() as u32).to_le_bytes());
+        lens.iter().for_each(|len| bytes.extend_from_slice(&len.to_le_bytes()));
+        bytes.extend_from_slice(content);
         self.keys.suite.seal(&self.keys.data_key, &salt, &clear, &mut bytes, header_len);
+        builder.lens.clear();
+        builder.plain.clear();
         SealedFrame { id: frame_id(&bytes), header, bytes }
     }
 
-    /// Writes the body, not sealed yet, to the front of `self.body`; returns its length.
-    fn fill_body(&mut self, lens: &[u32], plain: &[u8]) -> usize {
-        let fixed = BODY_FIXED_LEN + 4 * lens.len();
-        let len_max = fixed + zstd::zstd_safe::compress_bound(plain.len());
-        if self.body.len() < len_max {
-            self.body.resize(len_max, 0);
+    /// Compresses the content of so many chunks to the front of `self.compressed`; returns its length.
+    ///
+    /// None where it would not be shorter: the reader then has nothing to inflate either.
+    fn compress(&mut self, chunks: usize, plain: &[u8]) -> Option<usize> {
+        let len_max = zstd::zstd_safe::compress_bound(plain.len());
+        if self.compressed.len() < len_max {
+            self.compressed.resize(len_max, 0);
         }
-        let (head, rest) = self.body.split_at_mut(fixed);
-        head[..4].fill(0);
-        head[4..8].copy_from_slice(&(plain.len() as u32).to_le_bytes());
-        for (place, len) in head[BODY_FIXED_LEN..].chunks_exact_mut(4).zip(lens) {
-            place.copy_from_slice(&len.to_le_bytes());
+        let average = plain.len() / chunks.max(1);
+        if average >= COARSE_CHUNK_LEN && !self.shrinks(plain) {
+            return None;
         }
-        let level = level_for(self.level, lens.len(), plain.len());
-        let compressed = self.compressor.set_compression_level(level);
-        // Kept only when smaller: the reader then also has nothing to inflate.
-        match compressed.and_then(|()| self.compressor.compress_to_buffer(plain, rest)) {
-            Ok(compressed) if compressed < plain.len() => {
-                head[0] = 1;
-                fixed + compressed
-            }
-            _ => {
-                rest[..plain.len()].copy_from_slice(plain);
-                fixed + plain.len()
-            }
-        }
+        self.at_level(level_for(self.level, average), plain).filter(|len| *len < plain.len())
+    }
+
+    /// Whether any of some probes of content says that compression is worth its time.
+    fn shrinks(&mut self, plain: &[u8]) -> bool {
+        let probes = plain.chunks(plain.len().div_ceil(PROBES)).map(|part| &part[..part.len().min(PROBE_LEN)]);
+        probes.into_iter().any(|probe| {
+            let least = probe.len() - probe.len() / PROBE_GAIN;
+            self.at_level(1, probe).is_none_or(|len| len < least)
+        })
+    }
+
+    fn at_level(&mut self, level: i32, plain: &[u8]) -> Option<usize> {
+        self.compressor.set_compression_level(level).ok()?;
+        self.compressor.compress_to_buffer(plain, &mut self.compressed[..]).ok()
     }
 }
+
+/// Chunks as long as this on the average come of content that looked random where it was cut.
+const COARSE_CHUNK_LEN: usize = 128 << 10;
+
+/// Of such a frame so many probes …
+const PROBES: usize = 4;
+
+/// … of so many bytes are compressed to see whether anything is gained …
+const PROBE_LEN: usize = 16 << 10;
+
+/// … which is so if one of them loses one part in this many.
+const PROBE_GAIN: usize = 64;
 
 /// Chunks of this average length and longer are compressed at the level asked for.
 const LONG_CHUNK_LEN: usize = 24 << 10;
 
-/// zstd level for a frame of so many chunks and bytes. What many short files have in common is long and near, and the
+/// zstd level for a frame of chunks of this average length. What many short files have in common is long and near, and the
 /// quick search of the lower levels finds nearly all of it: measured in `docs/decisions/0014-sizes.md`.
-fn level_for(level: i32, chunks: usize, plain_len: usize) -> i32 {
-    match plain_len / chunks.max(1) < LONG_CHUNK_LEN {
+fn level_for(level: i32, average: usize) -> i32 {
+    match average < LONG_CHUNK_LEN {
         true if level > 2 => level - 1,
         _ => level,
     }

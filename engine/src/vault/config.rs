@@ -83,6 +83,7 @@ impl Config {
         root.set_cut_avg(self.cut.avg());
         root.set_cut_max(self.cut.max());
         root.set_cut_normalization(self.cut.normalization());
+        root.set_cut_coarse(self.cut.coarse());
         root.set_suite(self.suite as u8);
         root.set_compression_level(level as u8);
         root.set_retention_days_min(self.retention_days_min);
@@ -117,6 +118,7 @@ impl Config {
             vault: record.vault,
             created: Time(root.get_created()),
             cut: CutParams::new(root.get_cut_min(), root.get_cut_avg(), root.get_cut_max(), normalization)
+                .and_then(|cut| cut.with_coarse(root.get_cut_coarse()))
                 .map_err(|error| error.to_string())?,
             suite: Suite::from_byte(suite).ok_or_else(|| format!("cipher suite is {suite}, expected 0 to 2"))?,
             compression_level,
@@ -183,6 +185,7 @@ mod tests {
         for config in [
             config(),
             Config { cut: small, ..config() },
+            Config { cut: small.with_coarse(10).unwrap(), ..config() },
             Config { suite: Suite::Plain, retention_days_min: 0, undelete_days: 0, compression_level: 1, ..config() },
             Config { suite: Suite::ChaCha20Poly1305, compression_level: 19, created: Time(-1), ..config() },
         ] {
@@ -245,9 +248,10 @@ mod tests {
         check(|root| root.set_cut_max(u32::MAX), "exceeds");
         check(|root| root.set_cut_normalization(4), "normalisation");
         assert!(parse(Vec::new()).contains("message has 0 bytes"));
-        // Byte 27 after the root pointer is free in this version.
+        check(|root| root.set_cut_coarse(1), "exceed");
+        // Byte 36 after the root pointer is free in this version.
         let mut later = config().payload();
-        later[8 + 27] = 1;
+        later[8 + 36] = 1;
         assert!(parse(later).contains("later version"));
     }
 }

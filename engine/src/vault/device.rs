@@ -117,7 +117,7 @@ impl DeviceKey {
         for len in [self.cut.min(), self.cut.avg(), self.cut.max()] {
             bytes.extend_from_slice(&len.to_le_bytes());
         }
-        bytes.extend_from_slice(&[self.cut.normalization(), 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&[self.cut.normalization(), self.cut.coarse(), 0, 0, 0, 0, 0, 0]);
         bytes.extend_from_slice(&self.created.0.to_le_bytes());
         let checksum = blake3::hash(&bytes);
         bytes.extend_from_slice(checksum.as_bytes());
@@ -154,9 +154,9 @@ impl DeviceKey {
         let [suite, level] = fields.take();
         let mut number = || u32::from_le_bytes(fields.take());
         let (min, avg, max) = (number(), number(), number());
-        let [normalization, zeros @ ..] = fields.take::<8>();
+        let [normalization, coarse, zeros @ ..] = fields.take::<8>();
         let created = Time(i64::from_le_bytes(fields.take()));
-        if zero != [0; 2] || zeros != [0; 7] {
+        if zero != [0; 2] || zeros != [0; 6] {
             return Err(DeviceKeyError::Field("padding"));
         }
         let suite = Suite::from_byte(suite).filter(|suite| *suite != Suite::Plain);
@@ -172,6 +172,7 @@ impl DeviceKey {
             suite: suite.ok_or(DeviceKeyError::Field("cipher suite"))?,
             level,
             cut: CutParams::new(min, avg, max, normalization)
+                .and_then(|cut| cut.with_coarse(coarse))
                 .map_err(|_| DeviceKeyError::Field("lengths of the cutter"))?,
             created,
         })
@@ -230,6 +231,16 @@ mod tests {
         // What a forged config says of how frames are made is passed over.
         let forged = Config { suite: Suite::Plain, compression_level: 19, ..config(Suite::Plain) };
         assert_eq!(back.config(&forged), config(Suite::Aes256Gcm));
+    }
+
+    #[test]
+    fn lengths_come_back() {
+        let keys = VaultKeys::derive(&VaultSecret::from_bytes(&[1; 32]), VaultId([2; 16]));
+        for cut in [CutParams::default(), CutParams::new(64, 256, 1024, 0).unwrap().with_coarse(10).unwrap()] {
+            let config = Config { cut, ..config(Suite::Aes256Gcm) };
+            let made = DeviceKey::new(keys.share(DeviceId([3; 8])).unwrap(), &config, Time(4)).unwrap();
+            assert_eq!(DeviceKey::parse(&made.encode()).unwrap().config(&config).cut, cut);
+        }
     }
 
     #[test]
