@@ -47,7 +47,7 @@ pub(super) struct FileJob {
 #[derive(Default)]
 struct State {
     file: Option<Arc<TargetFile>>,
-    /// Which file it is, once begun.
+    /// Which file it is, once it was begun and closed.
     begun: Option<FileId>,
     written: bool,
     missing: Vec<Range<u64>>,
@@ -99,9 +99,10 @@ impl FileJob {
                 self.dir.create_new(&self.name)?
             }
         };
-        let id = file.id()?;
         // Another file in its place, a new one for a file that got a further name too, lacks what was written.
-        if *state.begun.get_or_insert(id) != id {
+        if let Some(begun) = state.begun
+            && file.id()? != begun
+        {
             let path = String::from_utf8_lossy(&self.path).into_owned();
             return Err(TargetError { action: "open file", path, source: Fault::Changed });
         }
@@ -177,9 +178,17 @@ impl FileJob {
         }
     }
 
+    /// Closes it for now. One that cannot say which it is stays open: it could not be told from another later.
     fn close(&self, context: &Context<'_>) {
-        if self.state().file.take().is_some() {
-            context.open_files.fetch_sub(1, Ordering::Relaxed);
+        let mut state = self.state();
+        if let Some(file) = state.file.take() {
+            match file.id() {
+                Ok(id) => {
+                    state.begun = Some(id);
+                    context.open_files.fetch_sub(1, Ordering::Relaxed);
+                }
+                Err(_) => state.file = Some(file),
+            }
         }
     }
 
@@ -198,7 +207,9 @@ impl FileJob {
             }
         }
         Progress::add(&context.progress.files_done, 1);
-        self.close(context);
+        if self.state().file.take().is_some() {
+            context.open_files.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn complete(&self, context: &Context<'_>) -> Result<(), TargetError> {

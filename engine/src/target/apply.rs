@@ -101,15 +101,22 @@ const SET_UID: u32 = 0o4000;
 const SET_GID: u32 = 0o2000;
 
 /// Sets what `meta` says as far as we may; what we may not is returned.
-pub(super) fn apply(handle: Handle<'_>, meta: &Metadata, options: &ApplyOptions) -> Result<Vec<Shortfall>, Errno> {
+///
+/// What `is_bare` was just made and has no attributes yet.
+pub(super) fn apply(
+    handle: Handle<'_>,
+    meta: &Metadata,
+    options: &ApplyOptions,
+    is_bare: bool,
+) -> Result<Vec<Shortfall>, Errno> {
     let mut short = Vec::new();
     let wanted = wanted_owner(meta, options);
     let mut found = handle.found()?;
-    if linux::is_root() && options.owner != OwnerPolicy::Nobody && (found.uid, found.gid) != wanted {
+    if options.owner != OwnerPolicy::Nobody && (found.uid, found.gid) != wanted && linux::is_root() {
         note(&mut short, "owner", handle.set_owner(wanted.0, wanted.1));
         found = handle.found()?;
     }
-    if options.xattrs {
+    if options.xattrs && !is_bare {
         remove_unwanted(handle, &meta.xattrs, &mut short);
     }
     if found.kind != FoundKind::Symlink {

@@ -66,7 +66,15 @@ impl Target {
             next: AtomicU64::new(1),
             open: Mutex::default(),
         };
-        let node = Node { number: 0, depth: 0, id: found.id, is_new: false, above: None, shared: Arc::new(shared) };
+        let node = Node {
+            number: 0,
+            depth: 0,
+            id: found.id,
+            is_new: false,
+            gives_acl: true,
+            above: None,
+            shared: Arc::new(shared),
+        };
         Ok(Self { root: TargetDir(Arc::new(node)), is_new })
     }
 
@@ -141,6 +149,8 @@ struct Node {
     id: FileId,
     /// It was made by the call that returned it.
     is_new: bool,
+    /// What is made in it gets an ACL from it, as far as we know.
+    gives_acl: bool,
     /// Parent and name there; `None` for the root.
     above: Option<(TargetDir, Box<[u8]>)>,
     shared: Arc<Shared>,
@@ -173,6 +183,11 @@ impl TargetDir {
     /// Whether the folder was made by [`Self::enter_or_create`], and so was empty at first.
     pub fn is_new(&self) -> bool {
         self.0.is_new
+    }
+
+    /// Whether files made in it may have an ACL from the start.
+    pub(super) fn gives_acl(&self) -> bool {
+        self.0.gives_acl
     }
 
     /// What `name` is, a link itself; `None` if there is none.
@@ -355,7 +370,7 @@ impl TargetDir {
     /// Sets the metadata of this folder: the last thing done to it, and after all folders below.
     pub fn apply_self(&self, meta: &Metadata, options: &ApplyOptions) -> Result<Vec<Shortfall>> {
         let fd = self.fd()?;
-        let outcome = apply(Handle::Open(fd.as_fd()), meta, options);
+        let outcome = apply(Handle::Open(fd.as_fd()), meta, options, false);
         outcome.map_err(|errno| self.fail("set metadata of", None, errno))
     }
 
@@ -422,9 +437,11 @@ impl TargetDir {
         let found = linux::found_open(fd.as_fd()).map_err(|errno| self.fail(ACTION, Some(name), errno))?;
         let shared = self.0.shared.clone();
         let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        // One we did not make may be given an ACL by others while we are in it.
+        let gives_acl = !is_new || linux::gives_acl(fd.as_fd());
         shared.keep(number, &Arc::new(fd));
         let above = Some((self.clone(), name.into()));
-        Ok(TargetDir(Arc::new(Node { number, depth, id: found.id, is_new, above, shared })))
+        Ok(TargetDir(Arc::new(Node { number, depth, id: found.id, is_new, gives_acl, above, shared })))
     }
 
     /// An open descriptor of this folder.

@@ -85,7 +85,9 @@ impl TargetFile {
 
     /// Sets the metadata: after all writes, which would change times and take away set-uid bits and capabilities.
     pub fn apply(&self, meta: &Metadata, options: &ApplyOptions) -> Result<Vec<Shortfall>> {
-        apply(Handle::Open(self.fd.as_fd()), meta, options).map_err(|errno| self.fail("set metadata of", errno))
+        let is_bare = self.is_new && !self.dir.gives_acl();
+        apply(Handle::Open(self.fd.as_fd()), meta, options, is_bare)
+            .map_err(|errno| self.fail("set metadata of", errno))
     }
 
     fn fail(&self, action: &'static str, errno: Errno) -> TargetError {
@@ -118,7 +120,7 @@ impl TargetNode {
 
     /// Sets the metadata; of a link itself, which has no permission bits.
     pub fn apply(&self, meta: &Metadata, options: &ApplyOptions) -> Result<Vec<Shortfall>> {
-        let outcome = apply(Handle::Node(self.fd.as_fd()), meta, options);
+        let outcome = apply(Handle::Node(self.fd.as_fd()), meta, options, false);
         outcome.map_err(|errno| self.dir.fail("set metadata of", Some(&self.name), errno))
     }
 }

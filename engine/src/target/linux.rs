@@ -148,6 +148,12 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
+/// Whether what is made in a folder gets an ACL from it; yes where that cannot be told.
+pub(super) fn gives_acl(dir: BorrowedFd<'_>) -> bool {
+    let none: &mut [u8] = &mut [];
+    !matches!(fs::fgetxattr(dir, c"system.posix_acl_default", none), Err(Errno::NODATA | Errno::OPNOTSUPP))
+}
+
 /// Makes a stretch of a file a hole without changing the file's length; `OPNOTSUPP` where that cannot be.
 pub(super) fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
     fs::fallocate(fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)

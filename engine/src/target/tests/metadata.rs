@@ -129,6 +129,9 @@ fn what_was_there_and_is_not_wanted_goes() {
         assert_eq!(short, Vec::<String>::new(), "{kind}");
         assert_eq!(read_back(&path), meta(0o604), "{kind}");
     }
+    let below = place.target.root().enter_or_create(b"below", Collision::Refuse).unwrap();
+    assert!(below.create_new(b"file").unwrap().apply(&meta(0o604), &ApplyOptions::default()).unwrap().is_empty());
+    assert_eq!(read_back(&place.inside.join("below/file")), meta(0o604));
     let file = place.inside.join("file");
     rustix::fs::setxattr(&file, "user.old", b"x", rustix::fs::XattrFlags::empty()).unwrap();
     let again = place.target.root().open_existing(b"file").unwrap();
