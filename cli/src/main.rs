@@ -1,8 +1,8 @@
-//! The `twinkeep` command; all of it stands in the library beside it.
+//! The `twinkeep` command; all of it but the allocator stands in the library beside it.
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+mod allocator;
 
 fn main() -> std::process::ExitCode {
+    allocator::tune();
     twinkeep_cli::main()
 }
