@@ -4,6 +4,7 @@
 //! What always holds: nothing that cannot be read is passed over in silence; an error names the path, or the bytes of
 //! the file, that it is about. Memory is bounded by one node a level of the tree, whatever is in it.
 
+mod ahead;
 mod diff;
 mod reach;
 mod read;

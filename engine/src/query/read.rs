@@ -1,6 +1,6 @@
 //! The bytes of a file, in order: pieces from leaves, holes as zeros.
 
-use super::{QueryError, Result};
+use super::{QueryError, Result, ahead};
 use crate::branch::entry::{Content, Piece};
 use crate::branch::{BranchError, FileReader};
 use crate::progress::Progress;
@@ -16,6 +16,9 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// # Errors
 /// [`QueryError::Content`] says which bytes cannot be read; all bytes before them have been written.
 pub fn read_file(vault: &Vault, content: &Content, out: &mut dyn Write, progress: &Progress) -> Result<u64> {
+    if content.len() >= ahead::LEN_MIN {
+        return ahead::copy(vault, content, out, progress);
+    }
     copy_range(&vault.reader()?, content, 0..content.len(), out, progress)
 }
 
@@ -49,7 +52,6 @@ pub fn copy_range(
         return Ok(range.end - range.start);
     }
     let mut at = range.start;
-    let unreadable = |range: Range<u64>, source| QueryError::Content { range, source: Box::new(source) };
     let pieces = pieces_from(reader, content, range.start).map_err(|source| unreadable(range.clone(), source))?;
     for piece in pieces {
         let (offset, piece) = piece.map_err(|source| unreadable(at..range.end, source))?;
@@ -73,8 +75,16 @@ pub fn copy_range(
     }
 }
 
+pub(super) fn unreadable(range: Range<u64>, source: ReadError) -> QueryError {
+    QueryError::Content { range, source: Box::new(source) }
+}
+
 /// A leaf, which must be as long as the piece that names it says.
-fn leaf(reader: &ChunkReader, chunk: &crate::id::ChunkId, len: u64) -> std::result::Result<Vec<u8>, ReadError> {
+pub(super) fn leaf(
+    reader: &ChunkReader,
+    chunk: &crate::id::ChunkId,
+    len: u64,
+) -> std::result::Result<Vec<u8>, ReadError> {
     let bytes = reader.leaf(chunk)?;
     match bytes.len() as u64 == len {
         true => Ok(bytes),
@@ -111,7 +121,7 @@ pub fn pieces_from<'r>(
     })
 }
 
-fn write(out: &mut dyn Write, bytes: &[u8], progress: &Progress) -> Result<()> {
+pub(super) fn write(out: &mut dyn Write, bytes: &[u8], progress: &Progress) -> Result<()> {
     if progress.is_cancelled() {
         return Err(QueryError::Cancelled);
     }
@@ -120,7 +130,7 @@ fn write(out: &mut dyn Write, bytes: &[u8], progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-fn zeros(out: &mut dyn Write, len: u64, progress: &Progress) -> Result<()> {
+pub(super) fn zeros(out: &mut dyn Write, len: u64, progress: &Progress) -> Result<()> {
     let mut left = len;
     while left > 0 {
         let now = left.min(ZEROS.len() as u64);

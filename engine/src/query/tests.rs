@@ -127,6 +127,48 @@ fn a_deep_tree_is_walked_and_compared() {
     assert!(added.len() == 1 && added[0].1.ends_with(b"d/new"), "{added:?}");
 }
 
+#[test]
+fn a_long_file_is_the_same_read_ahead_and_piece_by_piece() {
+    let world = World::new();
+    let path = world.source.path().join("long");
+    let mut dice = Dice(8);
+    let file = std::fs::File::create(&path).unwrap();
+    let mut noise = vec![0; 7 << 20];
+    dice.fill(&mut noise);
+    let text: Vec<u8> = noise.iter().map(|byte| byte % 50).collect();
+    let write = |bytes: &[u8], at| std::os::unix::fs::FileExt::write_all_at(&file, bytes, at).unwrap();
+    write(&noise, 0);
+    write(&text, 20 << 20);
+    // The same again, in frames of before.
+    write(&noise[1 << 20..], 30 << 20);
+    file.set_len(50 << 20).unwrap();
+    let content = content(&world, &world.backup(), "long");
+    assert!(content.len() >= super::ahead::LEN_MIN);
+    let ways = |vault: &Vault| {
+        let (mut ahead, mut plain, progress) = (Vec::new(), Vec::new(), Progress::silent());
+        let told = |outcome: Result<u64>| outcome.map_err(|error| format!("{error:?}"));
+        let first = told(read_file(vault, &content, &mut ahead, &progress));
+        let second = told(copy_range(&vault.reader().unwrap(), &content, 0..content.len(), &mut plain, &progress));
+        assert_eq!(first, second);
+        assert!(ahead == plain, "{} and {} bytes", ahead.len(), plain.len());
+        (first, ahead)
+    };
+    let (outcome, bytes) = ways(&world.vault);
+    assert_eq!(outcome, Ok(50 << 20));
+    assert!(bytes == std::fs::read(&path).unwrap());
+    // Wherever it is damaged, both say the same of it, and give what comes before.
+    let packs: Vec<String> = world.files.paths().into_iter().filter(|path| path.ends_with(".leaf")).collect();
+    for round in 0..12 {
+        let pack = &packs[round % packs.len()];
+        let whole = world.files.bytes(pack).unwrap();
+        let at = dice.below(whole.len());
+        world.files.damage(pack, |bytes| bytes[at] ^= 1);
+        let (outcome, given) = ways(&world.vault);
+        assert!(bytes.starts_with(&given) && outcome.is_ok() == (given.len() == bytes.len()), "{pack} at {at}");
+        world.files.put(pack, whole);
+    }
+}
+
 /// The entry of a file in the source.
 fn content(world: &World, info: &SnapshotInfo, name: &str) -> Content {
     match world.resolve(info, name).unwrap().what {

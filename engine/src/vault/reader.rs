@@ -71,6 +71,7 @@ pub struct ChunkReader {
 struct State {
     opener: Opener,
     bytes: Vec<u8>,
+    frames_max: usize,
     /// Most recently used last.
     frames: Vec<(FrameNumber, Arc<OpenedFrame>)>,
 }
@@ -81,9 +82,16 @@ impl ChunkReader {
         let state = State {
             opener: Opener::new(keys).map_err(ReadError::Decompression)?,
             bytes: Vec::new(),
+            frames_max: FRAMES_KEPT,
             frames: Vec::new(),
         };
         Ok(Self { store, state: Mutex::new(state) })
+    }
+
+    /// The same, but that it keeps so many opened frames, 1 at least, of up to 3 MiB each.
+    pub fn keeping(self, frames: usize) -> Self {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).frames_max = frames.max(1);
+        self
     }
 
     /// Where a chunk is.
@@ -140,10 +148,13 @@ impl State {
             self.frames.push(found);
         } else {
             store.read_frame(place, &mut self.bytes)?;
-            let opened = self.opener.open(&mut self.bytes).map_err(|source| damaged(store, place, source))?;
-            if self.frames.len() >= FRAMES_KEPT {
-                self.frames.remove(0);
+            if self.frames.len() >= self.frames_max {
+                let (_, oldest) = self.frames.remove(0);
+                if let Some(oldest) = Arc::into_inner(oldest) {
+                    self.opener.recycle(oldest);
+                }
             }
+            let opened = self.opener.open(&mut self.bytes).map_err(|source| damaged(store, place, source))?;
             self.frames.push((place.number, Arc::new(opened)));
         }
         Ok(self.frames[self.frames.len() - 1].1.clone())
