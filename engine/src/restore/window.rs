@@ -14,9 +14,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Pieces that gather before they are written.
-const PIECES_MAX: usize = 32 << 10;
-/// Inline files that gather before they are written.
+/// Pieces that gather before they are written: what a disk image of some GB consists of, because a frame that has
+/// pieces in two windows is opened twice.
+const PIECES_MAX: usize = 128 << 10;
+/// Files that gather before they are written.
 const FILES_MAX: usize = 32 << 10;
 /// Bytes of inline files that gather.
 const INLINE_MAX: usize = 4 << 20;
@@ -36,17 +37,19 @@ struct PieceJob {
 pub(super) struct Window<'c> {
     context: &'c Context<'c>,
     pieces: Vec<PieceJob>,
+    /// Files the pieces belong to.
+    files: usize,
     inline: Vec<(Arc<FileJob>, Box<[u8]>)>,
     inline_len: usize,
 }
 
 impl<'c> Window<'c> {
     pub fn new(context: &'c Context<'c>) -> Result<Self, RestoreError> {
-        Ok(Self { context, pieces: Vec::new(), inline: Vec::new(), inline_len: 0 })
+        Ok(Self { context, pieces: Vec::new(), files: 0, inline: Vec::new(), inline_len: 0 })
     }
 
     pub fn is_full(&self) -> bool {
-        self.pieces.len() >= PIECES_MAX || self.inline.len() >= FILES_MAX || self.inline_len >= INLINE_MAX
+        self.pieces.len() >= PIECES_MAX || self.files + self.inline.len() >= FILES_MAX || self.inline_len >= INLINE_MAX
     }
 
     /// A file that is its content.
@@ -68,6 +71,7 @@ impl<'c> Window<'c> {
 
     /// All pieces of a file have been given: whoever writes the last one finishes it.
     pub fn counted(&mut self, file: Arc<FileJob>) {
+        self.files += 1;
         file.piece_done(self.context);
     }
 
@@ -90,6 +94,7 @@ impl<'c> Window<'c> {
     pub fn run(&mut self) -> Result<(), RestoreError> {
         self.run_inline();
         let pieces = std::mem::take(&mut self.pieces);
+        self.files = 0;
         let pieces = self.reuse(pieces)?;
         self.run_frames(pieces)?;
         self.context.check_running()
