@@ -1,6 +1,6 @@
 //! Every bound of the engine, each with its reason. Readers refuse what exceeds one before allocating for it.
 
-/// Longest leaf or branch payload, bytes. Four times the default average chunk, and a branch node's cap.
+/// Longest leaf or branch payload, bytes: the longest leaf of what looks random, and a branch node's cap.
 pub const CHUNK_LEN_MAX: usize = 1 << 20;
 
 /// A frame is closed once its plaintext holds this many bytes: large enough to compress like an archive

@@ -2,7 +2,7 @@
 
 use twinkeep_engine::chunk::{CutParams, Cutter};
 use twinkeep_engine::crypto::Suite;
-use twinkeep_engine::env::Time;
+use twinkeep_engine::env::{Dice, Time};
 use twinkeep_engine::record::RecordKind;
 use twinkeep_engine::vault::config::{Config, ConfigFile, FORMAT_VERSION};
 
@@ -27,14 +27,21 @@ pub fn body(data: &[u8]) {
 
 /// Whatever lengths a config may have, they cut any content into leaves of those lengths.
 fn cut(params: &CutParams) {
-    let content = vec![0x5a; (params.max() as usize).min(16 << 10) + 100];
+    let len = params.longest().min(16 << 10) + 100;
+    cut_content(params, &vec![0x5a; len], params.max() as usize);
+    let mut random = vec![0; len];
+    Dice(1).fill(&mut random);
+    cut_content(params, &random, params.longest());
+}
+
+fn cut_content(params: &CutParams, content: &[u8], longest: usize) {
     let cutter = Cutter::new(keys::keys().gear(), params);
     let mut lens = Vec::new();
-    assert_eq!(cutter.cut_all(&content, true, &mut lens), content.len());
+    assert_eq!(cutter.cut_all(content, true, &mut lens), content.len());
     assert_eq!(lens.iter().sum::<usize>(), content.len());
     let (last, others) = lens.split_last().expect("there was content");
-    assert!(*last > 0 && *last <= params.max() as usize);
-    assert!(others.iter().all(|len| (params.min() as usize..=params.max() as usize).contains(len)));
+    assert!(*last > 0 && *last <= longest);
+    assert!(others.iter().all(|len| (params.min() as usize..=longest).contains(len)));
 }
 
 /// Configs of each suite and with the smallest lengths.
@@ -51,7 +58,9 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     };
     let small = CutParams::new(64, 256, 1024, 0).expect("the least there may be");
     let others = Config { cut: small, suite: Suite::Plain, compression_level: 19, ..config.clone() };
+    let coarse = Config { cut: small.with_coarse(4).expect("1 KiB and more"), ..config.clone() };
     let mut seeds = seeds_of("default", &config.encode(1, Time(2), keys::keys()));
+    seeds.extend(seeds_of("coarse", &coarse.encode(2, Time(3), keys::keys())));
     seeds.extend(seeds_of("small", &others.encode(u64::MAX, Time(i64::MIN), keys::keys())));
     seeds
 }

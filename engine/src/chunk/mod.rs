@@ -89,7 +89,8 @@ impl CutParams {
     ///
     /// Then none may exceed `CHUNK_LEN_MAX`, and the shortest needs room for the sample, 1 KiB.
     pub fn with_coarse(self, coarse: u8) -> Result<Self, CutParamsError> {
-        let grown = |len: u32| u64::from(len) << coarse.min(31);
+        // No shift of 32 bits fits any limit, and none of them overflows 64.
+        let grown = |len: u32| u64::from(len) << coarse.min(32);
         let fault = if coarse == 0 {
             return Ok(Self { coarse, ..self });
         } else if grown(self.max) > CHUNK_LEN_MAX as u64 {
@@ -103,7 +104,7 @@ impl CutParams {
         Err(CutParamsError { min, avg, max, normalization, coarse, fault })
     }
 
-    /// No leaf is shorter, bytes, but the last of a file.
+    /// No leaf is shorter, bytes, but the last of a stretch.
     pub fn min(&self) -> u32 {
         self.min
     }
@@ -113,7 +114,7 @@ impl CutParams {
         self.avg
     }
 
-    /// No leaf is longer, bytes.
+    /// No leaf of what does not look random is longer, bytes.
     pub fn max(&self) -> u32 {
         self.max
     }
@@ -129,7 +130,7 @@ impl CutParams {
     }
 
     /// No leaf of any content is longer, bytes.
-    fn longest(&self) -> usize {
+    pub fn longest(&self) -> usize {
         (self.max as usize) << self.coarse
     }
 
@@ -174,15 +175,16 @@ impl Cut {
     }
 }
 
-/// Whether bytes occur equally often in a sample of `data`, as they do where it was compressed or encrypted: then little
-/// is gained by cutting it finely, because such content changes as a whole or not at all.
+/// Whether bytes occur equally often in a sample of `data`, as they do where it was compressed or encrypted. Cutting
+/// that finely gains little: such content changes as a whole or not at all.
 ///
-/// The sample is part of the format. It is taken from all of `data`, 1 KiB at least.
+/// The sample is part of the format. Its blocks stand from the first to the last of `data`, 1 KiB at least, and not at
+/// the same place of every record where records are a power of two long.
 fn looks_random(data: &[u8]) -> bool {
     let mut counts = [0u32; 256];
-    let step = data.len() / SAMPLE_BLOCKS;
-    for block in data.chunks_exact(step).take(SAMPLE_BLOCKS) {
-        for byte in &block[..SAMPLE_BLOCK_LEN] {
+    let step = (data.len() - SAMPLE_BLOCK_LEN) / (SAMPLE_BLOCKS - 1);
+    for block in 0..SAMPLE_BLOCKS {
+        for byte in &data[block * step..][..SAMPLE_BLOCK_LEN] {
             counts[usize::from(*byte)] += 1;
         }
     }
@@ -210,7 +212,7 @@ impl<'a> Cutter<'a> {
     ///
     /// `data` may be shorter than the longest leaf only where the file ends with it.
     pub fn cut(&self, data: &[u8]) -> usize {
-        // Judged by content that will be in the leaf whatever follows: what is cut after an edit soon is what was cut.
+        // Judged leaf by leaf and from a bounded stretch ahead: behind an edit cuts soon fall back into place.
         let coarse = self.coarse.as_ref().filter(|coarse| data.get(..coarse.min).is_some_and(looks_random));
         coarse.unwrap_or(&self.fine).len(self.gear, data)
     }

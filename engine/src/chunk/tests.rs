@@ -44,8 +44,10 @@ fn naive_cut(gear: &Gear, params: &CutParams, data: &[u8]) -> usize {
 
 /// As `docs/format.md` tells it.
 fn seems_random(data: &[u8]) -> bool {
-    let sample: Vec<u8> =
-        (0..64).flat_map(|block| (0..16).map(move |at| block * (data.len() / 64) + at)).map(|at| data[at]).collect();
+    let sample: Vec<u8> = (0..64)
+        .flat_map(|block| (0..16).map(move |at| block * ((data.len() - 16) / 63) + at))
+        .map(|at| data[at])
+        .collect();
     let often = |value: u8| sample.iter().filter(|byte| **byte == value).count();
     (0..=255).map(|value| often(value) * often(value)).sum::<usize>() <= 6144
 }
@@ -105,6 +107,16 @@ fn the_sample_tells_random_bytes() {
         assert!(looks_random(&data) && seems_random(&data), "seed {seed}");
         let even: Vec<u8> = data.iter().map(|byte| byte & 0xfe).collect();
         assert!(!looks_random(&even) && !seems_random(&even), "seed {seed}");
+    }
+    // Records that begin alike do not hide that their rest is random, nor the other way round.
+    for len in [512, 1024, 2048, 4096] {
+        let records = |even: std::ops::Range<usize>| -> Vec<u8> {
+            let mut data = stream(len as u64, 128 << 10);
+            data.chunks_exact_mut(len).for_each(|record| record[even.clone()].fill(b' '));
+            data
+        };
+        assert!(!looks_random(&records(64..len)), "{len}");
+        assert!(looks_random(&records(0..4)), "{len}");
     }
     // Just as often as may be, and once more: 1 024 bytes, k of them the same beside four each of the others.
     let sample = |same: usize| -> Vec<u8> {
@@ -210,7 +222,8 @@ fn lengths_are_checked() {
         assert_eq!(got.is_some(), fault.is_some(), "{min} {avg} {max} {normalization}: {got:?}");
         assert!(got.unwrap_or("").contains(fault.unwrap_or("")), "{min} {avg} {max} {normalization}: {got:?}");
     };
-    let CutParams { min, avg, max, normalization, .. } = CutParams::default();
+    let CutParams { min, avg, max, normalization, coarse } = CutParams::default();
+    assert_eq!(CutParams::new(min, avg, max, normalization).unwrap().with_coarse(coarse), Ok(CutParams::default()));
     check(min, avg, max, normalization, None);
     check(64, 256, 1024, 0, None);
     check(62, 256, 1024, 0, Some("too short"));

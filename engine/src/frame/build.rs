@@ -140,7 +140,7 @@ impl Sealer {
 
     /// Compresses the content of so many chunks to the front of `self.compressed`; returns its length.
     ///
-    /// None where it would not be shorter: the reader then has nothing to inflate either.
+    /// None where it would not be shorter, or not by what the time is worth: the reader has nothing to inflate then.
     fn compress(&mut self, chunks: usize, plain: &[u8]) -> Option<usize> {
         let len_max = zstd::zstd_safe::compress_bound(plain.len());
         if self.compressed.len() < len_max {
@@ -153,9 +153,9 @@ impl Sealer {
         self.at_level(level_for(self.level, average), plain).filter(|len| *len < plain.len())
     }
 
-    /// Whether any of some probes of content says that compression is worth its time.
+    /// Whether any probe of the content says that compression is worth its time.
     fn shrinks(&mut self, plain: &[u8]) -> bool {
-        let probes = plain.chunks(plain.len().div_ceil(PROBES)).map(|part| &part[..part.len().min(PROBE_LEN)]);
+        let probes = plain.chunks(PROBE_STEP).map(|part| &part[..part.len().min(PROBE_LEN)]);
         probes.into_iter().any(|probe| {
             let least = probe.len() - probe.len() / PROBE_GAIN;
             self.at_level(1, probe).is_none_or(|len| len < least)
@@ -168,14 +168,15 @@ impl Sealer {
     }
 }
 
-/// Chunks as long as this on the average come of content that looked random where it was cut.
+/// Where chunks are as long as this on the average, most looked random where they were cut, and the frame is probed
+/// before it is compressed:
 const COARSE_CHUNK_LEN: usize = 128 << 10;
 
-/// Of such a frame so many probes …
-const PROBES: usize = 4;
+/// of every so many bytes …
+const PROBE_STEP: usize = 64 << 10;
 
-/// … of so many bytes are compressed to see whether anything is gained …
-const PROBE_LEN: usize = 16 << 10;
+/// … the first so many are compressed to see whether anything is gained …
+const PROBE_LEN: usize = 4 << 10;
 
 /// … which is so if one of them loses one part in this many.
 const PROBE_GAIN: usize = 64;

@@ -22,7 +22,8 @@
 //! 232   4  … average …
 //! 236   4  … longest leaf
 //! 240   1  cutter: normalisation
-//! 241   7  zero
+//! 241   1  cutter: how much more coarsely what looks random is cut, 0 in files from before there was such a thing
+//! 242   6  zero
 //! 248   8  when it was made
 //! 256  32  checksum: BLAKE3 of everything before
 //! ```
@@ -56,6 +57,9 @@ pub enum DeviceKeyError {
     /// Some byte changed since it was written.
     #[error("the device key is damaged: its checksum does not fit")]
     Damaged,
+    /// Bytes are set that mean nothing yet.
+    #[error("the device key says something that only a later version of this program knows")]
+    Later,
     /// A field has a value it cannot have.
     #[error("the device key's {0} cannot be used")]
     Field(&'static str),
@@ -157,7 +161,7 @@ impl DeviceKey {
         let [normalization, coarse, zeros @ ..] = fields.take::<8>();
         let created = Time(i64::from_le_bytes(fields.take()));
         if zero != [0; 2] || zeros != [0; 6] {
-            return Err(DeviceKeyError::Field("padding"));
+            return Err(DeviceKeyError::Later);
         }
         let suite = Suite::from_byte(suite).filter(|suite| *suite != Suite::Plain);
         let level = i32::from(level);
@@ -262,7 +266,7 @@ mod tests {
         assert_eq!(with(226, 0), Err(DeviceKeyError::Field("cipher suite")));
         assert_eq!(with(227, 0), Err(DeviceKeyError::Field("compression level")));
         assert_eq!(with(240, 9), Err(DeviceKeyError::Field("lengths of the cutter")));
-        assert_eq!(with(247, 1), Err(DeviceKeyError::Field("padding")));
+        assert_eq!(with(247, 1), Err(DeviceKeyError::Later));
         assert_eq!(with(4, 2), Err(DeviceKeyError::Version(2)));
         let zeros = [&good[..192], &[0; 32], &good[224..BODY_LEN]].concat();
         let zeros = [&zeros[..], blake3::hash(&zeros).as_bytes()].concat();

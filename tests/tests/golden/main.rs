@@ -30,8 +30,8 @@ use twinkeep_engine::vault::{Place, SnapshotInfo, Unlock, Vault, VaultError};
 const BASE: &str = "/tmp/twinkeep-golden";
 /// The password of the encrypted fixture.
 const PASSWORD: &str = "golden";
-/// The encrypted one, and the one that is not.
-const FIXTURES: [&str; 2] = ["v1", "v1-plain"];
+/// The encrypted one, and those that are not: without and with coarse cuts of what looks random.
+const FIXTURES: [&str; 3] = ["v1", "v1-plain", "v1-coarse"];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
@@ -60,8 +60,8 @@ impl Copied {
 
     fn open(&self) -> Result<Vault, VaultError> {
         match self.fixture {
-            "v1-plain" => self.open_with(Unlock::Nothing),
-            _ => self.open_with(Unlock::Password(PASSWORD)),
+            "v1" => self.open_with(Unlock::Password(PASSWORD)),
+            _ => self.open_with(Unlock::Nothing),
         }
     }
 
@@ -171,7 +171,7 @@ fn write() {
     if std::env::var_os("TWINKEEP_WRITE_FIXTURES").is_none() {
         return;
     }
-    for (name, make) in [("v1", make::encrypted as fn(&Path)), ("v1-plain", make::plain)] {
+    for (name, make) in [("v1", make::encrypted as fn(&Path)), ("v1-plain", make::plain), ("v1-coarse", make::coarse)] {
         let folder = fixture(name);
         if folder.exists() {
             println!("{} is kept; remove it by hand if you mean it", folder.display());
@@ -240,10 +240,13 @@ fn they_can_be_written_on() {
         let source = copied.folder.path().join("source");
         fs::create_dir(&source).unwrap();
         fs::write(source.join("new"), "new words ".repeat(1000)).unwrap();
+        fs::write(source.join("known"), make::long_noise()).unwrap();
         let vault = copied.open().unwrap();
         let before = vault.snapshots().unwrap().list;
         let options = BackupOptions { paths: vec![source.as_os_str().as_bytes().to_vec()], ..BackupOptions::default() };
-        assert_eq!(backup(&vault, &options, &Progress::silent()).unwrap().errors, 0);
+        let summary = backup(&vault, &options, &Progress::silent()).unwrap();
+        assert_eq!(summary.errors, 0);
+        assert!(summary.bytes_added < 20_000, "{name}: what it knows is cut as before: {summary:?}");
         drop(vault);
         let vault = copied.open().unwrap();
         let after = vault.snapshots().unwrap().list;

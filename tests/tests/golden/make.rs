@@ -97,13 +97,21 @@ pub fn encrypted(folder: &Path) {
     forget_what_is_made_anew(folder);
 }
 
-/// The vault without encryption with one snapshot.
+/// A vault without encryption with one snapshot.
 pub fn plain(folder: &Path) {
+    unencrypted(folder, CutParams::new(64, 512, 2048, 1).unwrap());
+}
+
+/// The same, but that what looks random is cut sixteen times as coarsely.
+pub fn coarse(folder: &Path) {
+    unencrypted(folder, CutParams::new(64, 512, 2048, 1).unwrap().with_coarse(4).unwrap());
+}
+
+fn unencrypted(folder: &Path, cut: CutParams) {
     let base = fresh_base();
     make_docs(&base);
     settle_times(&base);
     let clock = Arc::new(ManualClock::new(Time(BEGIN * 1_000_000_000)));
-    let cut = CutParams::new(64, 512, 2048, 1).unwrap();
     let options = CreateOptions { encrypted: false, level: 3, cut, ..CreateOptions::default() };
     let vault_folder = folder.join("vault");
     fs::create_dir_all(&vault_folder).unwrap();
@@ -180,6 +188,11 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Content of a file that all fixtures have.
+pub fn long_noise() -> Vec<u8> {
+    noise(11, 60_000)
+}
+
 /// Every kind of file there is.
 fn make_docs(base: &Path) {
     let docs = base.join("docs");
@@ -189,7 +202,7 @@ fn make_docs(base: &Path) {
     fs::write(docs.join("note"), "kept in the entry").unwrap();
     fs::write(docs.join("one leaf"), "words that compress, ".repeat(12)).unwrap();
     fs::write(docs.join("deep/pieces"), noise(10, 9_000)).unwrap();
-    fs::write(docs.join("deep/er/long"), noise(11, 60_000)).unwrap();
+    fs::write(docs.join("deep/er/long"), long_noise()).unwrap();
     fs::write(docs.join(manifest::os(b"not utf-8 \xff\xfe")), noise(12, 700)).unwrap();
     fs::write(docs.join("control\n\x1b[31m"), "x").unwrap();
     fs::hard_link(docs.join("deep/pieces"), docs.join("second name")).unwrap();
