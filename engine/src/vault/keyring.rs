@@ -148,14 +148,23 @@ impl PasswordCost {
     }
 
     fn key(self, password: &str, salt: &[u8; 16]) -> Result<DataKey, KeyringError> {
+        Ok(DataKey::from_bytes(&*self.hash(password, salt)?))
+    }
+
+    fn hash(self, password: &str, salt: &[u8; 16]) -> Result<Zeroizing<[u8; 32]>, KeyringError> {
         self.check()?;
         let bad = |_| KeyringError::Cost { cost: self, fault: "argon2 refuses it" };
         let params = argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(bad)?;
+        let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
         let mut key = Zeroizing::new([0; 32]);
-        argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-            .hash_password_into(password.as_bytes(), salt, &mut *key)
-            .map_err(bad)?;
-        Ok(DataKey::from_bytes(&key))
+        // A pool for this alone: the one that all of a process share goes on for good, and panics where it cannot begin.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(self.lanes as usize);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|_| KeyringError::Cost { cost: self, fault: "no thread can be started to run it" })?;
+        pool.install(|| argon2.hash_password_into(password.as_bytes(), salt, &mut *key)).map_err(bad)?;
+        Ok(key)
     }
 }
 

@@ -229,6 +229,19 @@ fn costs_are_bounded() {
 }
 
 #[test]
+fn a_password_gives_the_key_that_others_compute() {
+    let salt: [u8; 16] = std::array::from_fn(|at| at as u8);
+    // Computed by the reference implementation in C.
+    for (memory_kib, passes, lanes, expected) in [
+        (256, 3, 4, "d16cfe2a396cebb9b6a88e24b7d60220067e5fb27a70954bd2854ea3d3441b2a"),
+        (64, 2, 1, "716882821df77bc6414358b07159fb63ca1c90beaeb9d0ca0e43bd887dcf2ca9"),
+    ] {
+        let key = PasswordCost { memory_kib, passes, lanes }.hash("password", &salt).unwrap();
+        assert_eq!(crate::id::ChunkId(*key).to_hex(), expected);
+    }
+}
+
+#[test]
 fn payloads_are_checked() {
     let (keyring, keys) = keyring();
     let good = codec::encode(&keyring);
