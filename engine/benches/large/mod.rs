@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 use twinkeep_engine::crypto::{DataKey, Salts, Suite, WRAPPED_LEN, WrappedKey};
 use twinkeep_engine::env::{Dice, Env, SystemEntropy, Time};
@@ -40,17 +41,17 @@ pub fn anonymous() -> u64 {
 
 /// Runs `work`; returns what it gives and the most anonymous memory of this process meanwhile, bytes.
 pub fn with_peak<T>(work: impl FnOnce() -> T) -> (T, u64) {
-    let (over, most) = (AtomicBool::new(false), AtomicU64::new(anonymous()));
+    let most = AtomicU64::new(anonymous());
     let outcome = std::thread::scope(|scope| {
+        // Dropped when the work ends, also by a panic.
+        let (_working, over) = channel::<()>();
         scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
+            let over = over;
+            while over.recv_timeout(Duration::from_millis(2)) == Err(RecvTimeoutError::Timeout) {
                 most.fetch_max(anonymous(), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(2));
             }
         });
-        let outcome = work();
-        over.store(true, Ordering::Relaxed);
-        outcome
+        work()
     });
     (outcome, most.into_inner())
 }

@@ -67,7 +67,7 @@ pub fn settle_young(kv: &dyn Kv) -> kv::Result<()> {
         }
     }
     match move_young(kv) {
-        // They are as good where they are: a full disk is no reason to fail who has just stored them.
+        // They are as good where they are: a full disk or map is no reason to fail whoever has just stored them.
         Err(KvError::NoSpace) => Ok(()),
         moved => moved,
     }

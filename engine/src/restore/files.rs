@@ -207,6 +207,7 @@ impl FileJob {
             }
         }
         Progress::add(&context.progress.files_done, 1);
+        // It is not opened again, so nobody needs to know which it was.
         if self.state().file.take().is_some() {
             context.open_files.fetch_sub(1, Ordering::Relaxed);
         }

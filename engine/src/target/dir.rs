@@ -437,8 +437,10 @@ impl TargetDir {
         let found = linux::found_open(fd.as_fd()).map_err(|errno| self.fail(ACTION, Some(name), errno))?;
         let shared = self.0.shared.clone();
         let number = shared.next.fetch_add(1, Ordering::Relaxed);
-        // One we did not make may be given an ACL by others while we are in it.
-        let gives_acl = !is_new || linux::gives_acl(fd.as_fd());
+        // One that is not ours may be given an ACL by others while we are in it, also one that they put in the place of
+        // ours before we opened it.
+        let is_ours = is_new && found.uid == linux::own_uid();
+        let gives_acl = !is_ours || linux::gives_acl(fd.as_fd());
         shared.keep(number, &Arc::new(fd));
         let above = Some((self.clone(), name.into()));
         Ok(TargetDir(Arc::new(Node { number, depth, id: found.id, is_new, gives_acl, above, shared })))

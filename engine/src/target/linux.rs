@@ -150,8 +150,7 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
 
 /// Whether what is made in a folder gets an ACL from it; yes where that cannot be told.
 pub(super) fn gives_acl(dir: BorrowedFd<'_>) -> bool {
-    let none: &mut [u8] = &mut [];
-    !matches!(fs::fgetxattr(dir, c"system.posix_acl_default", none), Err(Errno::NODATA | Errno::OPNOTSUPP))
+    !matches!(fs::fgetxattr_query(dir, c"system.posix_acl_default"), Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
 /// Makes a stretch of a file a hole without changing the file's length; `OPNOTSUPP` where that cannot be.
@@ -177,6 +176,11 @@ pub(super) fn sync_all(fd: BorrowedFd<'_>) -> Result<()> {
 /// Whether we may give files away and make devices.
 pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Who owns what we make.
+pub(super) fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 /// An open file whose metadata can be set: by descriptor, or for mere handles by the kernel's name for it,
