@@ -1,4 +1,4 @@
-//! Cap'n Proto schemas of what Twinkeep stores, as generated Rust.
+//! Cap'n Proto schemas of what Twinkeep stores and says, as generated Rust.
 //!
 //! `capnp/*.capnp` is the source. `request/*.bin` holds the same, parsed by the `capnp` tool, and is what the build
 //! reads; `./regenerate` remakes it and a test compares the two. The structures are plain carriers: every bound and
@@ -14,4 +14,10 @@ pub mod vault_capnp {
 #[allow(missing_docs, clippy::all)]
 pub mod tree_capnp {
     include!(concat!(env!("OUT_DIR"), "/tree_capnp.rs"));
+}
+
+/// What the machines of an office say to each other.
+#[allow(missing_docs, clippy::all)]
+pub mod office_capnp {
+    include!(concat!(env!("OUT_DIR"), "/office_capnp.rs"));
 }

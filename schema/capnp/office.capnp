@@ -1,0 +1,327 @@
+@0xd7f0c51d5b0e6a93;
+# What the machines of an office say to each other. docs/protocol.md says of every call who makes it, when, how it is
+# tried again and why that does no harm.
+#
+# A capability is the right to use it: a connection begins with `Bootstrap` and gets further ones only by proof.
+# Keys are Ed25519 public keys (32 bytes), ids of frames and chunks 32 bytes, of vaults, sessions, accounts and devices
+# 16; lists of ids are concatenated. Times are nanoseconds since 1970, UTC. Readers refuse other lengths.
+
+interface Bootstrap {
+  # What everybody has who completed a TLS handshake with a key of their own.
+
+  hello @0 (version :UInt16) -> (version :UInt16, host :Text, time :Int64);
+  # The protocol version the caller speaks, and the one spoken from here on: the lower of both.
+
+  join @1 (token :Data, name :Text, machineId :Data) -> (status :Status);
+  # Spends a join token for the key of this connection.
+
+  status @2 () -> (status :Status, name :Text);
+  # Where the key of this connection stands.
+
+  node @3 (registration :Registration, copies :Copies) -> (session :NodeSession);
+  # For active machines: says that the machine is there, and hands over its store of second copies.
+
+  login @4 (account :Text) -> (challenge :Data, salt :Data, memoryKib :UInt32, passes :UInt32, lanes :UInt32, login :Login);
+  # Begins a login. The answer for an account that does not exist looks the same.
+
+  enum Status {
+    unknown @0;
+    pending @1;
+    active @2;
+    revoked @3;
+  }
+}
+
+interface Login {
+  # One attempt; its challenge is good once.
+
+  prove @0 (signature :Data, device :Data) -> (session :UserSession, wrappedKey :Data);
+  # With the account's login key, or with the key of a device when `device` names one (16 bytes; else empty).
+}
+
+struct Registration {
+  granted @0 :UInt64;
+  # Bytes the owner lets the office use.
+  free @1 :UInt64;
+  # Bytes free on that disk.
+  machineId @2 :Data;
+  incarnation @3 :Data;
+  # 16 bytes drawn when the store of copies was made.
+  run @4 :Data;
+  # 16 bytes drawn at every start of the service.
+  inventory @5 :Inventory;
+  addresses @6 :List(Text);
+  version @7 :Text;
+}
+
+struct Inventory {
+  # What a machine holds for others.
+  sequence @0 :UInt64;
+  frames @1 :UInt64;
+  bytes @2 :UInt64;
+  digest @3 :Data;
+  # 32 bytes, of the set of frame ids, whatever their order.
+}
+
+interface NodeSession {
+  # A machine that is there.
+
+  beat @0 (granted :UInt64, free :UInt64, inventory :Inventory) -> (time :Int64);
+  # Every five seconds.
+
+  confirm @1 (frames :Data) -> (unknown :Data);
+  # These frames were verified and synced here. Those the tracker never heard of come back.
+
+  retract @2 (frames :Data) -> ();
+  # These frames are not here any more, or were found bad.
+
+  read @3 (frame :Data) -> (bytes :Data);
+  # A frame that this machine is a holder of, to heal its own copy.
+
+  place @4 (vault :Data) -> (keep :Bool);
+  # Whether this machine is to keep what it writes into the vault itself.
+}
+
+interface Copies {
+  # A machine's store of second copies, in the hands of the tracker. Nothing here deletes but by an order to set aside.
+
+  upload @0 () -> (upload :Upload);
+  settle @1 () -> (frames :Data);
+  # Makes what was put durable; the frames that became so.
+  read @2 (frame :Data) -> (bytes :Data);
+  # Empty where it is not held.
+  list @3 (after :Data, count :UInt32) -> (frames :Data);
+  # What is held, ascending by id, beginning behind `after` (empty: from the first).
+  drop @4 (order :Data) -> (dropped :UInt64);
+  # Frames to be set aside, in an order signed by the company's authority.
+  prove @5 (frame :Data, nonce :Data, offset :UInt32, len :UInt32) -> (proof :Data);
+  # BLAKE3 keyed with the nonce over these bytes of the frame: shows that it is really held.
+}
+
+interface Upload {
+  # A stream of frames. The sender may go on before an answer has come.
+
+  put @0 (frame :Data) -> stream;
+  done @1 () -> (frames :UInt64, problem :Text);
+  # How many were taken; `problem` is empty when all were. Nothing after a problem was taken.
+}
+
+interface UserSession {
+  # An account that has shown who it is.
+
+  account @0 () -> (name :Text, id :Data, quota :UInt64, used :UInt64, isAdmin :Bool);
+  vaults @1 () -> (vaults :List(VaultInfo));
+  open @2 (vault :Data) -> (vault :Vault);
+  # A vault that the account is a member of.
+  addDevice @3 (label :Text, key :Data) -> (device :Data);
+  # A key with which this account logs in from one machine without a password.
+  revokeDevice @4 (device :Data) -> ();
+  passwd @5 (loginKey :Data, salt :Data, memoryKib :UInt32, passes :UInt32, lanes :UInt32, wrappedKey :Data) -> ();
+  admin @6 () -> (admin :Admin);
+  # For administrators.
+}
+
+struct VaultInfo {
+  id @0 :Data;
+  name @1 :Text;
+  kind @2 :Text;
+  # company, private or shared.
+  wrapped @3 :Data;
+  # For a shared vault: its key, wrapped for this member.
+}
+
+interface Vault {
+  # A vault at the host. The calls are those of the engine's store.
+
+  head @0 () -> (config :Data, keyring :Data, id :Data);
+  known @1 (ids :Data) -> (answers :Data);
+  # A byte for each id: 1 yes.
+  whole @2 (ids :Data) -> (answers :Data);
+  places @3 (ids :Data) -> (places :List(Place));
+  # A place for each id; `len` 0 says there is none.
+  readFrame @4 (place :Place) -> (bytes :Data);
+  frames @5 (from :UInt64, count :UInt32) -> (places :List(Place));
+  packName @6 (pack :UInt32) -> (name :Text);
+  begin @7 () -> (session :WriteSession, id :Data);
+  records @8 (from :UInt64) -> (records :List(StoredRecord), more :Bool);
+  # From this count on, as many as fit in an answer.
+  link @9 () -> (link :Link);
+  append @10 (link :Link, record :Data) -> (taken :Bool);
+  # Adds a record behind the link, unless another came first.
+  unwhole @11 () -> (ids :Data);
+  pin @12 (root :Data) -> (pin :Pin);
+  # Nothing below this root goes while the capability lives.
+  expel @13 (frames :List(Place)) -> (ids :Data);
+  # Frames that a reader found bad; the host looks itself before it believes it.
+  copies @14 (frame :UInt64) -> (level :UInt8, owed :UInt64, holders :List(Text));
+  # How safe everything is up to this frame number: the weakest of it; 2^64-1 for all there is.
+}
+
+interface Pin {}
+
+struct Place {
+  number @0 :UInt64;
+  frame @1 :Data;
+  pack @2 :UInt32;
+  len @3 :UInt32;
+  offset @4 :UInt64;
+  kind @5 :UInt8;
+  position @6 :UInt16;
+  isBelieved @7 :Bool;
+}
+
+struct Link {
+  # Where the next record stands in the chain.
+  count @0 :UInt64;
+  previous @1 :Data;
+  received @2 :Int64;
+  # The time the record is to carry: the host's.
+}
+
+struct StoredRecord {
+  count @0 :UInt64;
+  name @1 :Text;
+  bytes @2 :Data;
+  problem @3 :Text;
+  # Why the bytes cannot be read; empty when they can.
+}
+
+interface WriteSession {
+  # A writer's run. It ends when the last capability to it goes.
+
+  claim @0 (ids :Data) -> (claims :Data);
+  # A byte for each id: 0 known, 1 in flight, 2 the caller's to put.
+  upload @1 () -> (upload :Upload);
+  checkpoint @2 () -> ();
+  settle @3 (root :Data) -> (missing :Data);
+  # Empty when all below the root is there and durable.
+  publish @4 (root :Data, link :Link, record :Data) -> (taken :Bool);
+  # Adds the record of a root this session has settled.
+  healed @5 () -> (ids :Data);
+}
+
+interface Admin {
+  # What an administrator may do.
+
+  addUser @0 (user :NewUser, vault :NewVault) -> (id :Data);
+  users @1 () -> (users :List(User));
+  disableUser @2 (account :Text, on :Bool) -> ();
+  quota @3 (account :Text, bytes :UInt64) -> ();
+  resetUser @4 (account :Text, loginKey :Data, salt :Data, memoryKib :UInt32, passes :UInt32, lanes :UInt32, wrappedKey :Data) -> ();
+  addVault @5 (vault :NewVault) -> ();
+  token @6 (name :Text, secs :UInt32, auto :Bool) -> (token :Text);
+  nodes @7 () -> (nodes :List(NodeInfo));
+  approve @8 (name :Text) -> ();
+  revoke @9 (name :Text) -> ();
+  forget @10 (name :Text) -> ();
+  drain @11 (name :Text, on :Bool) -> ();
+  copies @12 () -> (vaults :List(VaultCopies));
+  why @13 (frame :Data) -> (text :Text);
+  audit @14 (from :UInt64, count :UInt32) -> (entries :List(AuditEntry));
+  status @15 () -> (status :HostStatus);
+  scrub @16 (start :Bool) -> (text :Text);
+  companyKey @17 () -> (publicKey :Data);
+}
+
+struct NewUser {
+  name @0 :Text;
+  id @1 :Data;
+  loginKey @2 :Data;
+  salt @3 :Data;
+  memoryKib @4 :UInt32;
+  passes @5 :UInt32;
+  lanes @6 :UInt32;
+  wrappedKey @7 :Data;
+  quota @8 :UInt64;
+  isAdmin @9 :Bool;
+}
+
+struct NewVault {
+  id @0 :Data;
+  name @1 :Text;
+  kind @2 :Text;
+  owner @3 :Text;
+  # Account name.
+  config @4 :Data;
+  keyring @5 :Data;
+  # As the member made them: the host sees no key.
+  companyWrap @6 :Data;
+  # The vault's secret wrapped to the company's recovery key; empty for a private vault.
+}
+
+struct User {
+  name @0 :Text;
+  quota @1 :UInt64;
+  used @2 :UInt64;
+  disabled @3 :Bool;
+  isAdmin @4 :Bool;
+  devices @5 :UInt32;
+}
+
+struct NodeInfo {
+  name @0 :Text;
+  key @1 :Data;
+  status @2 :Text;
+  # pending, active, revoked, forgotten.
+  presence @3 :Text;
+  # online, suspect, offline.
+  granted @4 :UInt64;
+  used @5 :UInt64;
+  free @6 :UInt64;
+  frames @7 :UInt64;
+  draining @8 :Bool;
+  lastSeen @9 :Int64;
+  version @10 :Text;
+  note @11 :Text;
+}
+
+struct VaultCopies {
+  vault @0 :Data;
+  name @1 :Text;
+  owner @2 :Text;
+  frames @3 :UInt64;
+  bytes @4 :UInt64;
+  owedFrames @5 :UInt64;
+  owedBytes @6 :UInt64;
+  why @7 :Text;
+  # Why the first of them has no second place yet; empty when it is on its way.
+}
+
+struct AuditEntry {
+  sequence @0 :UInt64;
+  time @1 :Int64;
+  actor @2 :Text;
+  what @3 :Text;
+}
+
+struct HostStatus {
+  name @0 :Text;
+  address @1 :Text;
+  generation @2 :UInt64;
+  free @3 :UInt64;
+  total @4 :UInt64;
+  connections @5 :UInt32;
+  vaults @6 :UInt32;
+  frames @7 :UInt64;
+  owedFrames @8 :UInt64;
+  kitVerified @9 :Int64;
+  scrub @10 :Text;
+}
+
+interface Local {
+  # What a machine's own service gives to programs on the same machine, on a local socket.
+
+  tracker @0 () -> (bootstrap :Bootstrap, hostKey :Data, nodeKey :Data);
+  # The tracker's bootstrap, as this machine reaches it.
+  keep @1 (vault :Data) -> (keeper :Keeper);
+  # The machine's own store of copies, for what is written here.
+  status @2 () -> (text :Text, json :Text);
+}
+
+interface Keeper {
+  # Takes what a writer on this machine sends to the host, so that the second copy needs no sending.
+
+  upload @0 () -> (upload :Upload);
+  settle @1 () -> (frames :UInt64);
+  # Durable here, and told to the tracker.
+}
