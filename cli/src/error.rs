@@ -25,8 +25,12 @@ pub enum Code {
     WrongKey = 12,
     /// Not allowed: by the system, or by what the vault promises to keep.
     NotAllowed = 13,
+    /// The account's quota is used up.
+    Quota = 14,
     /// No space left.
     NoSpace = 15,
+    /// No tracker of the office can be reached.
+    NoTracker = 16,
     /// Done, and damage of older snapshots healed on the way.
     Healed = 17,
     /// Damage found and not healed.
@@ -115,6 +119,10 @@ fn of_class(class: ErrorClass) -> (Code, Option<String>) {
         ),
         ErrorClass::NotAllowed => (Code::NotAllowed, None),
         ErrorClass::NoSpace => (Code::NoSpace, Some("free some space and run it again; what was stored stays stored")),
+        ErrorClass::Quota => {
+            (Code::Quota, Some("forget snapshots, or ask an administrator for more: `twinkeep user quota`"))
+        }
+        ErrorClass::Unreachable => (Code::NoTracker, Some("see whether the host is running and the network is up")),
         ErrorClass::Damaged => (Code::Damaged, Some("`twinkeep check --read-data` lists everything that is damaged")),
         ErrorClass::TooNew => (Code::TooNew, Some("install a newer version of twinkeep")),
         ErrorClass::Cancelled => (Code::Interrupted, None),

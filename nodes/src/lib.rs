@@ -1,5 +1,4 @@
-//! The machines of a Twinkeep office. Nothing of it exists yet: this page is the map of what comes, so that what is
-//! written for one machine today leaves room for it.
+//! The machines of a Twinkeep office: what a host, its tracker and a terminal do.
 //!
 //! | module | role |
 //! |---|---|
@@ -13,3 +12,6 @@
 //! What holds for all of them: decisions are functions from a view and an event to actions, without sockets, clocks
 //! or threads, so that a whole office runs in one test; and all bytes go through the engine's stores, which admit only
 //! what is whole.
+
+pub mod remote;
+pub mod transport;

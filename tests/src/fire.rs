@@ -452,7 +452,7 @@ impl Fire {
         if ended.stdout.contains("\"step\":\"remove\"") {
             return Err(format!("packs that nothing needs are left: {}", ended.stdout));
         }
-        let store = vault.local();
+        let store = vault.local().unwrap();
         let mut rows = 0;
         let counted = store.visit_chunk_rows(&mut |_, _| {
             rows += 1;

@@ -253,7 +253,9 @@ fn collect(world: &Shared) -> Result<Option<GcReport>, String> {
 
 fn collect_with(world: &Shared, vault: &Vault, keyless: bool) -> Result<Option<GcReport>, String> {
     let access = match keyless {
-        true => Access::Keyless { store: vault.local(), retention_days_min: vault.config().retention_days_min },
+        true => {
+            Access::Keyless { store: vault.local().unwrap(), retention_days_min: vault.config().retention_days_min }
+        }
         false => Access::Keys(vault),
     };
     let report = match gc::collect(access, &GcOptions::default(), &Progress::silent()) {
@@ -317,6 +319,7 @@ fn end(world: &Shared) -> Outcome {
     let mut rows = 0;
     vault
         .local()
+        .unwrap()
         .visit_chunk_rows(&mut |_, _| {
             rows += 1;
             true

@@ -161,7 +161,7 @@ fn collect(vault: &Vault) -> Result<GcReport, GcError> {
 
 fn collect_keyless(vault: &Vault) -> Result<GcReport, GcError> {
     let retention_days_min = vault.config().retention_days_min;
-    let access = Access::Keyless { store: vault.local(), retention_days_min };
+    let access = Access::Keyless { store: vault.local().unwrap(), retention_days_min };
     gc::collect(access, &GcOptions::default(), &Progress::silent())
 }
 
@@ -326,7 +326,7 @@ pub fn read_while_purged() -> Result<(), String> {
     let mut home = Home::new(9)?;
     let gone = home.publish("gone", &["x", "y"])?;
     let vault = home.open()?;
-    let pin = vault.local().pin(gone.id).map_err(|error| chain(&error))?;
+    let pin = vault.local().unwrap().pin(gone.id).map_err(|error| chain(&error))?;
     home.purge(&[gone.id])?;
     for _ in 0..2 {
         collect(&home.open()?).map_err(told)?;

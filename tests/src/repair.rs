@@ -83,10 +83,13 @@ impl Base {
             taken.push(lab::take(&vault, &tree, None).map_err(|error| chain(&error))?);
         }
         let mut chunks = Vec::new();
-        for (number, frame) in vault.local().frame_rows(FrameNumber(0), 10_000).map_err(|error| chain(&error))? {
+        for (number, frame) in
+            vault.local().unwrap().frame_rows(FrameNumber(0), 10_000).map_err(|error| chain(&error))?
+        {
             let here = |id, row: twinkeep_engine::index::ChunkRow| (row.frame == number).then_some((id, frame.kind));
             vault
                 .local()
+                .unwrap()
                 .visit_chunk_rows(&mut |id, row| {
                     chunks.extend(here(id, row));
                     true
@@ -307,7 +310,7 @@ pub fn index_gone(seed: u64) -> Result<(), String> {
     const SALT_AT: u64 = 60;
     let base = Base::new(seed, false)?;
     let vault = base.open(lab::place(base.files.copy(), MemoryKvHome::from_version(Some(base.kv.clone()))), seed)?;
-    let frames = vault.local().frame_rows(FrameNumber(0), 10_000).map_err(|error| chain(&error))?;
+    let frames = vault.local().unwrap().frame_rows(FrameNumber(0), 10_000).map_err(|error| chain(&error))?;
     for (_, frame) in frames {
         let files = base.files.copy();
         let pack = vault.store().pack_name(frame.pack).map_err(|error| chain(&error))?;

@@ -90,7 +90,7 @@ impl Base {
             tree.change();
             taken.push(lab::take(&vault, &tree, None).map_err(|error| chain(&error))?);
         }
-        let rows = vault.local().frame_rows(FrameNumber(0), 100_000).map_err(|error| chain(&error))?;
+        let rows = vault.local().unwrap().frame_rows(FrameNumber(0), 100_000).map_err(|error| chain(&error))?;
         Ok(Self { files: files.copy(), kv: kv.version(), taken, tree, frames: rows.len() as u64, seed })
     }
 
@@ -284,7 +284,7 @@ pub fn beside_backups(seed: u64) -> Result<(), String> {
         return Err(told(format!("{report:?}")));
     }
     let vault = lab::open(disk.place(), lab::env(seed ^ 77)).map_err(|error| told(chain(&error)))?;
-    let rows = vault.local().frame_rows(FrameNumber(0), 100_000).map_err(|error| told(chain(&error)))?;
+    let rows = vault.local().unwrap().frame_rows(FrameNumber(0), 100_000).map_err(|error| told(chain(&error)))?;
     if rows.iter().any(|(_, place)| place.state != FrameState::Good) {
         return Err(told("a frame lost its standing".to_owned()));
     }

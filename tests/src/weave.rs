@@ -283,6 +283,7 @@ pub fn closed(vault: &Vault) -> Result<(), String> {
     let mut rows = Vec::new();
     vault
         .local()
+        .unwrap()
         .visit_chunk_rows(&mut |id, row| {
             rows.push((id, row));
             true
@@ -292,7 +293,8 @@ pub fn closed(vault: &Vault) -> Result<(), String> {
     let firm = vault.store().known(&ids).map_err(|error| chain(&error))?;
     let reader = vault.reader().map_err(|error| chain(&error))?;
     for (_, (id, row)) in firm.iter().zip(&rows).filter(|(firm, _)| **firm) {
-        let place = vault.local().frame_row(row.frame).map_err(|error| format!("chunk {id}: {}", chain(&error)))?;
+        let place =
+            vault.local().unwrap().frame_row(row.frame).map_err(|error| format!("chunk {id}: {}", chain(&error)))?;
         if place.kind == Kind::Leaf {
             continue;
         }

@@ -234,7 +234,7 @@ impl World {
             return Ok(());
         }
         let root = roots[self.dice.below(roots.len())].clone();
-        let pin = vault.local().pin(root.id).map_err(|error| format!("pin {}: {}", root.id, chain(&error)))?;
+        let pin = vault.local().unwrap().pin(root.id).map_err(|error| format!("pin {}: {}", root.id, chain(&error)))?;
         let mut all = HashMap::new();
         root.gather(&mut all);
         let ids: Vec<ChunkId> = all.into_keys().collect();
@@ -371,7 +371,9 @@ fn collect(world: &Shared) -> Outcome {
     let vault = open_beside(world, &Faults::new(), &Hook::default())?;
     let keyless = with(world, |world| world.dice.one_in(3));
     let access = match keyless {
-        true => Access::Keyless { store: vault.local(), retention_days_min: vault.config().retention_days_min },
+        true => {
+            Access::Keyless { store: vault.local().unwrap(), retention_days_min: vault.config().retention_days_min }
+        }
         false => Access::Keys(&vault),
     };
     count(world, gc::collect(access, &GcOptions::default(), &Progress::silent()))
@@ -433,7 +435,7 @@ pub fn spotless(vault: &Vault) -> Outcome {
     let options = GcOptions { dry_run: true, ..GcOptions::default() };
     let left = gc::collect(Access::Keys(vault), &options, &Progress::silent()).map_err(|error| chain(&error))?;
     let mut rows = 0;
-    let visited = vault.local().visit_chunk_rows(&mut |_, _| {
+    let visited = vault.local().unwrap().visit_chunk_rows(&mut |_, _| {
         rows += 1;
         true
     });

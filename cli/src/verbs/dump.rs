@@ -57,7 +57,7 @@ pub fn run(run: &Run, args: &DumpArgs) -> anyhow::Result<Code> {
     let vault = run.open()?;
     let (info, mut root) = run.resolve(&vault, &args.snapshot, &args.filter)?;
     // A long archive is whole even if the snapshot is forgotten and its space freed meanwhile.
-    let _pin = vault.local().pin(info.id).context("the snapshot is being removed")?;
+    let _pin = vault.store().pin(info.id).context("the snapshot is being removed")?;
     if let Some(path) = &args.inside {
         root = run.resolve_path(&vault, &info, &paths::absolute(&root.path, path.as_bytes()))?;
     }

@@ -49,7 +49,7 @@ impl<'a> FrameChecker<'a> {
         let header = &opened.header;
         let mut faults = BranchFaults::default();
         let mut here = Vec::new();
-        for (at, (id, row)) in header.ids.iter().zip(self.vault.local().chunk_rows(&header.ids)?).enumerate() {
+        for (at, (id, row)) in header.ids.iter().zip(self.vault.local()?.chunk_rows(&header.ids)?).enumerate() {
             let Some(row) = row.filter(|row| row.frame == number && usize::from(row.position) == at) else { continue };
             if let Err(error) = branch::decode(header.refs(at), opened.bytes(at).unwrap_or_default()) {
                 faults.unreadable.push((*id, error.to_string()));

@@ -167,13 +167,13 @@ pub fn check(
     let chosen = packs::Chosen::new(options, &*vault.env().entropy)?;
     let mut findings = Findings::default();
     let verify = |kind, bytes: &[u8]| records::verify(vault, kind, bytes);
-    records::twins(&**vault.local().files(), &verify, &mut findings)?;
+    records::twins(&**vault.local()?.files(), &verify, &mut findings)?;
     let refs = records::refs(vault, &mut findings)?;
-    if index::is_sound(vault.local(), &mut findings)? {
+    if index::is_sound(vault.local()?, &mut findings)? {
         for fault in packs::audit(vault, &mut findings)? {
             findings.fault(fault.file, fault.problem);
         }
-        let view = IndexView::read(vault.local(), &mut findings, progress)?;
+        let view = IndexView::read(vault.local()?, &mut findings, progress)?;
         let outcome = packs::check(vault, &view, &chosen, &mut findings, progress)?;
         let bad = packs::expel(vault, outcome, &mut findings)?;
         trees::check(vault, &refs, &bad, &mut findings, progress)?;

@@ -142,7 +142,7 @@ fn name_wrong_rows(
     if suspects.is_empty() {
         return Ok(());
     }
-    vault.local().visit_chunk_rows(&mut |id, row| {
+    vault.local()?.visit_chunk_rows(&mut |id, row| {
         if let Some(ids) = suspects.get(&row.frame)
             && ids.get(usize::from(row.position)) != Some(&id)
         {
@@ -201,7 +201,7 @@ impl Worker<'_> {
     fn pack(&mut self, pack: &PackView, read: bool) -> Result<()> {
         cancelled(self.progress)?;
         let path = pack.row.name.path();
-        let file = match pack::open(&**self.vault.local().files(), &pack.row.name) {
+        let file = match pack::open(&**self.vault.local()?.files(), &pack.row.name) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return self.gone(pack, &path),
             Err(error) => return Err(error.into()),
@@ -260,7 +260,7 @@ impl Worker<'_> {
 
     /// Where a frame is, if it still is in this pack: packs are rewritten beside whoever reads them.
     fn place(&self, pack: &PackView, number: FrameNumber) -> Result<Option<FramePlace>> {
-        Ok(self.vault.local().frame_if_any(number)?.filter(|place| place.pack == pack.number))
+        Ok(self.vault.local()?.frame_if_any(number)?.filter(|place| place.pack == pack.number))
     }
 
     /// A pack that is not there takes all its frames with it.
@@ -326,7 +326,7 @@ impl Worker<'_> {
     /// Whether a collection moved a frame out of a pack that it could not remove, or not yet, or took it apart: what of
     /// it is needed has other places, and what is not was freed.
     fn lives_elsewhere(&self, ids: &[ChunkId]) -> Result<bool> {
-        let store = self.vault.local();
+        let store = self.vault.local()?;
         let rows: Vec<_> = store.chunk_rows(ids)?.into_iter().flatten().collect();
         for row in &rows {
             if store.frame_if_any(row.frame)?.is_some() {
@@ -433,7 +433,7 @@ impl Worker<'_> {
             return Ok(());
         }
         // Some chunks have their place elsewhere, or had none since; or a row is wrong.
-        let rows = self.vault.local().chunk_rows(ids)?;
+        let rows = self.vault.local()?.chunk_rows(ids)?;
         let here =
             ids.iter().zip(rows).enumerate().filter(|(at, (_, row))| {
                 row.is_some_and(|row| row.frame == number && usize::from(row.position) == *at)

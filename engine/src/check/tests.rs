@@ -88,7 +88,7 @@ fn a_pack_cut_off_is_found_where_nothing_may_be_written() {
     use crate::files::faulty::{Call, Fault, Faults, FaultyFiles};
     let (world, vault) = World::new(false, &mut dice());
     world.backup(&vault);
-    let mut packs = vault.local().pack_rows().unwrap().into_iter().map(|(_, row)| row.name);
+    let mut packs = vault.local().unwrap().pack_rows().unwrap().into_iter().map(|(_, row)| row.name);
     let path = packs.rfind(|name| name.kind == crate::id::Kind::Leaf).unwrap().path();
     world.files.damage(&path, |bytes| bytes.truncate(bytes.len() / 2));
     let faults = Faults::new();

@@ -150,10 +150,10 @@ pub enum Access<'a> {
 }
 
 impl<'a> Access<'a> {
-    fn store(self) -> &'a LocalStore {
+    fn store(self) -> std::result::Result<&'a LocalStore, StoreError> {
         match self {
             Self::Keys(vault) => vault.local(),
-            Self::Keyless { store, .. } => store,
+            Self::Keyless { store, .. } => Ok(store),
         }
     }
 
@@ -183,9 +183,9 @@ impl<'a> Access<'a> {
 /// # Errors
 /// [`StoreError::Busy`] while another collection runs. Whatever is damaged among what has to be kept stops it.
 pub fn collect(access: Access<'_>, options: &GcOptions, progress: &Progress) -> Result<GcReport> {
-    let store = &*access.store().0;
+    let store = &*access.store()?.0;
     let begun = store.parts.env.clock.elapsed();
-    let _one = access.store().try_lock("gc")?;
+    let _one = access.store()?.try_lock("gc")?;
     let mut id = [0; 16];
     store.parts.env.entropy.fill(&mut id);
     let own = OwnSession::begin(store, SessionId(id))?;

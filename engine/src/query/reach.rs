@@ -129,7 +129,7 @@ impl Layout {
         let (mut numbers, mut starts, mut end) = (Vec::new(), vec![0], 0_u32);
         let mut from = FrameNumber(0);
         loop {
-            let rows = vault.local().frame_rows(from, ROWS_AT_ONCE)?;
+            let rows = vault.local()?.frame_rows(from, ROWS_AT_ONCE)?;
             let Some((last, _)) = rows.last() else { return Ok(Self { numbers, starts }) };
             from = FrameNumber(last.0 + 1);
             for (number, place) in rows {
@@ -220,7 +220,7 @@ impl<'v> Reach<'v> {
     pub fn new(vault: &'v Vault) -> Result<Self> {
         let layout = Layout::read(vault)?;
         let mut colours = vec![Colour::SPARE; layout.len()];
-        vault.local().visit_chunk_rows(&mut |_, row| {
+        vault.local()?.visit_chunk_rows(&mut |_, row| {
             if let Some(slot) = layout.slot(&row) {
                 colours[slot] = match row.state {
                     ChunkState::Admitted | ChunkState::Leaning => Colour::UNNEEDED,
@@ -372,7 +372,7 @@ impl<'v> Reach<'v> {
     }
 
     fn slots(&self, ids: &[ChunkId]) -> Result<Vec<Option<usize>>> {
-        let rows = self.vault.local().chunk_rows(ids)?;
+        let rows = self.vault.local()?.chunk_rows(ids)?;
         Ok(rows.iter().map(|row| row.as_ref().and_then(|row| self.layout.slot(row))).collect())
     }
 }

@@ -184,13 +184,13 @@ pub fn space(vault: &Vault, all: &Snapshots) -> Result<Space> {
         fill(packs.entry(place.pack).or_default(), &mut space, colours, u64::from(place.len) + FRAME_NAME_LEN);
     })?;
     let mut rows: HashMap<PackName, (PackNumber, PackRow)> = HashMap::new();
-    rows.extend(vault.local().pack_rows()?.into_iter().map(|(number, row)| (row.name, (number, row))));
+    rows.extend(vault.local()?.pack_rows()?.into_iter().map(|(number, row)| (row.name, (number, row))));
     let mut running = HashMap::new();
-    for file in vault.local().pack_files()?.iter().filter(|file| !file.is_dir) {
+    for file in vault.local()?.pack_files()?.iter().filter(|file| !file.is_dir) {
         let Some(name) = PackName::from_file_name(&file.name) else { continue };
         let is_running = match running.get(&name.session) {
             Some(&is_running) => is_running,
-            None => *running.entry(name.session).or_insert(vault.local().is_session_open(name.session)?),
+            None => *running.entry(name.session).or_insert(vault.local()?.is_session_open(name.session)?),
         };
         let row = rows.get(&name);
         let filled = row.and_then(|(number, _)| packs.get(number)).copied().unwrap_or_default();

@@ -134,6 +134,7 @@ fn dead_frames(world: &World, needed: &HashSet<ChunkId>) -> u64 {
     world
         .vault
         .local()
+        .unwrap()
         .visit_chunk_rows(&mut |id, row| {
             rows.push((id, row));
             true
@@ -157,7 +158,7 @@ fn space_adds_up_and_what_is_dead_is_found() {
         let first = world.vault.snapshots().unwrap().list;
         let check = |all: &Snapshots| {
             let space = space(&world.vault, all).unwrap();
-            let total: u64 = world.vault.local().pack_files().unwrap().iter().map(|file| file.len).sum();
+            let total: u64 = world.vault.local().unwrap().pack_files().unwrap().iter().map(|file| file.len).sum();
             let dead = space.dead_pack_bytes + space.dead_frame_bytes + space.dead_in_frames;
             let live = space.needed + space.forgotten + space.superseded;
             assert_eq!((space.total, live + dead + space.unfinished + space.overhead), (total, total), "{space:?}");

@@ -187,11 +187,11 @@ fn raw(vault: &Vault, stats: &mut Stats) -> Result<()> {
             branch_frames.insert(place.number);
         }
     })?;
-    for file in vault.local().pack_files()? {
+    for file in vault.local()?.pack_files()? {
         stats.packs += 1;
         stats.raw_stored += file.len;
     }
-    vault.local().visit_chunk_rows(&mut |_, row| {
+    vault.local()?.visit_chunk_rows(&mut |_, row| {
         stats.unique_chunks += 1;
         stats.branches += u64::from(branch_frames.contains(&row.frame));
         true

@@ -54,7 +54,7 @@ pub fn repair_index(place: Place, env: Env, unlock: Unlock<'_>, owner: &str) -> 
     let (vault, faults) = Vault::open_rebuilt(place, env, unlock, owner)?;
     let report = IndexRepair {
         before,
-        after: rows(vault.local())?,
+        after: rows(vault.local()?)?,
         faults,
         notes: vault.notes().to_vec(),
         unwhole: vault.unwhole_snapshots()?,

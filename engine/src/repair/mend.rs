@@ -82,7 +82,7 @@ impl<'a> Mender<'a> {
             Err(error) if error.is_damage() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let row = self.vault.local().chunk_rows(std::slice::from_ref(id))?.pop().flatten();
+        let row = self.vault.local()?.chunk_rows(std::slice::from_ref(id))?.pop().flatten();
         if row.is_some_and(|row| row.state == ChunkState::Suspect) {
             self.writer.put(Kind::Branch, &refs, &payload)?;
         }

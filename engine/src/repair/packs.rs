@@ -108,7 +108,7 @@ impl Survey {
 /// [`StoreError::Busy`](crate::store::StoreError::Busy) while another repair or a collection of garbage runs.
 pub fn repair_packs(vault: &Vault, dry_run: bool, progress: &Progress) -> Result<PackRepair> {
     let begun = vault.env().clock.elapsed();
-    let store = vault.local();
+    let store = vault.local()?;
     let _one = lock_moving(store)?;
     let mut report = PackRepair::default();
     match dry_run {
@@ -128,7 +128,7 @@ pub fn repair_packs(vault: &Vault, dry_run: bool, progress: &Progress) -> Result
 }
 
 fn repair(vault: &Vault, report: &mut PackRepair, progress: &Progress) -> Result<()> {
-    let store = vault.local();
+    let store = vault.local()?;
     let mut id = [0; 16];
     vault.env().entropy.fill(&mut id);
     let own = OwnSession::begin(&store.0, SessionId(id))?;

@@ -155,7 +155,7 @@ impl Repair<'_> {
         }
         for stored in self.vault.store().records()?.iter().filter(|stored| counts.contains(&stored.count)) {
             if let Ok(bytes) = &stored.bytes {
-                self.report.records_copied += u64::from(self.vault.local().copy_aside(&stored.name, bytes)?);
+                self.report.records_copied += u64::from(self.vault.local()?.copy_aside(&stored.name, bytes)?);
             }
         }
         Ok(())
@@ -164,7 +164,7 @@ impl Repair<'_> {
     /// Roots of snapshots that no record names, by their time, and whether every branch frame could be looked at.
     fn unnamed(&mut self, history: &History) -> Result<(Vec<(ChunkId, Snapshot)>, bool)> {
         let named: HashSet<ChunkId> = history.refs.values().map(|entry| entry.reference.target).collect();
-        let store = self.vault.local();
+        let store = self.vault.local()?;
         let reader = self.vault.reader()?;
         // A bad frame all of whose chunks are elsewhere hides nothing.
         let hiding: HashSet<FrameNumber> = store.suspects()?.values().map(|row| row.frame).collect();

@@ -193,7 +193,7 @@ pub fn restore(
     let begun = clock.elapsed();
     let counts = Counts::default();
     // Whoever forgets the snapshot meanwhile does not take away what is still to be read.
-    let _pin = vault.local().pin(root.snapshot)?;
+    let _pin = vault.store().pin(root.snapshot)?;
     plan::run(vault, root, options, progress, &counts)?;
     if options.verify && !options.dry_run {
         verify::run(vault, root, options, progress, &counts)?;

@@ -90,7 +90,7 @@ fn a_whole_vault_is_clean_and_every_flip_is_found_without_a_key() {
     assert_eq!(world.status(), Status::default());
     let ScrubReport { round, notes, .. } = world.scrub();
     assert!(round.is_clean() && notes.is_empty(), "{round:?} {notes:?}");
-    let frames = world.vault().local().frame_rows(FrameNumber(0), 1000).unwrap().len() as u64;
+    let frames = world.vault().local().unwrap().frame_rows(FrameNumber(0), 1000).unwrap().len() as u64;
     assert_eq!((round.number, round.counts.packs, round.counts.frames, round.counts.records), (1, 6, frames, 3));
     assert_eq!((world.status().last, world.status().present), (Some(round), None));
     assert_eq!(world.files.paths().iter().filter(|path| path.starts_with("scrub/")).count(), 1);
@@ -149,7 +149,7 @@ fn what_is_missing_or_cut_is_found_once() {
 #[test]
 fn what_it_expels_the_next_backup_heals() {
     let world = World::new();
-    let mut packs = world.vault().local().pack_rows().unwrap().into_iter().map(|(_, row)| row.name);
+    let mut packs = world.vault().local().unwrap().pack_rows().unwrap().into_iter().map(|(_, row)| row.name);
     let path = packs.rfind(|name| name.kind == crate::id::Kind::Leaf).unwrap().path();
     world.files.damage(&path, |bytes| bytes[64 + 3000] ^= 1);
     let round = world.scrub().round;
@@ -261,7 +261,7 @@ fn what_is_wrong_only_once_is_not_bad_and_errors_of_the_process_are_neither() {
         if let Ok(report) = run(&copy, Failure::Os(libc::EMFILE), true, nth) {
             assert!(nth > 10 && report.round.is_clean(), "read {nth}: {report:?}");
         }
-        let rows = copy.vault().local().frame_rows(FrameNumber(0), 1000).unwrap();
+        let rows = copy.vault().local().unwrap().frame_rows(FrameNumber(0), 1000).unwrap();
         assert!(rows.iter().all(|(_, place)| place.state == FrameState::Good), "read {nth}");
         // It goes on from there.
         let resume = ScrubOptions { resume: true, ..ScrubOptions::default() };

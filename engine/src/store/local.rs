@@ -386,7 +386,7 @@ impl Inner {
         let _lock = self.parts.lock("records")?;
         let last = record_files(&*self.parts.files)?.pop();
         let link = match last {
-            None => ChainLink { count: 1, previous: [0; 32] },
+            None => ChainLink { count: 1, previous: [0; 32], received: None },
             Some((count, name)) => {
                 // Its writer may have been killed before its name was durable, and the chain must never have a gap.
                 if !crate::zoo::planted("record-behind-loose-one") {
@@ -394,7 +394,7 @@ impl Inner {
                 }
                 let path = format!("{RECORDS}/{name}");
                 let next = count.checked_add(1).ok_or_else(|| refused(&path, ErrorKind::InvalidData))?;
-                ChainLink { count: next, previous: self.hash_of_record(&path)? }
+                ChainLink { count: next, previous: self.hash_of_record(&path)?, received: None }
             }
         };
         let path = format!("{RECORDS}/{:016x}", link.count);
@@ -527,6 +527,10 @@ impl Store for LocalStore {
 
     fn append(&self, make: &mut dyn FnMut(ChainLink) -> Option<Vec<u8>>) -> Result<Option<ChainLink>> {
         self.0.append_record(make)
+    }
+
+    fn pin(&self, root: ChunkId) -> Result<Option<Box<dyn Send + Sync>>> {
+        Ok(LocalStore::pin(self, root)?.map(|pin| Box::new(pin) as Box<dyn Send + Sync>))
     }
 
     fn expel(&self, frames: &[BadFrame]) -> Result<Vec<ChunkId>> {

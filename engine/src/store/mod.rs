@@ -23,6 +23,7 @@ pub(crate) mod tests;
 pub use local::{LocalStore, Opened};
 pub use pins::Pin;
 
+use crate::env::Time;
 use crate::files::FilesError;
 use crate::frame::SealedFrame;
 use crate::id::{ChunkId, FrameId, Kind, SessionId, VaultId};
@@ -69,9 +70,35 @@ pub enum StoreError {
         /// Frame.
         frame: FrameId,
     },
+    /// The vault rests on another machine, and this can only be done there.
+    #[error("this can only be done on the machine where the vault rests")]
+    Elsewhere,
+    /// The machine where the vault rests cannot be reached, or would not.
+    #[error("{problem}")]
+    Remote {
+        /// Which of the reasons a caller may want to tell apart.
+        kind: RemoteKind,
+        /// What happened, in words.
+        problem: String,
+    },
     /// This session failed before; nothing it said since is believed.
     #[error("the session failed earlier; begin a new one")]
     SessionFailed,
+}
+
+/// Why a store on another machine did not do what was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RemoteKind {
+    /// It cannot be reached.
+    Unreachable,
+    /// It says that this may not be done.
+    NotAllowed,
+    /// The account's room is used up.
+    Quota,
+    /// Its disk is full.
+    NoSpace,
+    /// Anything else.
+    Other,
 }
 
 impl StoreError {
@@ -80,6 +107,7 @@ impl StoreError {
         match self {
             Self::Files(error) | Self::Pack(PackError::Files(error)) => is_full(error),
             Self::Index(error) => matches!(error, KvError::NoSpace),
+            Self::Remote { kind, .. } => matches!(kind, RemoteKind::NoSpace | RemoteKind::Quota),
             _ => false,
         }
     }
@@ -157,6 +185,11 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// What a store on another machine has answered for: only an implementation of [`Session`] may say so.
+    pub fn by_host(root: ChunkId) -> Self {
+        Self { root }
+    }
+
     /// The root.
     pub fn root(&self) -> ChunkId {
         self.root
@@ -170,6 +203,8 @@ pub struct ChainLink {
     pub count: u64,
     /// BLAKE3 of the record before it, zeros for the first.
     pub previous: [u8; 32],
+    /// The time that the record must carry, where whoever keeps the chain stamps it; else the writer's own clock tells.
+    pub received: Option<Time>,
 }
 
 /// A record file as it is stored.
@@ -229,6 +264,13 @@ pub trait Store: Send + Sync {
     /// Appends the record that `make` builds for its place in the chain, durably; nobody else appends meanwhile.
     /// Nothing happens where it builds none.
     fn append(&self, make: &mut dyn FnMut(ChainLink) -> Option<Vec<u8>>) -> Result<Option<ChainLink>>;
+
+    /// Keeps everything below `root` from being removed for as long as what it gives lives. None where that cannot be
+    /// promised: the vault may only be read.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when it is being removed already.
+    fn pin(&self, root: ChunkId) -> Result<Option<Box<dyn Send + Sync>>>;
 
     /// Takes these frames' standing: their chunks and every branch above are no longer known. A frame that has moved
     /// since it was found bad, or is gone, keeps what it has.

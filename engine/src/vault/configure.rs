@@ -42,8 +42,8 @@ impl Vault {
     /// as asked for.
     pub fn configure(&mut self, change: &ConfigChange) -> Result<()> {
         change.check()?;
-        let _lock = self.local().lock("config")?;
-        let files = self.local().files();
+        let _lock = self.local()?.lock("config")?;
+        let files = self.local()?.files();
         let loaded = twin::load(&**files, CONFIG_PATH, ConfigFile::parse).map_err(VaultError::Config)?;
         let mut config = loaded.value.verify(self.keys())?;
         if config.vault != self.id() {

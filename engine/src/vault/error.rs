@@ -8,7 +8,7 @@ use crate::id::DeviceId;
 use crate::kv::KvError;
 use crate::pack::PackError;
 use crate::record::RecordError;
-use crate::store::StoreError;
+use crate::store::{RemoteKind, StoreError};
 
 /// What kind of failure an error is, for exit codes and hints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +23,10 @@ pub enum ErrorClass {
     NotAllowed,
     /// The disk is full.
     NoSpace,
+    /// The account's room is used up.
+    Quota,
+    /// The machine where the vault rests cannot be reached.
+    Unreachable,
     /// Something stored is damaged.
     Damaged,
     /// Written by a later version.
@@ -56,6 +60,14 @@ impl ErrorClass {
             StoreError::Index(KvError::Io(_)) => Self::Other,
             StoreError::Pack(_) | StoreError::Missing(_) | StoreError::DamagedFrame { .. } => Self::Damaged,
             StoreError::Busy { .. } => Self::Busy,
+            StoreError::Elsewhere => Self::Usage,
+            StoreError::Remote { kind, .. } => match kind {
+                RemoteKind::Unreachable => Self::Unreachable,
+                RemoteKind::NotAllowed => Self::NotAllowed,
+                RemoteKind::Quota => Self::Quota,
+                RemoteKind::NoSpace => Self::NoSpace,
+                RemoteKind::Other => Self::Other,
+            },
             StoreError::Gone { .. } | StoreError::SessionFailed => Self::Other,
         }
     }

@@ -83,7 +83,10 @@ impl Vault {
     /// The keyring as it is on disk now, how often it was written, and keys with every generation.
     fn unlock_again(&self) -> Result<(u64, Unlocked)> {
         let secret = self.secret()?;
-        let loaded = load_keyring(&**self.local().files())?;
+        let loaded = match &self.head {
+            Some(head) => head.keyring()?,
+            None => load_keyring(&**self.local()?.files())?,
+        };
         if loaded.value.vault() != self.id() {
             return Err(VaultError::Unlock("the keyring belongs to another vault"));
         }
@@ -102,7 +105,7 @@ impl Vault {
         self.secret()?;
         let _lock = match crate::zoo::planted("keyring-unlocked") {
             true => None,
-            false => Some(self.local().lock("keyring")?),
+            false => Some(self.local()?.lock("keyring")?),
         };
         let (count, mut unlocked) = self.unlock_again()?;
         let done = change(&mut unlocked.keyring, &mut unlocked.keys, &unlocked.secret)?;
@@ -113,7 +116,7 @@ impl Vault {
     /// Writes both files of the keyring anew, because one of them was bad; whatever it is by now, for others may have
     /// changed it since we looked. If that cannot be done, whoever opens the vault next tries.
     pub(super) fn heal_keyring(&self) {
-        let Ok(_lock) = self.local().try_lock("keyring") else { return };
+        let Ok(_lock) = self.local().and_then(|local| local.try_lock("keyring")) else { return };
         if let Ok((count, unlocked)) = self.unlock_again() {
             let _ = self.store_keyring(count, &unlocked);
         }
@@ -126,7 +129,7 @@ impl Vault {
             false => count.saturating_add(1),
         };
         let bytes = unlocked.keyring.encode(next, self.env().clock.now(), &unlocked.keys);
-        let files = self.local().files();
+        let files = self.local()?.files();
         files.write_atomic(&format!("{KEYRING_PATH}{COPY_SUFFIX}"), &bytes)?;
         // From here on the change holds, because the newer of the two counts. Should the other one not be written
         // now, whoever opens the vault next does it.

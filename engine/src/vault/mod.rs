@@ -18,7 +18,7 @@ pub mod twin;
 pub use configure::ConfigChange;
 pub use device::{DeviceKey, DeviceKeyError};
 pub use error::{ErrorClass, VaultError};
-pub use open::{CreateOptions, Head, Keyless, NewSlot, Place, UNDELETE_DAYS_DEFAULT, Unlock};
+pub use open::{CreateOptions, Head, HeadBytes, Keyless, NewSlot, Place, Prepared, UNDELETE_DAYS_DEFAULT, Unlock};
 pub use reader::{ChunkReader, ReadError, damaged};
 pub use snapshots::{Received, SnapshotInfo, Snapshots};
 
@@ -26,7 +26,7 @@ use crate::crypto::{DataKey, Suite, VaultKeys, WRAPPED_LEN, WrappedKey, wrap};
 use crate::env::Env;
 use crate::frame::{DataKeys, SealKeys};
 use crate::id::{SessionId, VaultId};
-use crate::store::{LocalStore, Store};
+use crate::store::{LocalStore, Store, StoreError};
 use config::Config;
 use std::sync::Arc;
 
@@ -37,7 +37,9 @@ pub type Result<T> = std::result::Result<T, VaultError>;
 pub struct Vault {
     config: Config,
     store: Arc<dyn Store>,
-    local: LocalStore,
+    local: Option<LocalStore>,
+    /// What it was opened from, for a vault that rests on another machine.
+    head: Option<open::HeadBytes>,
     data_keys: Arc<DataKeys>,
     access: keys::Access,
     env: Env,
@@ -61,8 +63,11 @@ impl Vault {
     }
 
     /// The same, as what it is on this machine.
-    pub fn local(&self) -> &LocalStore {
-        &self.local
+    ///
+    /// # Errors
+    /// [`StoreError::Elsewhere`] where it is on another one.
+    pub fn local(&self) -> std::result::Result<&LocalStore, StoreError> {
+        self.local.as_ref().ok_or(StoreError::Elsewhere)
     }
 
     /// Its keys.

@@ -15,7 +15,7 @@ use crate::frame::DataKeys;
 use crate::id::VaultId;
 use crate::kv::KvHome;
 use crate::kv::lmdb::LmdbHome;
-use crate::store::{Fault, LocalStore, Opened};
+use crate::store::{Fault, LocalStore, Opened, Store};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -125,6 +125,54 @@ pub struct Keyless {
     pub rebuilt: Option<Vec<Fault>>,
 }
 
+/// Config and keyring of a vault as they are stored: what a member needs besides a store, for a vault that rests on
+/// another machine.
+#[derive(Clone, Debug)]
+pub struct HeadBytes {
+    /// The config record.
+    pub config: Vec<u8>,
+    /// The keyring record.
+    pub keyring: Vec<u8>,
+}
+
+impl HeadBytes {
+    fn config(&self) -> Result<Loaded<ConfigFile>> {
+        let invalid = |source| VaultError::Config(TwinError::Invalid { path: CONFIG_PATH.to_owned(), source });
+        let (count, value) = ConfigFile::parse(&self.config).map_err(invalid)?;
+        Ok(Loaded { value, count, damaged: Vec::new() })
+    }
+
+    pub(super) fn keyring(&self) -> Result<Loaded<LockedKeyring>> {
+        let invalid = |source| VaultError::KeyringFile(TwinError::Invalid { path: KEYRING_PATH.to_owned(), source });
+        let (count, value) = LockedKeyring::parse(&self.keyring).map_err(invalid)?;
+        Ok(Loaded { value, count, damaged: Vec::new() })
+    }
+
+    /// The vault they say they are of.
+    ///
+    /// # Errors
+    /// They are not whole, or of two vaults.
+    pub fn vault(&self) -> Result<VaultId> {
+        let vault = self.config()?.value.unverified().vault;
+        match self.keyring()?.value.vault() == vault {
+            true => Ok(vault),
+            false => Err(VaultError::Unlock("the keyring belongs to another vault")),
+        }
+    }
+}
+
+/// A vault about to be made: whoever has this may make it anywhere, and has no key to it but `secret`.
+pub struct Prepared {
+    /// Its name.
+    pub vault: VaultId,
+    /// What is to be stored.
+    pub head: HeadBytes,
+    /// What the recovery words say.
+    pub secret: VaultSecret,
+    config: Config,
+    keys: VaultKeys,
+}
+
 impl Keyless {
     /// What is worth telling about the opening.
     pub fn notes(&self) -> Vec<String> {
@@ -143,6 +191,27 @@ impl Vault {
             }
         }
         Ok(false)
+    }
+
+    /// Opens a vault that rests in a store of any kind. What changes config or keyring cannot be done with it.
+    pub fn open_through(store: Arc<dyn Store>, head: HeadBytes, env: Env, unlock: Unlock<'_>) -> Result<Self> {
+        if store.vault() != head.vault()? {
+            return Err(VaultError::Unlock("the config belongs to another vault"));
+        }
+        let config = head.config()?.value;
+        let (config, keys, access) = match unlock {
+            Unlock::Device(key) => {
+                let keyring = head.keyring().map(|keyring| keyring.value);
+                let config = device_config(key, config.unverified(), keyring.as_ref())?;
+                (config, key.keys(), Access::Device)
+            }
+            unlock => {
+                let unlocked = unlock_keys(head.keyring(), &config, &unlock)?;
+                (config.verify(&unlocked.keys)?, unlocked.keys, unlocked.access)
+            }
+        };
+        let data_keys = Arc::new(DataKeys::new(Arc::new(keys)));
+        Ok(Self { config, store, local: None, head: Some(head), data_keys, access, env, notes: Vec::new() })
     }
 
     /// What can be seen without keys.
@@ -169,9 +238,19 @@ impl Vault {
         options: &CreateOptions,
         slots: &[NewSlot<'_>],
     ) -> Result<(Self, VaultSecret)> {
-        if Self::exists(&place)? {
-            return Err(VaultError::Exists);
-        }
+        let prepared = Self::prepare(&env, options, slots)?;
+        Self::place(&place, &prepared.head)?;
+        let access = match options.encrypted {
+            true => Access::Member { secret: prepared.secret.clone(), slot: None, has_keyring: true },
+            false => Access::Open,
+        };
+        let keys = (prepared.keys, access);
+        let (vault, _) = Self::assemble(place, env, prepared.config, keys, "creator", LocalStore::open)?;
+        Ok((vault, prepared.secret))
+    }
+
+    /// Draws the keys of a new vault and makes what is to be stored of it; nothing is stored.
+    pub fn prepare(env: &Env, options: &CreateOptions, slots: &[NewSlot<'_>]) -> Result<Prepared> {
         let mut id = [0; 16];
         env.entropy.fill(&mut id);
         let vault = VaultId(id);
@@ -195,20 +274,25 @@ impl Vault {
             retention_days_min: options.retention_days_min,
             undelete_days: options.undelete_days,
         };
+        let head = HeadBytes { config: config.encode(1, now, &keys), keyring: keyring.encode(1, now, &keys) };
+        Ok(Prepared { vault, head, secret, config, keys })
+    }
+
+    /// Makes a vault in an empty place of what was prepared, wherever that was. Needs no key.
+    pub fn place(place: &Place, head: &HeadBytes) -> Result<VaultId> {
+        let vault = head.vault()?;
+        if Self::exists(place)? {
+            return Err(VaultError::Exists);
+        }
         place.files.create_dir("")?;
         if crate::zoo::planted("config-first") {
-            twin::store(&*place.files, CONFIG_PATH, &config.encode(1, now, &keys))?;
+            twin::store(&*place.files, CONFIG_PATH, &head.config)?;
         }
         LocalStore::create(&*place.files, &*place.kv_home, vault)?;
-        twin::store(&*place.files, KEYRING_PATH, &keyring.encode(1, now, &keys))?;
+        twin::store(&*place.files, KEYRING_PATH, &head.keyring)?;
         // The config last: what has one is a vault, and everything it needs is there.
-        twin::store(&*place.files, CONFIG_PATH, &config.encode(1, now, &keys))?;
-        let access = match options.encrypted {
-            true => Access::Member { secret: secret.clone(), slot: None, has_keyring: true },
-            false => Access::Open,
-        };
-        let (vault, _) = Self::assemble(place, env, config, (keys, access), "creator", LocalStore::open)?;
-        Ok((vault, secret))
+        twin::store(&*place.files, CONFIG_PATH, &head.config)?;
+        Ok(vault)
     }
 
     /// Opens a vault. `owner` says who we are to others who find something locked, e.g. `pid 4711`.
@@ -254,7 +338,7 @@ impl Vault {
         }
         let mut notes = loaded.damaged;
         let is_config_whole = notes.is_empty();
-        let unlocked = unlock_keys(&place, &loaded.value, &unlock)?;
+        let unlocked = unlock_keys(load_keyring(&place), &loaded.value, &unlock)?;
         let keys = unlocked.keys;
         let config = loaded.value.verify(&keys)?;
         // Of what is kept twice one copy was bad: both are written again. A read-only vault stays as it is.
@@ -280,23 +364,10 @@ impl Vault {
         owner: &str,
         open: OpenStore,
     ) -> Result<(Self, Option<Vec<Fault>>)> {
-        let unverified = loaded.value.unverified();
-        if unverified.vault != key.vault() {
-            return Err(VaultError::Unlock("the device key is of another vault"));
-        }
-        if !unverified.is_encrypted() {
-            return Err(VaultError::Unlock("a device key was given, but this vault is not encrypted"));
-        }
+        let keyring = load_keyring(&place);
+        let config = device_config(key, loaded.value.unverified(), keyring.as_ref().map(|keyring| &keyring.value))?;
         let mut notes = loaded.damaged;
-        // Only to spare a device that was removed from writing what nobody will believe.
-        match load_keyring(&place) {
-            Ok(keyring) => match keyring.value.device(&key.id()) {
-                Some(device) if device.refused_from.is_none() => {}
-                _ => return Err(VaultError::DeviceRefused(key.id())),
-            },
-            Err(error) => notes.push(error.to_string()),
-        }
-        let config = key.config(unverified);
+        notes.extend(keyring.err().map(|error| error.to_string()));
         let (mut vault, rebuilt) = Self::assemble(place, env, config, (key.keys(), Access::Device), owner, open)?;
         vault.notes = notes;
         Ok((vault, rebuilt))
@@ -322,8 +393,8 @@ impl Vault {
     ) -> Result<(Self, Option<Vec<Fault>>)> {
         let Opened { store, rebuilt } = open(place.files, place.kv_home, env.clone(), config.vault, owner.to_owned())?;
         let data_keys = Arc::new(DataKeys::new(Arc::new(keys)));
-        let (notes, local) = (Vec::new(), store.clone());
-        Ok((Self { config, store: Arc::new(store), local, data_keys, access, env, notes }, rebuilt))
+        let (notes, local) = (Vec::new(), Some(store.clone()));
+        Ok((Self { config, store: Arc::new(store), local, head: None, data_keys, access, env, notes }, rebuilt))
     }
 }
 
@@ -366,6 +437,28 @@ fn load_keyring(place: &Place) -> Result<Loaded<LockedKeyring>> {
     super::keys::load_keyring(&*place.files)
 }
 
+/// The config as a device may use it.
+fn device_config<E>(
+    key: &DeviceKey,
+    unverified: &Config,
+    keyring: std::result::Result<&LockedKeyring, E>,
+) -> Result<Config> {
+    if unverified.vault != key.vault() {
+        return Err(VaultError::Unlock("the device key is of another vault"));
+    }
+    if !unverified.is_encrypted() {
+        return Err(VaultError::Unlock("a device key was given, but this vault is not encrypted"));
+    }
+    // Only to spare a device that was removed from writing what nobody will believe.
+    if let Ok(keyring) = keyring {
+        match keyring.device(&key.id()) {
+            Some(device) if device.refused_from.is_none() => {}
+            _ => return Err(VaultError::DeviceRefused(key.id())),
+        }
+    }
+    Ok(key.config(unverified))
+}
+
 /// All keys, and what the keyring needs.
 struct UnlockedKeys {
     keys: VaultKeys,
@@ -376,9 +469,12 @@ struct UnlockedKeys {
 }
 
 /// Opens the keyring. The secret alone opens a vault whose keyring is lost, as far as its key pairs were never rotated.
-fn unlock_keys(place: &Place, config: &ConfigFile, unlock: &Unlock<'_>) -> Result<UnlockedKeys> {
+fn unlock_keys(
+    loaded: Result<Loaded<LockedKeyring>>,
+    config: &ConfigFile,
+    unlock: &Unlock<'_>,
+) -> Result<UnlockedKeys> {
     let vault = config.unverified().vault;
-    let loaded = load_keyring(place);
     if let (Unlock::Secret(secret), Err(error)) = (unlock, &loaded) {
         let notes = vec![format!("{error}: opened with the recovery words")];
         let access = Access::Member { secret: (*secret).clone(), slot: None, has_keyring: false };

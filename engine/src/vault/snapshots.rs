@@ -150,7 +150,8 @@ impl Vault {
         };
         let payload = reference.encode();
         Ok(session.publish(settled, &|link| {
-            self.encode_record(RecordKind::Ref, link, self.env().clock.now(), payload.clone())
+            let now = link.received.unwrap_or_else(|| self.env().clock.now());
+            self.encode_record(RecordKind::Ref, link, now, payload.clone())
         })?)
     }
 
@@ -164,7 +165,7 @@ impl Vault {
         let mut said = None;
         let mut failed = None;
         let link = self.store().append(&mut |link| {
-            let now = self.env().clock.now();
+            let now = link.received.unwrap_or_else(|| self.env().clock.now());
             let history = self.history().map_err(|error| failed = Some(error)).ok()?;
             let change = decide(&history, now)?;
             let bytes = self.encode_record(RecordKind::Change, link, now, change.encode());

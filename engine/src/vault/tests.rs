@@ -197,7 +197,7 @@ fn an_open_vault_has_no_keys_to_change() {
     // A record in a device's name, which anybody can make here, is refused and does not keep the others from us.
     let source = tempfile::tempdir().unwrap();
     let id = back_up(&vault, source.path());
-    let link = crate::store::ChainLink { count: 2, previous: [0; 32] };
+    let link = crate::store::ChainLink { count: 2, previous: [0; 32], received: None };
     let device = key.keys();
     let reference = crate::record::RefRecord {
         kind: crate::record::RefKind::Snapshot,

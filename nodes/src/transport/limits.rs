@@ -1,0 +1,61 @@
+//! Bounds of everything that comes over a wire.
+
+use std::time::Duration;
+use twinkeep_engine::limits::FRAME_LEN_MAX;
+
+/// Protocol version spoken here. Version N serves N−1.
+pub const PROTOCOL: u16 = 1;
+
+/// The oldest protocol version that is understood.
+pub const PROTOCOL_MIN: u16 = 1;
+
+/// TCP port of a host, unless told otherwise.
+pub const PORT: u16 = 7272;
+
+/// A handshake takes one round trip; who needs longer is broken or hostile.
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Connections that have not completed their handshake, all together.
+pub const HANDSHAKES_MAX: usize = 64;
+
+/// The same from one address.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 4;
+
+/// Connections at a time, all together: each costs some ten kilobytes and a socket.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// Connections at a time of one key.
+pub const CONNECTIONS_PER_KEY_MAX: usize = 64;
+
+/// Calls of one connection that may be under way. A client of ours has fewer than a tenth of it.
+pub const CALLS_MAX: usize = 512;
+
+/// Bytes of streamed calls that a sender may have under way on one stream.
+pub const WINDOW_LEN: usize = 4 << 20;
+
+/// Words of one message that may be read, 8 bytes each.
+pub const MESSAGE_WORDS_MAX: usize = 4 << 20;
+
+/// Pointers of one message that may be nested.
+pub const MESSAGE_NESTING_MAX: i32 = 32;
+
+/// Ids in one call.
+pub const IDS_MAX: usize = 16 << 10;
+
+/// Places in one answer.
+pub const PLACES_MAX: usize = 8 << 10;
+
+/// Bytes of records in one answer.
+pub const RECORDS_LEN_MAX: usize = 8 << 20;
+
+/// How often a machine says that it is there.
+pub const BEAT: Duration = Duration::from_secs(5);
+
+/// A side that is silent for so long, while it was asked something, is taken for gone.
+pub const PING_DEADLINE: Duration = Duration::from_secs(30);
+
+/// First and longest wait between attempts to reach the other side again.
+pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+// A frame and the message around it fit in what a reader accepts.
+const _: () = assert!(FRAME_LEN_MAX + 4096 < MESSAGE_WORDS_MAX * 8);
