@@ -1,1 +1,253 @@
 //! Who listens: handshakes within bounds, and each connection on one of a few threads of its own.
+//!
+//! A connection is a task with an RPC system in it; whatever goes wrong there ends that connection alone. Connections
+//! of a key are ended when the key is revoked.
+
+use super::keys::{NodeKey, PublicKey};
+use super::limits::{
+    CALLS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKE, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
+};
+use super::problem::{Problem, Why, problem};
+use super::rpc::Connection;
+use super::tls;
+use capnp::capability::Client as AnyClient;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::LocalSet;
+use tokio_rustls::TlsAcceptor;
+
+/// Who is at the other end of a connection.
+pub struct Peer {
+    /// Its key.
+    pub key: PublicKey,
+    /// Its address.
+    pub address: IpAddr,
+    calls: AtomicUsize,
+    end: Notify,
+}
+
+impl Peer {
+    /// Somebody at this address, with this key.
+    pub fn new(key: PublicKey, address: IpAddr) -> Arc<Self> {
+        Arc::new(Self { key, address, calls: AtomicUsize::new(0), end: Notify::new() })
+    }
+
+    /// Begins a call; it ends when what is given goes.
+    ///
+    /// # Errors
+    /// Too many are under way: nobody who means well does this, and the connection ends.
+    pub fn call(self: &Arc<Self>) -> Result<Call, Problem> {
+        let call = Call(self.clone());
+        if self.calls.fetch_add(1, Ordering::AcqRel) < CALLS_MAX {
+            return Ok(call);
+        }
+        self.hang_up();
+        Err(problem(Why::Usage, format!("more than {CALLS_MAX} calls at a time")))
+    }
+
+    /// Ends the connection.
+    pub fn hang_up(&self) {
+        self.end.notify_one();
+    }
+}
+
+/// A call under way.
+pub struct Call(Arc<Peer>);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What is offered to whoever connects.
+pub trait Service: Send + Sync + 'static {
+    /// The first capability of a connection; made on the thread the connection lives on.
+    fn bootstrap(&self, peer: &Arc<Peer>) -> AnyClient;
+    /// The connection has ended.
+    fn ended(&self, peer: &Arc<Peer>);
+}
+
+/// Connections by key.
+#[derive(Default)]
+pub struct Connections(Mutex<HashMap<PublicKey, Vec<Arc<Peer>>>>);
+
+impl Connections {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PublicKey, Vec<Arc<Peer>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().values().map(Vec::len).sum()
+    }
+
+    /// Ends all of a key.
+    pub fn end(&self, key: &PublicKey) {
+        self.lock().get(key).into_iter().flatten().for_each(|peer| peer.hang_up());
+    }
+
+    fn add(&self, peer: &Arc<Peer>) -> bool {
+        let mut all = self.lock();
+        if all.values().map(Vec::len).sum::<usize>() >= CONNECTIONS_MAX {
+            return false;
+        }
+        let own = all.entry(peer.key).or_default();
+        if own.len() >= CONNECTIONS_PER_KEY_MAX {
+            return false;
+        }
+        own.push(peer.clone());
+        true
+    }
+
+    fn remove(&self, peer: &Arc<Peer>) {
+        let mut all = self.lock();
+        if let Some(own) = all.get_mut(&peer.key) {
+            own.retain(|other| !Arc::ptr_eq(other, peer));
+            if own.is_empty() {
+                all.remove(&peer.key);
+            }
+        }
+    }
+}
+
+/// Handshakes under way, by address.
+#[derive(Default)]
+struct Handshakes(Mutex<HashMap<IpAddr, usize>>);
+
+struct Handshake(Arc<Handshakes>, IpAddr);
+
+impl Handshakes {
+    fn begin(self: &Arc<Self>, address: IpAddr) -> Option<Handshake> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.values().sum::<usize>() >= HANDSHAKES_MAX {
+            return None;
+        }
+        let own = all.entry(address).or_default();
+        if *own >= HANDSHAKES_PER_ADDRESS_MAX {
+            return None;
+        }
+        *own += 1;
+        Some(Handshake(self.clone(), address))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = all.get_mut(&self.1) {
+            *own -= 1;
+            if *own == 0 {
+                all.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// A listening side.
+pub struct Listening {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
+}
+
+/// Listens until the runtime ends. Connections are spread over `threads` threads.
+///
+/// # Errors
+/// A thread cannot be begun.
+pub fn listen(
+    listener: TcpListener,
+    key: &NodeKey,
+    service: Arc<dyn Service>,
+    connections: Arc<Connections>,
+    threads: usize,
+) -> std::io::Result<Listening> {
+    let address = listener.local_addr()?;
+    let acceptor = TlsAcceptor::from(tls::server(key));
+    let mut workers = Vec::new();
+    for number in 0..threads.max(1) {
+        let (sender, receiver) = mpsc::channel(HANDSHAKES_MAX);
+        let worker = Worker { acceptor: acceptor.clone(), service: service.clone(), connections: connections.clone() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name(format!("connections-{number}"))
+            .spawn(move || LocalSet::new().block_on(&runtime, worker.run(receiver)))?;
+        workers.push(sender);
+    }
+    tokio::spawn(accept(listener, workers));
+    Ok(Listening { address, connections })
+}
+
+type Accepted = (std::net::TcpStream, SocketAddr, Handshake);
+
+async fn accept(listener: TcpListener, workers: Vec<mpsc::Sender<Accepted>>) {
+    let handshakes = Arc::new(Handshakes::default());
+    for worker in workers.iter().cycle() {
+        let (stream, address) = loop {
+            match listener.accept().await {
+                Ok(accepted) => break accepted,
+                Err(error) => {
+                    // No descriptor is free, or the other side has gone already. The first passes only with time.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        };
+        // Dropped at once, and cheaply: whoever means well tries again.
+        let Some(handshake) = handshakes.begin(address.ip()) else { continue };
+        let Ok(stream) = stream.into_std() else { continue };
+        if worker.send((stream, address, handshake)).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Worker {
+    acceptor: TlsAcceptor,
+    service: Arc<dyn Service>,
+    connections: Arc<Connections>,
+}
+
+impl Worker {
+    async fn run(self, mut accepted: mpsc::Receiver<Accepted>) {
+        while let Some((stream, address, handshake)) = accepted.recv().await {
+            let worker = self.clone();
+            tokio::task::spawn_local(async move {
+                if let Err(error) = worker.connection(stream, address, handshake).await {
+                    tracing::debug!(%address, %error, "a connection ended");
+                }
+            });
+        }
+    }
+
+    async fn connection(
+        &self,
+        stream: std::net::TcpStream,
+        address: SocketAddr,
+        handshake: Handshake,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let stream = TcpStream::from_std(stream)?;
+        stream.set_nodelay(true)?;
+        let stream = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await??;
+        drop(handshake);
+        let key = tls::peer_key(stream.get_ref().1).ok_or("no key was shown")?;
+        let peer = Peer::new(key, address.ip());
+        if !self.connections.add(&peer) {
+            return Err("too many connections".into());
+        }
+        let connection = Connection::serving(stream, self.service.bootstrap(&peer));
+        let result = tokio::select! {
+            result = connection.drive() => result,
+            () = peer.end.notified() => Ok(()),
+        };
+        self.connections.remove(&peer);
+        self.service.ended(&peer);
+        Ok(result?)
+    }
+}
