@@ -15,3 +15,9 @@ pub mod vault_capnp {
 pub mod tree_capnp {
     include!(concat!(env!("OUT_DIR"), "/tree_capnp.rs"));
 }
+
+/// The office's change log and its list of machines.
+#[allow(missing_docs, clippy::all)]
+pub mod registry_capnp {
+    include!(concat!(env!("OUT_DIR"), "/registry_capnp.rs"));
+}
