@@ -1,9 +1,8 @@
 //! Names of things. Every id is a newtype over fixed bytes; hex is for people only.
 
-use std::fmt;
-
 /// Value of a lower-case hex digit. Capitals are refused: an id, and a file named by it, has one spelling.
-fn digit(byte: u8) -> Option<u8> {
+#[doc(hidden)]
+pub fn hex_digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -11,6 +10,8 @@ fn digit(byte: u8) -> Option<u8> {
     }
 }
 
+/// Makes a newtype over fixed bytes with hex for people, as every id is.
+#[macro_export]
 macro_rules! byte_id {
     ($(#[$doc:meta])* $name:ident, $len:expr) => {
         $(#[$doc])*
@@ -39,20 +40,20 @@ macro_rules! byte_id {
                 }
                 let mut bytes = [0; $len];
                 for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-                    *byte = digit(pair[0])? * 16 + digit(pair[1])?;
+                    *byte = $crate::id::hex_digit(pair[0])? * 16 + $crate::id::hex_digit(pair[1])?;
                 }
                 Some(Self(bytes))
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.to_hex())
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 write!(f, "{}({})", stringify!($name), &self.to_hex()[..8])
             }
         }

@@ -13,5 +13,6 @@
 //! or threads, so that a whole office runs in one test; and all bytes go through the engine's stores, which admit only
 //! what is whole.
 
-pub mod remote;
+pub mod tracker;
 pub mod transport;
+pub mod remote;

@@ -21,3 +21,9 @@ pub mod tree_capnp {
 pub mod office_capnp {
     include!(concat!(env!("OUT_DIR"), "/office_capnp.rs"));
 }
+
+/// The office's change log and its list of machines.
+#[allow(missing_docs, clippy::all)]
+pub mod registry_capnp {
+    include!(concat!(env!("OUT_DIR"), "/registry_capnp.rs"));
+}

@@ -12,7 +12,7 @@ pub mod wrap;
 
 pub use gear::Gear;
 pub use keys::{DeviceShare, VaultKeys, VaultSecret};
-pub use seal::{DataKey, SALT_LEN, Salts, Suite, TAG_LEN};
+pub use seal::{DataKey, SALT_LEN, SEALED_KEY_LEN, Salts, Suite, TAG_LEN, open_key, seal_key};
 pub use words::WordsError;
 pub use wrap::{PublicKey, SecretKey, WRAPPED_LEN, WrappedKey};
 

@@ -19,6 +19,9 @@ pub const SALT_LEN: usize = 24;
 /// Bytes sealing adds at the end.
 pub const TAG_LEN: usize = 16;
 
+/// Bytes of a key sealed by [`seal_key`]: salt, key, tag.
+pub const SEALED_KEY_LEN: usize = SALT_LEN + 32 + TAG_LEN;
+
 /// Salts drawn from the random source at once: a call costs as much as sealing a small frame.
 const SALT_BATCH: usize = 64;
 
@@ -101,6 +104,31 @@ impl Suite {
         let unit_key = Zeroizing::new(*blake3::keyed_hash(&key.0, &input[..len]).as_bytes());
         Some(LessSafeKey::new(UnboundKey::new(algorithm, &*unit_key).expect("both ciphers take 32 bytes")))
     }
+}
+
+/// Seals 32 secret bytes with AES-256-GCM under a salt of their own, bound to `header`.
+pub fn seal_key(key: &DataKey, header: &[u8], secret: &[u8; 32], entropy: &dyn Entropy) -> [u8; SEALED_KEY_LEN] {
+    let mut salt = [0; SALT_LEN];
+    entropy.fill(&mut salt);
+    // All the room it will need: a vector that grew would leave the secret behind.
+    let mut bytes = Vec::with_capacity(SEALED_KEY_LEN);
+    bytes.extend_from_slice(&salt);
+    bytes.extend_from_slice(secret);
+    Suite::Aes256Gcm.seal(key, &salt, header, &mut bytes, SALT_LEN);
+    bytes.try_into().expect("salt, key and tag")
+}
+
+/// Opens what [`seal_key`] made.
+pub fn open_key(
+    key: &DataKey,
+    header: &[u8],
+    sealed: &[u8; SEALED_KEY_LEN],
+) -> Result<Zeroizing<[u8; 32]>, CryptoError> {
+    let mut bytes = Zeroizing::new(*sealed);
+    let (salt, body) = bytes.split_first_chunk_mut::<SALT_LEN>().expect("sealed keys begin with their salt");
+    let opened = Suite::Aes256Gcm.open(key, salt, header, body)?;
+    let secret: &[u8; 32] = (&*opened).try_into().expect("32 bytes are sealed");
+    Ok(Zeroizing::new(*secret))
 }
 
 fn nonce() -> Nonce {

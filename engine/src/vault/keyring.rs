@@ -19,7 +19,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use crate::crypto::{
-    CryptoError, DataKey, PublicKey, SALT_LEN, SecretKey, Suite, TAG_LEN, VaultKeys, VaultSecret, WordsError,
+    DataKey, PublicKey, SEALED_KEY_LEN, SecretKey, VaultKeys, VaultSecret, WordsError, open_key, seal_key,
 };
 use crate::env::{Entropy, Time};
 use crate::id::{DeviceId, VaultId};
@@ -39,9 +39,6 @@ pub const LABEL_LEN_MAX: usize = 256;
 
 /// Longest password, bytes.
 pub const PASSWORD_LEN_MAX: usize = 4096;
-
-/// Bytes of a sealed key: salt, key, tag.
-const SEALED_LEN: usize = SALT_LEN + 32 + TAG_LEN;
 
 const SLOT_LABEL: &[u8] = b"twinkeep slot v1";
 const PAIR_LABEL: &[u8] = b"twinkeep key pair v1";
@@ -148,15 +145,16 @@ impl PasswordCost {
     }
 
     fn key(self, password: &str, salt: &[u8; 16]) -> Result<DataKey, KeyringError> {
-        Ok(DataKey::from_bytes(&*self.hash(password, salt)?))
+        Ok(DataKey::from_bytes(&*self.stretch(password, salt)?))
     }
 
-    fn hash(self, password: &str, salt: &[u8; 16]) -> Result<Zeroizing<[u8; 32]>, KeyringError> {
+    /// `N` bytes, at least 4, that follow from the password at this cost: one run of Argon2id, whatever `N` is.
+    pub fn stretch<const N: usize>(self, password: &str, salt: &[u8; 16]) -> Result<Zeroizing<[u8; N]>, KeyringError> {
         self.check()?;
         let bad = |_| KeyringError::Cost { cost: self, fault: "argon2 refuses it" };
-        let params = argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(bad)?;
+        let params = argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(N)).map_err(bad)?;
         let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
-        let mut key = Zeroizing::new([0; 32]);
+        let mut key = Zeroizing::new([0; N]);
         // A pool for this alone: the one that all of a process share goes on for good, and panics where it cannot begin.
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(self.lanes as usize);
         let pool = rayon::ThreadPoolBuilder::new()
@@ -193,7 +191,7 @@ pub struct Slot {
     pub label: String,
     /// When it was added.
     pub created: Time,
-    sealed: [u8; SEALED_LEN],
+    sealed: [u8; SEALED_KEY_LEN],
 }
 
 /// One generation of the key pair that data keys are wrapped to.
@@ -204,7 +202,7 @@ pub struct Pair {
     /// What data keys are wrapped to.
     pub public: PublicKey,
     /// Under the keyring key; `None` for generation 0, which follows from the secret.
-    sealed: Option<[u8; SEALED_LEN]>,
+    sealed: Option<[u8; SEALED_KEY_LEN]>,
 }
 
 /// A vault's slots, key pairs and devices.
@@ -306,7 +304,7 @@ impl Keyring {
         let (public, generation) = (secret.public(), self.pairs.len() as u16);
         let header = pair_header(self.vault, generation, &public);
         let key = keys.keyring_key().ok_or(KeyringError::OtherVault { vault: self.vault })?;
-        let sealed = seal(&DataKey::from_bytes(key), &header, secret.expose(), entropy);
+        let sealed = seal_key(&DataKey::from_bytes(key), &header, secret.expose(), entropy);
         self.pairs.push(Pair { created, public, sealed: Some(sealed) });
         Ok(keys.add_pair(secret))
     }
@@ -340,7 +338,7 @@ impl Keyring {
         }
         let mut id = [0; 8];
         entropy.fill(&mut id);
-        let sealed = seal(key, &slot_header(self.vault, &id, &kind), secret.expose(), entropy);
+        let sealed = seal_key(key, &slot_header(self.vault, &id, &kind), secret.expose(), entropy);
         self.slots.push(Slot { id, kind, label: label.to_owned(), created, sealed });
         Ok(id)
     }
@@ -414,7 +412,7 @@ impl LockedKeyring {
             let Some(key) = key(&slot.kind) else { continue };
             tried += 1;
             let header = slot_header(self.keyring.vault, &slot.id, &slot.kind);
-            if let Ok(secret) = open_sealed(&key?, &header, &slot.sealed) {
+            if let Ok(secret) = open_key(&key?, &header, &slot.sealed) {
                 let unlocked = self.unlock_with_secret(VaultSecret::from_bytes(&secret))?;
                 return Ok(Unlocked { slot: Some(slot.id), ..unlocked });
             }
@@ -438,7 +436,7 @@ impl LockedKeyring {
             };
             let header = pair_header(keyring.vault, generation, &pair.public);
             let key = keys.keyring_key().ok_or(KeyringError::Pair { generation })?;
-            let secret = open_sealed(&DataKey::from_bytes(key), &header, sealed)
+            let secret = open_key(&DataKey::from_bytes(key), &header, sealed)
                 .map(|bytes| SecretKey::from_bytes(&bytes))
                 .map_err(|_| KeyringError::Pair { generation })?;
             if secret.public() != pair.public {
@@ -452,25 +450,6 @@ impl LockedKeyring {
 
 fn bound(what: &'static str, max: usize, found: usize) -> Result<(), KeyringError> {
     if found > max { Err(KeyringError::Bound { what, max, found }) } else { Ok(()) }
-}
-
-fn seal(key: &DataKey, header: &[u8], secret: &[u8; 32], entropy: &dyn Entropy) -> [u8; SEALED_LEN] {
-    let mut salt = [0; SALT_LEN];
-    entropy.fill(&mut salt);
-    // All the room it will need: a vector that grew would leave the secret behind.
-    let mut bytes = Vec::with_capacity(SEALED_LEN);
-    bytes.extend_from_slice(&salt);
-    bytes.extend_from_slice(secret);
-    Suite::Aes256Gcm.seal(key, &salt, header, &mut bytes, SALT_LEN);
-    bytes.try_into().expect("salt, key and tag")
-}
-
-fn open_sealed(key: &DataKey, header: &[u8], sealed: &[u8; SEALED_LEN]) -> Result<Zeroizing<[u8; 32]>, CryptoError> {
-    let mut bytes = Zeroizing::new(*sealed);
-    let (salt, body) = bytes.split_first_chunk_mut::<SALT_LEN>().expect("sealed keys begin with their salt");
-    let opened = Suite::Aes256Gcm.open(key, salt, header, body)?;
-    let secret: &[u8; 32] = (&*opened).try_into().expect("32 bytes are sealed");
-    Ok(Zeroizing::new(*secret))
 }
 
 /// Label, vault, slot id, kind, and for a password memory, passes, lanes (u32 each) and salt.

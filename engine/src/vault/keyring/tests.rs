@@ -153,7 +153,7 @@ fn slots_are_bound_to_their_place() {
         }
     };
     let SlotKind::Password { salt, .. } = keyring().0.slots[0].kind else { unreachable!("a password slot") };
-    for place in 0..SEALED_LEN {
+    for place in 0..SEALED_KEY_LEN {
         refused(&|slot| slot.sealed[place] ^= 1);
     }
     for place in 0..8 {
@@ -174,7 +174,7 @@ fn pairs_are_bound_to_their_generation() {
         Err(KeyringError::Pair { generation }) => assert_eq!(generation, expected),
         other => panic!("{other:?}"),
     };
-    for place in 0..SEALED_LEN {
+    for place in 0..SEALED_KEY_LEN {
         check(1, &|keyring| keyring.pairs[1].sealed.as_mut().unwrap()[place] ^= 1);
     }
     check(0, &|keyring| keyring.pairs[0].public.0[0] ^= 1);
@@ -236,7 +236,7 @@ fn a_password_gives_the_key_that_others_compute() {
         (256, 3, 4, "d16cfe2a396cebb9b6a88e24b7d60220067e5fb27a70954bd2854ea3d3441b2a"),
         (64, 2, 1, "716882821df77bc6414358b07159fb63ca1c90beaeb9d0ca0e43bd887dcf2ca9"),
     ] {
-        let key = PasswordCost { memory_kib, passes, lanes }.hash("password", &salt).unwrap();
+        let key = PasswordCost { memory_kib, passes, lanes }.stretch::<32>("password", &salt).unwrap();
         assert_eq!(crate::id::ChunkId(*key).to_hex(), expected);
     }
 }
