@@ -1,5 +1,5 @@
-//! The machines of a Twinkeep office. Nothing of it exists yet: this page is the map of what comes, so that what is
-//! written for one machine today leaves room for it.
+//! The machines of a Twinkeep office. Most of it is still to come: this page is the map, so that what is written
+//! for one machine today leaves room for it.
 //!
 //! | module | role |
 //! |---|---|
@@ -13,3 +13,5 @@
 //! What holds for all of them: decisions are functions from a view and an event to actions, without sockets, clocks
 //! or threads, so that a whole office runs in one test; and all bytes go through the engine's stores, which admit only
 //! what is whole.
+
+pub mod tracker;
