@@ -135,12 +135,7 @@ impl<'a> Change<'a> {
         self.replace_holders(number, old, new)
     }
 
-    fn replace_owed(
-        &mut self,
-        number: TrackedNumber,
-        old: Option<&Tracked>,
-        new: Option<&Tracked>,
-    ) -> kv::Result<()> {
+    fn replace_owed(&mut self, number: TrackedNumber, old: Option<&Tracked>, new: Option<&Tracked>) -> kv::Result<()> {
         let wanted = self.copies_wanted;
         let owed = |tracked: &&Tracked| tracked.holders.len() < wanted;
         let keys = |tracked: &Tracked| {
@@ -184,8 +179,7 @@ impl<'a> Change<'a> {
             if let Some(Tracked { row, .. }) = old {
                 let inventory = self.machine(machine)?;
                 inventory.frames = inventory.frames.checked_sub(1).ok_or_else(|| damaged("a count"))?;
-                inventory.bytes =
-                    inventory.bytes.checked_sub(u64::from(row.len)).ok_or_else(|| damaged("a count"))?;
+                inventory.bytes = inventory.bytes.checked_sub(u64::from(row.len)).ok_or_else(|| damaged("a count"))?;
                 inventory.digest.remove(&row.id);
             }
         }
