@@ -1,6 +1,7 @@
 //! A connection on a thread of its own, used from any thread.
 
-use crate::transport::keys::{NodeKey, PublicKey};
+use crate::tracker::names::NodeKey;
+use crate::tracker::sign::SigningKey;
 use crate::transport::limits::HANDSHAKE;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
@@ -29,9 +30,9 @@ pub enum Way {
         /// Its addresses, `host:port`, tried in turn.
         addresses: Vec<String>,
         /// Who it must be.
-        expected: Vec<PublicKey>,
+        expected: Vec<NodeKey>,
         /// Who we are.
-        key: Arc<NodeKey>,
+        key: Arc<SigningKey>,
     },
 }
 
@@ -222,7 +223,7 @@ async fn open(way: &Way) -> Result<Connection, Problem> {
     }
 }
 
-async fn dial(address: &str, expected: &[PublicKey], key: &NodeKey) -> std::io::Result<Connection> {
+async fn dial(address: &str, expected: &[NodeKey], key: &SigningKey) -> std::io::Result<Connection> {
     let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
     let stream = tokio::time::timeout(HANDSHAKE, TcpStream::connect(address)).await.map_err(late)??;
     stream.set_nodelay(true)?;

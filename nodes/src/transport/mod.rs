@@ -12,4 +12,4 @@ pub mod rpc;
 pub mod serve;
 pub mod tls;
 
-pub use keys::{NodeKey, PublicKey};
+

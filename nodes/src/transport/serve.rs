@@ -3,13 +3,14 @@
 //! A connection is a task with an RPC system in it; whatever goes wrong there ends that connection alone. Connections
 //! of a key are ended when the key is revoked.
 
-use super::keys::{NodeKey, PublicKey};
 use super::limits::{
     CALLS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKE, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
 };
 use super::problem::{Problem, Why, problem};
 use super::rpc::Connection;
 use super::tls;
+use crate::tracker::names::NodeKey;
+use crate::tracker::sign::SigningKey;
 use capnp::capability::Client as AnyClient;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 /// Who is at the other end of a connection.
 pub struct Peer {
     /// Its key.
-    pub key: PublicKey,
+    pub key: NodeKey,
     /// Its address.
     pub address: IpAddr,
     calls: AtomicUsize,
@@ -32,7 +33,7 @@ pub struct Peer {
 
 impl Peer {
     /// Somebody at this address, with this key.
-    pub fn new(key: PublicKey, address: IpAddr) -> Arc<Self> {
+    pub fn new(key: NodeKey, address: IpAddr) -> Arc<Self> {
         Arc::new(Self { key, address, calls: AtomicUsize::new(0), end: Notify::new() })
     }
 
@@ -74,10 +75,10 @@ pub trait Service: Send + Sync + 'static {
 
 /// Connections by key.
 #[derive(Default)]
-pub struct Connections(Mutex<HashMap<PublicKey, Vec<Arc<Peer>>>>);
+pub struct Connections(Mutex<HashMap<NodeKey, Vec<Arc<Peer>>>>);
 
 impl Connections {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PublicKey, Vec<Arc<Peer>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeKey, Vec<Arc<Peer>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,7 +88,7 @@ impl Connections {
     }
 
     /// Ends all of a key.
-    pub fn end(&self, key: &PublicKey) {
+    pub fn end(&self, key: &NodeKey) {
         self.lock().get(key).into_iter().flatten().for_each(|peer| peer.hang_up());
     }
 
@@ -162,7 +163,7 @@ pub struct Listening {
 /// A thread cannot be begun.
 pub fn listen(
     listener: TcpListener,
-    key: &NodeKey,
+    key: &SigningKey,
     service: Arc<dyn Service>,
     connections: Arc<Connections>,
     threads: usize,

@@ -1,6 +1,8 @@
 //! TLS 1.3 with raw public keys on both sides.
 
-use super::keys::{NodeKey, PublicKey};
+use super::keys::{from_spki, node_key, to_pkcs8, to_spki};
+use crate::tracker::names::NodeKey;
+use crate::tracker::sign::SigningKey;
 use std::sync::Arc;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
@@ -28,14 +30,14 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-fn certified(key: &NodeKey) -> Arc<CertifiedKey> {
-    let pkcs8 = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_pkcs8().to_vec()));
+fn certified(key: &SigningKey) -> Arc<CertifiedKey> {
+    let pkcs8 = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(to_pkcs8(key).to_vec()));
     let signing = provider().key_provider.load_private_key(pkcs8).expect("an Ed25519 key is known to the provider");
-    Arc::new(CertifiedKey::new(vec![CertificateDer::from(key.public().to_spki())], signing))
+    Arc::new(CertifiedKey::new(vec![CertificateDer::from(to_spki(&node_key(key)))], signing))
 }
 
 /// The listening side: any key is let in as far as it is shown to be held.
-pub fn server(key: &NodeKey) -> Arc<ServerConfig> {
+pub fn server(key: &SigningKey) -> Arc<ServerConfig> {
     let provider = provider();
     let verifier = Arc::new(AnyKey(provider.signature_verification_algorithms));
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -50,7 +52,7 @@ pub fn server(key: &NodeKey) -> Arc<ServerConfig> {
 }
 
 /// The calling side: the other one must hold one of these keys.
-pub fn client(key: &NodeKey, expected: &[PublicKey]) -> Arc<ClientConfig> {
+pub fn client(key: &SigningKey, expected: &[NodeKey]) -> Arc<ClientConfig> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -71,8 +73,8 @@ pub fn server_name() -> ServerName<'static> {
 }
 
 /// The key that the other side has shown; none before the handshake, or for a key of another kind.
-pub fn peer_key(connection: &rustls::CommonState) -> Option<PublicKey> {
-    PublicKey::from_spki(connection.peer_certificates()?.first()?)
+pub fn peer_key(connection: &rustls::CommonState) -> Option<NodeKey> {
+    from_spki(connection.peer_certificates()?.first()?)
 }
 
 fn has_signed(
@@ -85,8 +87,8 @@ fn has_signed(
     verify_tls13_signature_with_raw_key(message, &spki, signature, algorithms)
 }
 
-fn is_ed25519(spki: &CertificateDer<'_>) -> Result<PublicKey, Error> {
-    PublicKey::from_spki(spki).ok_or_else(|| Error::General("the peer's key is no Ed25519 key".into()))
+fn is_ed25519(spki: &CertificateDer<'_>) -> Result<NodeKey, Error> {
+    from_spki(spki).ok_or_else(|| Error::General("the peer's key is no Ed25519 key".into()))
 }
 
 fn refuse_tls12<T>() -> Result<T, Error> {
@@ -139,7 +141,7 @@ impl ClientCertVerifier for AnyKey {
 
 #[derive(Debug)]
 struct TheseKeys {
-    keys: Vec<PublicKey>,
+    keys: Vec<NodeKey>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 

@@ -1,0 +1,381 @@
+//! The map of holders against plain maps, with random calls and failing transactions.
+
+use super::*;
+use crate::tracker::digest::SetDigest;
+use std::collections::BTreeSet;
+use twinkeep_engine::env::Dice;
+use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyKvHome};
+use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
+use twinkeep_engine::kv::{KvHome, Table};
+
+const MACHINES: u32 = 5;
+const VAULTS: u8 = 3;
+
+fn prepare(copies_wanted: u32) -> impl FnMut(&dyn Kv) -> kv::Result<()> {
+    move |kv| {
+        let mut write = kv.write()?;
+        init(&mut *write, copies_wanted)?;
+        write.commit()
+    }
+}
+
+fn new_holders(copies_wanted: u32) -> Holders {
+    Holders::open(MemoryKvHome::new().replace(&mut prepare(copies_wanted)).unwrap()).unwrap()
+}
+
+fn id(n: usize) -> FrameId {
+    FrameId(*blake3::hash(&n.to_le_bytes()).as_bytes())
+}
+
+/// Vault, kind and length follow from the id, as in life.
+fn vault_of(n: usize) -> VaultId {
+    VaultId([n as u8 % VAULTS; 16])
+}
+
+fn new_frame(n: usize, number_in_index: u64, writer: Option<u32>) -> NewFrame {
+    let kind = if n.is_multiple_of(4) { Kind::Branch } else { Kind::Leaf };
+    NewFrame { id: id(n), number_in_index, kind, len: 100 + n as u32, writer: writer.map(MachineNumber) }
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct ModelFrame {
+    order: u64,
+    new: NewFrame,
+    vault: VaultId,
+    round: u32,
+    why: Why,
+    holders: BTreeSet<MachineNumber>,
+}
+
+#[derive(Clone, Default)]
+struct Model {
+    wanted: usize,
+    next: u64,
+    frames: BTreeMap<FrameId, ModelFrame>,
+    /// Watermark and round.
+    vaults: BTreeMap<VaultId, (u64, u32)>,
+}
+
+impl Model {
+    fn enter(&mut self, vault: VaultId, frames: &[NewFrame], watermark: u64) {
+        let (mark, round) = self.vaults.entry(vault).or_default();
+        *mark = watermark.max(*mark);
+        for new in frames {
+            if let Some(known) = self.frames.get_mut(&new.id) {
+                let same = known.round == *round;
+                let number =
+                    if same { known.new.number_in_index.min(new.number_in_index) } else { new.number_in_index };
+                known.new.number_in_index = number;
+                known.new.writer = known.new.writer.or(new.writer);
+                known.round = *round;
+                continue;
+            }
+            let holders = BTreeSet::new();
+            let frame = ModelFrame { order: self.next, new: *new, vault, round: *round, why: Why::New, holders };
+            self.frames.insert(new.id, frame);
+            self.next += 1;
+        }
+    }
+
+    fn retract(&mut self, machine: MachineNumber, ids: &[FrameId], why: Why) {
+        for id in ids {
+            if let Some(frame) = self.frames.get_mut(id)
+                && frame.holders.remove(&machine)
+            {
+                frame.why = why;
+            }
+        }
+    }
+
+    fn confirm(&mut self, machine: MachineNumber, ids: &[FrameId]) {
+        for id in ids {
+            self.frames.get_mut(id).into_iter().for_each(|frame| _ = frame.holders.insert(machine));
+        }
+    }
+
+    fn unknown(&self, ids: &[FrameId]) -> Vec<FrameId> {
+        ids.iter().filter(|id| !self.frames.contains_key(id)).copied().collect()
+    }
+
+    fn held(&self, machine: MachineNumber) -> Vec<&ModelFrame> {
+        let mut held: Vec<_> = self.frames.values().filter(|frame| frame.holders.contains(&machine)).collect();
+        held.sort_by_key(|frame| frame.order);
+        held
+    }
+
+    fn owed(&self) -> Vec<&ModelFrame> {
+        let mut owed: Vec<_> = self.frames.values().filter(|frame| frame.holders.len() < self.wanted).collect();
+        owed.sort_by_key(|frame| (frame.holders.len(), frame.new.kind == Kind::Leaf, frame.order));
+        owed
+    }
+
+    fn is_owed_below(&self, vault: VaultId, number: u64) -> bool {
+        let Some(&(watermark, round)) = self.vaults.get(&vault) else { return true };
+        let counts = |frame: &&ModelFrame| (frame.vault, frame.round) == (vault, round);
+        watermark <= number || self.owed().iter().filter(|f| counts(f)).any(|f| f.new.number_in_index <= number)
+    }
+}
+
+/// Everything the map answers is what the model says.
+fn compare(holders: &Holders, model: &Model, dice: &mut Dice) {
+    let mut owed = Vec::new();
+    while let page = holders.owed(owed.last().map(|owed: &Owed| owed.cursor), 1 + dice.below(9)).unwrap()
+        && !page.is_empty()
+    {
+        owed.extend(page);
+    }
+    let found: Vec<_> = owed
+        .iter()
+        .map(|o| (o.id, o.vault, o.number_in_index, o.len, o.kind, o.writer, o.why, o.holders.clone()))
+        .collect();
+    let expected: Vec<_> = model.owed().iter().map(|f| (f, f.new)).map(as_owed).collect();
+    assert_eq!(found, expected);
+
+    let counts = holders.owed_counts().unwrap();
+    let of_vaults: BTreeMap<_, _> = counts.vaults.iter().map(|c| (c.vault, (c.frames, c.bytes))).collect();
+    let expected = model.vaults.keys().map(|&vault| {
+        let owed: Vec<_> = model.owed().into_iter().filter(|frame| frame.vault == vault).collect();
+        (vault, (owed.len() as u64, owed.iter().map(|frame| u64::from(frame.new.len)).sum()))
+    });
+    assert_eq!(of_vaults, expected.collect());
+
+    let mut of_machines = Vec::new();
+    for machine in (0..MACHINES).map(MachineNumber) {
+        let held = model.held(machine);
+        let (frames, bytes) = (held.len() as u64, held.iter().map(|frame| u64::from(frame.new.len)).sum());
+        let digest = held.iter().map(|frame| &frame.new.id).collect::<SetDigest>();
+        assert_eq!(holders.inventory(machine).unwrap(), Inventory { frames, bytes, digest });
+        if frames > 0 {
+            of_machines.push(MachineCount { machine, frames, bytes });
+        }
+        let mut listed = Vec::new();
+        while let page = holders.frames_of(machine, listed.last().map(|&(n, _)| n), 1 + dice.below(9)).unwrap()
+            && !page.is_empty()
+        {
+            listed.extend(page);
+        }
+        let expected: Vec<_> = held.iter().map(|frame| (TrackedNumber(frame.order), frame.new.id)).collect();
+        assert_eq!(listed, expected);
+    }
+    assert_eq!(counts.machines, of_machines);
+
+    let ids: Vec<_> = (0..60).map(id).collect();
+    let of = |id| model.frames.get(id).map_or(Vec::new(), |frame| frame.holders.iter().copied().collect());
+    assert_eq!(holders.holders_of(&ids).unwrap(), ids.iter().map(of).collect::<Vec<_>>());
+    for vault in (0..VAULTS).map(|n| VaultId([n; 16])) {
+        assert_eq!(holders.watermark(vault).unwrap(), model.vaults.get(&vault).map_or(0, |vault| vault.0));
+        for number in 0..45 {
+            assert_eq!(holders.is_owed_below(vault, number).unwrap(), model.is_owed_below(vault, number), "{number}");
+        }
+        let (mut ids, mut after) = (BTreeSet::new(), None);
+        while let (page, Some(next)) = holders.not_entered_again(vault, after, 1 + dice.below(9)).unwrap() {
+            ids.extend(page);
+            after = Some(next);
+        }
+        let round = model.vaults.get(&vault).map_or(0, |vault| vault.1);
+        let expected = model.frames.values().filter(|f| f.vault == vault && f.round != round).map(|f| f.new.id);
+        assert_eq!(ids, expected.collect());
+    }
+}
+
+type OwedParts = (FrameId, VaultId, u64, u32, Kind, Option<MachineNumber>, Why, Vec<MachineNumber>);
+
+fn as_owed((frame, new): (&&ModelFrame, NewFrame)) -> OwedParts {
+    let holders = frame.holders.iter().copied().collect();
+    (new.id, frame.vault, new.number_in_index, new.len, new.kind, new.writer, frame.why, holders)
+}
+
+/// Tables hold no row that nobody counts.
+fn expect_no_stray_rows(version: &Version, model: &Model) {
+    let rows = |table: Table| version.rows(table).len();
+    let holders: usize = model.frames.values().map(|frame| frame.holders.len()).sum();
+    assert_eq!((rows(rows::NUMBERS), rows(rows::FRAMES)), (model.frames.len(), model.frames.len()));
+    assert_eq!((rows(rows::HELD), rows(rows::HOLDERS)), (holders, holders));
+    assert_eq!((rows(rows::OWED), rows(rows::OWED_BY_VAULT)), (model.owed().len(), model.owed().len()));
+    // Version, copies, the next number, how many vaults; two rows a vault.
+    assert!(rows(rows::META) <= 4 + 2 * model.vaults.len());
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Enter(VaultId, Vec<NewFrame>, u64),
+    Confirm(MachineNumber, Vec<FrameId>),
+    Retract(MachineNumber, Vec<FrameId>, Why),
+    Forget(MachineNumber, usize),
+    Remove(Vec<FrameId>),
+    Reset(VaultId),
+}
+
+fn any_op(dice: &mut Dice) -> Op {
+    let machine = MachineNumber(dice.below(MACHINES as usize) as u32);
+    let some = |dice: &mut Dice, most| -> Vec<FrameId> { (0..dice.below(most)).map(|_| id(dice.below(60))).collect() };
+    match dice.below(20) {
+        0..7 => {
+            let vault = dice.below(VAULTS as usize);
+            let frames = (0..dice.below(12)).map(|_| {
+                let writer = (!dice.one_in(3)).then(|| dice.below(MACHINES as usize) as u32);
+                new_frame(vault + VAULTS as usize * dice.below(20), dice.below(40) as u64, writer)
+            });
+            Op::Enter(vault_of(vault), frames.collect(), dice.below(45) as u64)
+        }
+        7..13 => Op::Confirm(machine, some(dice, 20)),
+        13..16 => Op::Retract(machine, some(dice, 10), [Why::ScrubFailed, Why::Dropped][dice.below(2)]),
+        16..18 => Op::Forget(machine, 1 + dice.below(10)),
+        18 => Op::Remove(some(dice, 6)),
+        _ => Op::Reset(vault_of(dice.below(3))),
+    }
+}
+
+/// Does `op` to both and compares what it returns. After a failure the model is as it was.
+fn apply(op: &Op, holders: &Holders, model: &mut Model) -> Result<()> {
+    match op {
+        Op::Enter(vault, frames, watermark) => {
+            holders.enter(*vault, frames, *watermark)?;
+            model.enter(*vault, frames, *watermark);
+        }
+        Op::Confirm(machine, ids) => {
+            assert_eq!(holders.confirm(*machine, ids)?, model.unknown(ids));
+            model.confirm(*machine, ids);
+        }
+        Op::Retract(machine, ids, why) => {
+            assert_eq!(holders.retract(*machine, ids, *why)?, model.unknown(ids));
+            model.retract(*machine, ids, *why);
+        }
+        Op::Forget(machine, count) => {
+            let done = holders.forget_machine(*machine, *count)?;
+            let held: Vec<_> = model.held(*machine).iter().map(|frame| frame.new.id).collect();
+            let forgotten = held.len().min(*count);
+            model.retract(*machine, &held[..forgotten], Why::MachineLost);
+            let left = held.len() - forgotten;
+            assert_eq!(done, Forgetting { forgotten: forgotten as u64, left: left as u64 });
+        }
+        Op::Remove(ids) => {
+            let removed = holders.remove_frames(ids)?;
+            let expected: Vec<_> = ids.iter().filter_map(|id| Some((*id, model.frames.remove(id)?.holders))).collect();
+            let removed: Vec<_> = removed.into_iter().map(|(id, by)| (id, BTreeSet::from_iter(by))).collect();
+            assert_eq!(removed, expected);
+        }
+        Op::Reset(vault) => {
+            holders.reset_watermark(*vault)?;
+            let (watermark, round) = model.vaults.entry(*vault).or_default();
+            (*watermark, *round) = (0, *round + 1);
+        }
+    }
+    Ok(())
+}
+
+/// Random calls, some of which fail at a random write or at their commit, after which a crash keeps what was committed.
+#[test]
+fn like_plain_maps() {
+    let mut failed = 0;
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut dice = Dice(seed);
+        let mut model = Model { wanted: 1 + dice.below(3), ..Model::default() };
+        let mut home = MemoryKvHome::new();
+        drop(home.replace(&mut prepare(model.wanted as u32)).unwrap());
+        for _ in 0..40 {
+            let faults = Faults::new();
+            let kv = FaultyKvHome::new(Arc::new(home.clone()), faults.clone()).open().unwrap().unwrap();
+            let holders = Holders::open(kv).unwrap();
+            for _ in 0..1 + dice.below(4) {
+                let op = any_op(&mut dice);
+                faults.clear();
+                if dice.one_in(4) {
+                    let call = [Call::KvPut, Call::KvCommit][dice.below(2)];
+                    let nth = if call == Call::KvPut { 1 + dice.below(20) as u64 } else { 1 };
+                    faults.fail_once(call, faults.count(call) + nth, Fault::Os(28));
+                }
+                let hits = faults.hits();
+                let outcome = apply(&op, &holders, &mut model);
+                assert_eq!(outcome.is_err(), faults.hits() > hits, "{op:?}: {outcome:?}");
+                failed += u32::from(outcome.is_err());
+            }
+            faults.clear();
+            compare(&holders, &model, &mut dice);
+            expect_no_stray_rows(&home.version().unwrap(), &model);
+            drop(holders);
+            home = home.crash();
+        }
+    }
+    assert!(failed > 100, "{failed} calls failed");
+}
+
+#[test]
+fn refusals_leave_no_trace() {
+    let holders = new_holders(1);
+    let vault = vault_of(1);
+    let too_many = vec![id(1); FRAMES_PER_CHANGE_MAX + 1];
+    assert!(matches!(holders.confirm(MachineNumber(1), &too_many), Err(HoldersError::TooMany { .. })));
+    assert!(matches!(holders.holders_of(&too_many), Err(HoldersError::TooMany { .. })));
+
+    holders.enter(vault, &[new_frame(1, 1, None)], 2).unwrap();
+    let longer = NewFrame { len: 7, ..new_frame(1, 1, None) };
+    let other_kind = NewFrame { kind: Kind::Branch, ..new_frame(1, 1, None) };
+    for (vault, bad) in [(vault, longer), (vault, other_kind), (vault_of(2), new_frame(1, 1, None))] {
+        let refused = holders.enter(vault, &[new_frame(4, 0, None), bad], 9);
+        assert!(matches!(refused, Err(HoldersError::Contradicts { id: bad }) if bad == id(1)));
+    }
+    assert_eq!((holders.watermark(vault).unwrap(), holders.owed(None, 9).unwrap().len()), (2, 1));
+    assert_eq!(holders.owed_counts().unwrap().vaults.len(), 1);
+}
+
+/// A rebuilt index must not make a snapshot look better kept than it is, while it is entered anew or after.
+#[test]
+fn a_new_round_hides_nothing() {
+    let holders = new_holders(1);
+    let vault = vault_of(0);
+    let machine = MachineNumber(3);
+    assert!(holders.is_owed_below(vault, 0).unwrap(), "nobody ever entered it");
+    holders.enter(vault, &[new_frame(0, 0, None), new_frame(3, 7, None)], 8).unwrap();
+    holders.confirm(machine, &[id(0)]).unwrap();
+    let answers = |numbers: [u64; 3]| numbers.map(|number| holders.is_owed_below(vault, number).unwrap());
+    assert_eq!(answers([0, 6, 7]), [false, false, true]);
+    holders.reset_watermark(vault).unwrap();
+    assert_eq!(answers([0, 6, 7]), [true; 3]);
+    assert_eq!(holders.holders_of(&[id(0)]).unwrap(), [[machine]], "who holds what does not depend on it");
+    holders.enter(vault, &[new_frame(3, 2, None)], 3).unwrap();
+    assert_eq!(answers([0, 1, 2]), [false, false, true]);
+    holders.confirm(machine, &[id(3)]).unwrap();
+    assert_eq!(answers([0, 2, 3]), [false, false, true], "not entered so far");
+    assert_eq!(holders.not_entered_again(vault, None, 9).unwrap(), (vec![id(0)], Some(TrackedNumber(1))));
+}
+
+#[test]
+fn a_foreign_map_is_refused() {
+    let kv = MemoryKvHome::new().replace(&mut |_| Ok(())).unwrap();
+    assert!(matches!(Holders::open(kv), Err(HoldersError::OtherVersion { found: 0 })));
+}
+
+/// Rows of any length and content are an error at most.
+#[test]
+fn damaged_rows_are_errors() {
+    let holders = new_holders(1);
+    holders.enter(vault_of(1), &[new_frame(1, 1, Some(2)), new_frame(4, 2, None)], 3).unwrap();
+    holders.confirm(MachineNumber(1), &[id(4)]).unwrap();
+    for table in Table::ALL {
+        for value in [&[][..], &[255], &[255; 58], &[255; 100]] {
+            let kv = new_holders(1).kv;
+            let mut write = kv.write().unwrap();
+            let read = holders.kv.read().unwrap();
+            for from in Table::ALL {
+                read.scan(from, &[], &mut |key, old| {
+                    write.put(from, key, if from == table { value } else { old }).unwrap();
+                    std::ops::ControlFlow::Continue(())
+                })
+                .unwrap();
+            }
+            write.commit().unwrap();
+            let Ok(damaged) = Holders::open(kv) else { continue };
+            _ = damaged.owed(None, 9);
+            _ = damaged.owed_counts();
+            _ = damaged.is_owed_below(vault_of(1), 1);
+            _ = damaged.frames_of(MachineNumber(1), None, 9);
+            _ = damaged.not_entered_again(vault_of(1), None, 9);
+            _ = damaged.confirm(MachineNumber(1), &[id(1), id(4)]);
+            _ = damaged.forget_machine(MachineNumber(1), 9);
+            _ = damaged.remove_frames(&[id(1), id(4)]);
+            _ = damaged.enter(vault_of(1), &[new_frame(1, 1, None)], 3);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Every bound of the tracker, each with its reason.
+
+/// Most frames of one call that changes the map of holders: each is a random page of its table, so a transaction holds
+/// some 40 MB and ends well under a second.
+pub const FRAMES_PER_CHANGE_MAX: usize = 8192;
+
+/// Most rows of one answer: some milliseconds of reading.
+pub const ROWS_PER_ANSWER_MAX: usize = 16 << 10;
+
+/// Most vaults of an answer that lists counts of all of them.
+pub const VAULTS_MAX: u32 = 1 << 16;
+
+/// Time between two heartbeats of a terminal, seconds.
+pub const BEAT_SECS: u64 = 5;
+/// A terminal silent so long is suspect: two beats were lost …
+pub const SUSPECT_SECS: u64 = 15;
+/// … and one silent so long is offline.
+pub const OFFLINE_SECS: u64 = 30;
+
+/// A terminal missed for so many hours that count is lost: seven days.
+pub const GRACE_HOURS: u32 = 7 * 24;
+/// A terminal missed for so many hours that count is missing: longer than an evening, well before it is lost.
+pub const MISSING_HOURS: u32 = 24;
+
+const _: () = assert!(2 * BEAT_SECS < SUSPECT_SECS && SUSPECT_SECS < OFFLINE_SECS);
+const _: () = assert!(MISSING_HOURS < GRACE_HOURS);
