@@ -60,7 +60,8 @@ pub enum Event {
 pub enum Action {
     /// It is seen otherwise from now on.
     Show(MachineNumber, Presence),
-    /// Its copies do not count any more: forget what it holds, which is owed then.
+    /// Its copies do not count any more: forget what it holds, which is owed then. A tracker that starts goes on with
+    /// those in [`Roster::lost`].
     Lose(MachineNumber),
     /// One that was lost is back: what it holds counts again when it has proven it.
     Welcome(MachineNumber),
@@ -121,6 +122,11 @@ impl Roster {
     /// Whether repair of what missing terminals hold waits for an admin.
     pub fn is_stopped(&self) -> bool {
         self.is_stopped
+    }
+
+    /// Terminals that are lost and did not come back: they hold nothing, or are being forgotten.
+    pub fn lost(&self) -> impl Iterator<Item = MachineNumber> {
+        self.terminals.values().filter(|terminal| terminal.saved.is_lost).map(|terminal| terminal.saved.machine)
     }
 
     /// Takes note of an event at `now`, which never goes back.
@@ -195,7 +201,7 @@ impl Roster {
         self.hour_began = now;
         // Who went silent in time is not online in the hour that begins.
         self.show(now, actions);
-        let usual = self.terminals.values().filter(|terminal| !terminal.saved.is_lost).count();
+        let usual = self.usual();
         let online = self.terminals.values().filter(|terminal| terminal.online_in_hour).count();
         let counts = 2 * online >= usual;
         for terminal in self.terminals.values_mut() {

@@ -78,6 +78,7 @@ fn lost_after_the_grace_time_and_welcome_back() {
     let lost = hours_until(&mut roster, &mut now, &most, 1000);
     assert_eq!(lost, (GRACE_HOURS, vec![Action::Lose(gone)]));
     assert_eq!(hours_until(&mut roster, &mut now, &most, 1000), (1000, vec![]), "once");
+    assert_eq!(Roster::start(now, &roster.save()).lost().collect::<Vec<_>>(), [gone]);
     assert_eq!(hour(&mut roster, &mut now, &machines(0..4)), [Action::Welcome(gone)]);
     assert_eq!(hours_until(&mut roster, &mut now, &most, 1000), (GRACE_HOURS, vec![Action::Lose(gone)]), "and anew");
 }
