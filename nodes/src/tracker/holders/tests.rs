@@ -5,6 +5,7 @@ use crate::tracker::digest::SetDigest;
 use std::collections::BTreeSet;
 use twinkeep_engine::env::Dice;
 use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyKvHome};
+use twinkeep_engine::kv::lmdb::LmdbHome;
 use twinkeep_engine::kv::memory::{MemoryKvHome, Version};
 use twinkeep_engine::kv::{KvHome, Table};
 
@@ -299,6 +300,24 @@ fn like_plain_maps() {
         }
     }
     assert!(failed > 100, "{failed} calls failed");
+}
+
+/// Fewer of the same calls on LMDB, opened again after each.
+#[test]
+fn like_plain_maps_on_disk() {
+    for seed in 1000..1003 {
+        println!("seed {seed}");
+        let mut dice = Dice(seed);
+        let mut model = Model { wanted: 1 + dice.below(3), ..Model::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let home = LmdbHome::new(folder.path().to_path_buf());
+        drop(home.replace(&mut prepare(model.wanted as u32)).unwrap());
+        for _ in 0..25 {
+            let holders = Holders::open(home.open().unwrap().unwrap()).unwrap();
+            apply(&any_op(&mut dice), &holders, &mut model).unwrap();
+            compare(&holders, &model, &mut dice);
+        }
+    }
 }
 
 #[test]
