@@ -15,4 +15,6 @@
 
 pub mod tracker;
 pub mod transport;
+pub mod work;
 pub mod remote;
+pub mod host;

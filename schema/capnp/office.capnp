@@ -75,10 +75,7 @@ interface NodeSession {
   retract @2 (frames :Data) -> ();
   # These frames are not here any more, or were found bad.
 
-  read @3 (frame :Data) -> (bytes :Data);
-  # A frame that this machine is a holder of, to heal its own copy.
-
-  place @4 (vault :Data) -> (keep :Bool);
+  place @3 (vault :Data) -> (keep :Bool);
   # Whether this machine is to keep what it writes into the vault itself.
 }
 
@@ -96,6 +93,8 @@ interface Copies {
   # Frames to be set aside, in an order signed by the company's authority.
   prove @5 (frame :Data, nonce :Data, offset :UInt32, len :UInt32) -> (proof :Data);
   # BLAKE3 keyed with the nonce over these bytes of the frame: shows that it is really held.
+  has @6 (frames :Data) -> (answers :Data);
+  # A byte for each: 1 held.
 }
 
 interface Upload {
@@ -207,20 +206,18 @@ interface Admin {
   users @1 () -> (users :List(User));
   disableUser @2 (account :Text, on :Bool) -> ();
   quota @3 (account :Text, bytes :UInt64) -> ();
-  resetUser @4 (account :Text, loginKey :Data, salt :Data, memoryKib :UInt32, passes :UInt32, lanes :UInt32, wrappedKey :Data) -> ();
-  addVault @5 (vault :NewVault) -> ();
-  token @6 (name :Text, secs :UInt32, auto :Bool) -> (token :Text);
-  nodes @7 () -> (nodes :List(NodeInfo));
-  approve @8 (name :Text) -> ();
-  revoke @9 (name :Text) -> ();
-  forget @10 (name :Text) -> ();
-  drain @11 (name :Text, on :Bool) -> ();
-  copies @12 () -> (vaults :List(VaultCopies));
-  why @13 (frame :Data) -> (text :Text);
-  audit @14 (from :UInt64, count :UInt32) -> (entries :List(AuditEntry));
-  status @15 () -> (status :HostStatus);
-  scrub @16 (start :Bool) -> (text :Text);
-  companyKey @17 () -> (publicKey :Data);
+  addVault @4 (vault :NewVault) -> ();
+  token @5 (name :Text, secs :UInt32, auto :Bool) -> (token :Text);
+  nodes @6 () -> (nodes :List(NodeInfo));
+  approve @7 (name :Text) -> ();
+  revoke @8 (name :Text) -> ();
+  forget @9 (name :Text) -> ();
+  drain @10 (name :Text, on :Bool) -> ();
+  copies @11 () -> (vaults :List(VaultCopies));
+  why @12 (frame :Data) -> (text :Text);
+  audit @13 (from :UInt64, count :UInt32) -> (entries :List(AuditEntry));
+  status @14 () -> (status :HostStatus);
+  companyKey @15 () -> (publicKey :Data);
 }
 
 struct NewUser {
@@ -247,6 +244,8 @@ struct NewVault {
   # As the member made them: the host sees no key.
   companyWrap @6 :Data;
   # The vault's secret wrapped to the company's recovery key; empty for a private vault.
+  wrapped @7 :Data;
+  # The same wrapped to the owner's key.
 }
 
 struct User {
@@ -279,11 +278,10 @@ struct VaultCopies {
   vault @0 :Data;
   name @1 :Text;
   owner @2 :Text;
-  frames @3 :UInt64;
-  bytes @4 :UInt64;
-  owedFrames @5 :UInt64;
-  owedBytes @6 :UInt64;
-  why @7 :Text;
+  bytes @3 :UInt64;
+  owedFrames @4 :UInt64;
+  owedBytes @5 :UInt64;
+  why @6 :Text;
   # Why the first of them has no second place yet; empty when it is on its way.
 }
 
@@ -305,7 +303,6 @@ struct HostStatus {
   frames @7 :UInt64;
   owedFrames @8 :UInt64;
   kitVerified @9 :Int64;
-  scrub @10 :Text;
 }
 
 interface Local {
@@ -316,6 +313,8 @@ interface Local {
   keep @1 (vault :Data) -> (keeper :Keeper);
   # The machine's own store of copies, for what is written here.
   status @2 () -> (text :Text, json :Text);
+  admin @3 () -> (admin :Admin);
+  # On the host alone: whoever may open its socket administers the office.
 }
 
 interface Keeper {

@@ -193,6 +193,22 @@ impl Vault {
         Ok(false)
     }
 
+    /// Config and keyring as they are stored, the better one of each pair: for whoever keeps a vault for its members.
+    pub fn head_bytes(place: &Place) -> Result<HeadBytes> {
+        let keep = |bytes: &[u8], count: u64| (count, bytes.to_vec());
+        let config = twin::load(&*place.files, CONFIG_PATH, |bytes| {
+            ConfigFile::parse(bytes).map(|(count, _)| keep(bytes, count))
+        });
+        let keyring = twin::load(&*place.files, KEYRING_PATH, |bytes| {
+            LockedKeyring::parse(bytes).map(|(count, _)| keep(bytes, count))
+        });
+        let config = config.map_err(|error| match error {
+            TwinError::Missing { .. } => VaultError::NoVault,
+            error => VaultError::Config(error),
+        })?;
+        Ok(HeadBytes { config: config.value, keyring: keyring.map_err(VaultError::KeyringFile)?.value })
+    }
+
     /// Opens a vault that rests in a store of any kind. What changes config or keyring cannot be done with it.
     pub fn open_through(store: Arc<dyn Store>, head: HeadBytes, env: Env, unlock: Unlock<'_>) -> Result<Self> {
         if store.vault() != head.vault()? {

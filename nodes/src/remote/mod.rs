@@ -6,6 +6,7 @@
 mod line;
 mod session;
 mod store;
+pub mod wire;
 
 pub use line::{Cap, Line, Way};
-pub use store::RemoteStore;
+pub use store::{Copies, RemoteStore};

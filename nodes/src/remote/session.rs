@@ -1,7 +1,8 @@
 //! A writer's run on a vault at the host.
 
 use super::line::Cap;
-use super::store::{chain, odd, of_count, put_link};
+use super::store::{chain, odd, of_count};
+use super::wire::put_link;
 use crate::transport::ids;
 use crate::transport::limits::IDS_MAX;
 use crate::transport::problem::Problem;

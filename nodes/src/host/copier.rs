@@ -1,0 +1,220 @@
+//! Where second copies go, and when: what is owed, the most endangered first, is handed to machines that are there.
+//!
+//! Nothing here is kept: what is owed stands in the map of holders until a machine has confirmed that it holds it.
+
+use super::online::Errand;
+use super::{Host, lock};
+use crate::tracker::MachineNumber;
+use crate::tracker::holders::HoldersError;
+use crate::tracker::names::NodeKey;
+use crate::tracker::placement::{Ask, Candidate, Choice, Hindrance, choose};
+use crate::tracker::presence::Presence;
+use crate::tracker::registry::NodeStatus;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+use twinkeep_engine::id::{FrameId, VaultId};
+use twinkeep_engine::index::FrameNumber;
+
+/// Frames of one errand: some tens of megabytes, so that a machine that goes away has little to be sent again.
+const ERRAND_COUNT: usize = 32;
+
+/// Bytes of one errand.
+const ERRAND_LEN: u64 = 32 << 20;
+
+/// Errands a machine may have before it.
+const ERRANDS_MAX: usize = 2;
+
+/// Rows of what is owed that one plan looks at.
+const LOOKED_AT_MAX: usize = 16 << 10;
+
+/// A plan is made so often at least.
+const PACE: Duration = Duration::from_secs(1);
+
+/// A frame on its way for longer than this was lost on it.
+const ON_ITS_WAY: Duration = Duration::from_secs(600);
+
+/// A frame to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Vault.
+    pub vault: VaultId,
+    /// Its number in the vault's index when it was entered.
+    pub number: FrameNumber,
+    /// Frame.
+    pub id: FrameId,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Copier {
+    wake: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    on_their_way: HashMap<FrameId, (MachineNumber, Duration)>,
+    errands: HashMap<MachineNumber, usize>,
+    hindrances: BTreeMap<VaultId, Hindrance>,
+}
+
+impl Copier {
+    /// Something is owed, or somebody has come.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// An errand is over, whatever came of it.
+    pub fn done(&self, machine: MachineNumber, frames: &[Wanted]) {
+        let mut state = lock(&self.state);
+        frames.iter().for_each(|wanted| drop(state.on_their_way.remove(&wanted.id)));
+        if let Some(count) = state.errands.get_mut(&machine) {
+            *count = count.saturating_sub(1);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// A machine's connection has ended: what was on its way is not any more.
+    pub fn gone(&self, machine: MachineNumber) {
+        let mut state = lock(&self.state);
+        state.on_their_way.retain(|_, (to, _)| *to != machine);
+        state.errands.remove(&machine);
+    }
+
+    /// Why the first frame of a vault that has no second place has none; nothing when it is on its way.
+    pub fn hindrance(&self, vault: VaultId) -> Option<Hindrance> {
+        lock(&self.state).hindrances.get(&vault).copied()
+    }
+}
+
+/// Machines that may be asked, with the connection of each.
+fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>) {
+    let registry = host.office.registry();
+    let online = lock(&host.online);
+    let state = lock(&host.copier.state);
+    let mut keys = BTreeMap::new();
+    let mut all = Vec::new();
+    for node in registry.nodes().filter(|node| matches!(node.status, NodeStatus::Active | NodeStatus::Pending)) {
+        let machine = MachineNumber(node.number);
+        let live = online.live(&node.key);
+        keys.insert(machine, node.key);
+        let load = state.on_their_way.values().filter(|(to, _)| *to == machine).count();
+        all.push(Candidate {
+            machine,
+            machine_id: node.machine_id.0,
+            granted: live.map_or(node.grant, |live| live.granted),
+            used: live.map_or(0, |live| live.used),
+            free: live.map_or(0, |live| live.free),
+            presence: if live.is_some() { Presence::Online } else { Presence::Offline },
+            on_host_network: true,
+            is_draining: node.draining,
+            has_twin: online.has_twin(&node.key),
+            is_confirmed: node.status == NodeStatus::Active,
+            load: u32::try_from(load).unwrap_or(u32::MAX),
+            uptime_share: 100,
+        });
+    }
+    (all, keys)
+}
+
+/// Looks through what is owed and hands it out. Returns how many frames were.
+pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
+    let (mut candidates, keys) = candidates(host);
+    lock(&host.copier.state).on_their_way.retain(|_, (_, since)| now.saturating_sub(*since) < ON_ITS_WAY);
+    let mut batches: BTreeMap<MachineNumber, (Vec<Wanted>, u64)> = BTreeMap::new();
+    let mut hindrances: BTreeMap<VaultId, Hindrance> = BTreeMap::new();
+    let (mut after, mut looked_at) = (None, 0);
+    while looked_at < LOOKED_AT_MAX {
+        let owed = host.holders.owed(after, 1024)?;
+        let Some(last) = owed.last() else { break };
+        after = Some(last.cursor);
+        looked_at += owed.len();
+        for frame in &owed {
+            if lock(&host.copier.state).on_their_way.contains_key(&frame.id) {
+                continue;
+            }
+            // Who writes it and keeps it is about to say so.
+            let is_writing = |machine: &MachineNumber| host.keeping().values().any(|keeping| keeping == machine);
+            if frame.holders.is_empty() && frame.writer.is_some_and(|writer| is_writing(&writer)) {
+                continue;
+            }
+            let ask = Ask {
+                vault: frame.vault,
+                writer: frame.writer,
+                spread: false,
+                holders: &frame.holders,
+                host: host.identity.machine_id,
+                len: frame.len,
+            };
+            let machine = match choose(&ask, &candidates) {
+                Choice::Writer(machine) | Choice::Other(machine) => machine,
+                Choice::Nobody(hindrance) => {
+                    hindrances.entry(frame.vault).or_insert(hindrance);
+                    continue;
+                }
+            };
+            let (batch, len) = batches.entry(machine).or_default();
+            if batch.len() >= ERRAND_COUNT || *len >= ERRAND_LEN {
+                continue;
+            }
+            batch.push(Wanted {
+                vault: frame.vault,
+                number: FrameNumber(frame.number_in_index),
+                id: frame.id,
+            });
+            *len += u64::from(frame.len);
+            if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.machine == machine) {
+                candidate.load += 1;
+                candidate.used = candidate.used.saturating_add(u64::from(frame.len));
+                candidate.free = candidate.free.saturating_sub(u64::from(frame.len));
+            }
+        }
+    }
+    lock(&host.copier.state).hindrances = hindrances;
+    Ok(hand_out(host, batches, &keys, now))
+}
+
+fn hand_out(
+    host: &Host,
+    batches: BTreeMap<MachineNumber, (Vec<Wanted>, u64)>,
+    keys: &BTreeMap<MachineNumber, NodeKey>,
+    now: Duration,
+) -> usize {
+    let mut handed = 0;
+    for (machine, (batch, _)) in batches {
+        let online = lock(&host.online);
+        let live = keys.get(&machine).and_then(|key| online.live(key));
+        let Some(live) = live.filter(|live| live.is_compared) else { continue };
+        let mut state = lock(&host.copier.state);
+        let errands = state.errands.entry(machine).or_default();
+        if *errands >= ERRANDS_MAX {
+            continue;
+        }
+        *errands += 1;
+        batch.iter().for_each(|wanted| drop(state.on_their_way.insert(wanted.id, (machine, now))));
+        handed += batch.len();
+        // A connection that has just ended says so itself.
+        let _ = live.errands.send(Errand::Send(batch));
+    }
+    handed
+}
+
+/// Plans for as long as the host runs.
+pub async fn run(host: Arc<Host>) {
+    loop {
+        let planning = host.clone();
+        let planned = host
+            .work()
+            .run(move || plan(&planning, planning.env().clock.elapsed()))
+            .await;
+        match planned {
+            Ok(0) => {}
+            Ok(frames) => tracing::debug!(frames, "copies were handed out"),
+            Err(error) => tracing::warn!(%error, "cannot plan copies"),
+        }
+        let _ = tokio::time::timeout(PACE, host.copier.wake.notified()).await;
+    }
+}

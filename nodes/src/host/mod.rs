@@ -1,0 +1,343 @@
+//! The host: it keeps every frame, and its tracker knows who else does.
+//!
+//! What always holds: what a writer was told to be settled is in the vault's own index, durable; the map of holders
+//! follows from the vaults and from what machines confirmed, so it is never the only place where something is known.
+
+pub mod copier;
+pub mod ground;
+pub mod online;
+pub mod serve;
+
+use crate::tracker::MachineNumber;
+use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};
+use crate::tracker::login::Throttle;
+use crate::tracker::names::NodeKey;
+use crate::tracker::office::{Office, OfficeError};
+use crate::tracker::sign::SigningKey;
+use crate::transport::keys::node_key;
+use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::serve::Connections;
+use crate::work::Work;
+use copier::Copier;
+use ground::Ground;
+use online::Online;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use twinkeep_engine::env::Env;
+use twinkeep_engine::id::{SessionId, VaultId};
+use twinkeep_engine::index::FrameNumber;
+use twinkeep_engine::kv::KvHome;
+use twinkeep_engine::store::{LocalStore, Store, StoreError};
+use twinkeep_engine::vault::{HeadBytes, Vault, VaultError};
+
+/// Frames entered in the map of holders at a time.
+const FEED_COUNT: usize = 4096;
+
+/// Copies wanted besides the host's.
+const COPIES_WANTED: u32 = 1;
+
+/// The least that stays free on the host's disk, bytes, and the share of it, percent.
+const RESERVE: (u64, u64) = (20 << 30, 10);
+
+/// A host cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// Its change log.
+    #[error(transparent)]
+    Office(#[from] OfficeError),
+    /// Its map of holders.
+    #[error(transparent)]
+    Holders(#[from] HoldersError),
+    /// One of its vaults.
+    #[error("vault {vault}")]
+    Vault {
+        /// Which.
+        vault: VaultId,
+        /// What is wrong.
+        #[source]
+        source: VaultError,
+    },
+}
+
+/// What a host is, besides its data.
+pub struct Identity {
+    /// Its name, for people.
+    pub name: String,
+    /// Where machines reach it, `host:port`.
+    pub addresses: Vec<String>,
+    /// Its key.
+    pub key: SigningKey,
+    /// The company's authority.
+    pub authority: SigningKey,
+    /// For answers about accounts there are none of.
+    pub answers: [u8; 32],
+    /// Public key to which vaults of the company are wrapped.
+    pub company_key: [u8; 32],
+    /// The physical machine it runs on.
+    pub machine_id: [u8; 16],
+    /// Bytes and percent of its disk that new backups leave free.
+    pub reserve: (u64, u64),
+}
+
+impl Identity {
+    /// What new backups leave free on a host's disk.
+    pub const RESERVE: (u64, u64) = RESERVE;
+}
+
+/// See the module.
+pub struct Host {
+    /// Who it is.
+    pub identity: Identity,
+    /// Who is there, and what has happened.
+    pub office: Office,
+    /// Who holds what.
+    pub holders: Holders,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
+    /// Machines that are there.
+    pub online: Mutex<Online>,
+    /// What goes where.
+    pub copier: Copier,
+    env: Env,
+    work: Work,
+    ground: Box<dyn Ground>,
+    vaults: Mutex<BTreeMap<VaultId, Arc<HostVault>>>,
+    throttle: Mutex<Throttle>,
+    /// Which machine keeps what a session writes.
+    keeping: Mutex<HashMap<SessionId, MachineNumber>>,
+}
+
+/// A vault at the host.
+pub struct HostVault {
+    /// Its store.
+    pub store: LocalStore,
+    /// Config and keyring, as its members made them.
+    pub head: HeadBytes,
+    /// Bytes of its frames.
+    pub stored: AtomicU64,
+    /// One at a time enters frames in the map of holders.
+    feeding: Mutex<()>,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl From<HoldersError> for Problem {
+    fn from(error: HoldersError) -> Self {
+        problem(Why::Other, format!("the map of holders: {error}"))
+    }
+}
+
+impl From<OfficeError> for Problem {
+    fn from(error: OfficeError) -> Self {
+        let why = if matches!(error, OfficeError::Refused(_)) { Why::Usage } else { Why::Other };
+        problem(why, error.to_string())
+    }
+}
+
+impl From<VaultError> for Problem {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Store(error) => error.into(),
+            error => problem(Why::Other, error.to_string()),
+        }
+    }
+}
+
+impl Host {
+    /// Makes the change log of a new office. The first that is opened then is its host.
+    pub fn create(ground: &dyn Ground, env: &Env, authority: SigningKey) -> Result<(), HostError> {
+        drop(Office::create(ground.office(), env.clone(), authority)?);
+        Ok(())
+    }
+
+    /// Opens a host: its log, its map of holders and all its vaults.
+    pub fn open(ground: Box<dyn Ground>, env: Env, work: Work, identity: Identity) -> Result<Arc<Self>, HostError> {
+        let authority = SigningKey::from_seed(identity.authority.seed());
+        let office = Office::open(ground.office(), env.clone(), authority)?;
+        let host = Self {
+            holders: open_holders(&*ground.holders())?,
+            office,
+            connections: Arc::default(),
+            online: Mutex::default(),
+            copier: Copier::default(),
+            env,
+            work,
+            ground,
+            vaults: Mutex::default(),
+            throttle: Mutex::new(Throttle::new()),
+            keeping: Mutex::default(),
+            identity,
+        };
+        let vaults: Vec<VaultId> = host.office.read(|registry| registry.vaults().map(|vault| vault.id).collect());
+        for id in vaults {
+            let opened = host.open_vault(id).map_err(|source| HostError::Vault { vault: id, source })?;
+            lock(&host.vaults).insert(id, opened.clone());
+            host.feed(id, &opened).map_err(|source| HostError::Vault { vault: id, source })?;
+        }
+        Ok(Arc::new(host))
+    }
+
+    /// Its key, by which others know it.
+    pub fn key(&self) -> NodeKey {
+        node_key(&self.identity.key)
+    }
+
+    /// Clock and dice.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Where blocking work runs.
+    pub fn work(&self) -> Work {
+        self.work
+    }
+
+    /// Its disk.
+    pub fn space(&self) -> ground::Space {
+        self.ground.space()
+    }
+
+    /// Fails where new backups would fill the disk.
+    pub fn has_room(&self) -> Result<(), Problem> {
+        let space = self.space();
+        let (bytes, percent) = self.identity.reserve;
+        let reserve = bytes.max(space.total / 100 * percent).min(space.total);
+        match space.total > 0 && space.free < reserve {
+            true => Err(problem(
+                Why::NoSpace,
+                format!("the host's disk has {} MB left, of which {} MB are kept free", space.free >> 20, reserve >> 20),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Which machine keeps what sessions write.
+    pub(crate) fn keeping(&self) -> MutexGuard<'_, HashMap<SessionId, MachineNumber>> {
+        lock(&self.keeping)
+    }
+
+    pub(crate) fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        lock(&self.throttle)
+    }
+
+    /// A vault.
+    pub fn vault(&self, id: VaultId) -> Result<Arc<HostVault>, Problem> {
+        let vault = lock(&self.vaults).get(&id).cloned();
+        vault.ok_or_else(|| problem(Why::NotFound, format!("there is no vault {id}")))
+    }
+
+    /// All vaults.
+    pub fn vaults(&self) -> Vec<(VaultId, Arc<HostVault>)> {
+        lock(&self.vaults).iter().map(|(id, vault)| (*id, vault.clone())).collect()
+    }
+
+    /// Makes a vault of what a member prepared. It is there before the office knows it: a vault that nobody knows is
+    /// an empty folder, one that is not there is a loss.
+    pub fn make_vault(&self, head: &HeadBytes) -> Result<VaultId, Problem> {
+        let id = head.vault()?;
+        let place = self.ground.vault(id);
+        match Vault::place(&place, head) {
+            Ok(_) => {}
+            Err(VaultError::Exists) if lock(&self.vaults).contains_key(&id) => {
+                return Err(problem(Why::Usage, format!("there is a vault {id} already")));
+            }
+            // From an attempt that ended before the office knew of it.
+            Err(VaultError::Exists) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let opened = self.open_vault(id)?;
+        lock(&self.vaults).insert(id, opened);
+        Ok(id)
+    }
+
+    fn open_vault(&self, id: VaultId) -> Result<Arc<HostVault>, VaultError> {
+        let place = self.ground.vault(id);
+        let head = Vault::head_bytes(&place)?;
+        let keyless = Vault::open_store(place, self.env.clone(), &format!("host {}", self.identity.name))?;
+        for note in keyless.notes() {
+            tracing::warn!(vault = %id, "{note}");
+        }
+        if keyless.rebuilt.is_some() {
+            self.holders.reset_watermark(id).map_err(|error| VaultError::Store(told(&error)))?;
+        }
+        let mut stored = 0;
+        let mut from = FrameNumber(0);
+        loop {
+            let rows = keyless.store.frame_rows(from, FEED_COUNT)?;
+            let Some((last, _)) = rows.last() else { break };
+            from = FrameNumber(last.0.saturating_add(1));
+            stored += rows.iter().map(|(_, place)| u64::from(place.len)).sum::<u64>();
+        }
+        let (store, stored) = (keyless.store, AtomicU64::new(stored));
+        Ok(Arc::new(HostVault { store, head, stored, feeding: Mutex::default() }))
+    }
+
+    /// Enters in the map of holders what a vault has got since.
+    pub fn feed(&self, id: VaultId, vault: &HostVault) -> Result<(), VaultError> {
+        let _one = lock(&vault.feeding);
+        let failed = |error: HoldersError| VaultError::Store(told(&error));
+        let mut from = self.holders.watermark(id).map_err(failed)?;
+        loop {
+            let places = vault.store.frames(FrameNumber(from), FEED_COUNT)?;
+            let Some(last) = places.last() else { break };
+            let next = last.number.0.saturating_add(1);
+            let mut frames = Vec::with_capacity(places.len());
+            for place in places.iter().filter(|place| place.is_believed) {
+                frames.push(NewFrame {
+                    id: place.frame,
+                    number_in_index: place.number.0,
+                    kind: place.kind,
+                    len: place.len,
+                    writer: self.keeper_of(&vault.store.pack_name(place.pack)?),
+                });
+            }
+            self.holders.enter(id, &frames, next).map_err(failed)?;
+            from = next;
+        }
+        self.copier.wake();
+        Ok(())
+    }
+
+    /// The machine that keeps what stands in a pack, if its session still runs or has only just ended.
+    fn keeper_of(&self, pack: &str) -> Option<MachineNumber> {
+        let session = SessionId::from_hex(pack.split_once('-')?.0)?;
+        self.keeping().get(&session).copied()
+    }
+
+    /// Adds to what a vault holds.
+    pub fn count_stored(vault: &HostVault, bytes: u64) {
+        vault.stored.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+fn told(error: &HoldersError) -> StoreError {
+    StoreError::Index(twinkeep_engine::kv::KvError::Damaged(format!("the map of holders: {error}")))
+}
+
+/// Opens the map of holders. One that is damaged or missing is made anew: vaults and machines say everything again.
+fn open_holders(home: &dyn KvHome) -> Result<Holders, HostError> {
+    let opened = match home.open() {
+        Ok(Some(kv)) => Holders::open(kv).map(Some),
+        Ok(None) => Ok(None),
+        Err(error) => {
+            tracing::warn!(%error, "the map of holders is damaged and is made anew");
+            Ok(None)
+        }
+    };
+    match opened {
+        Ok(Some(holders)) => Ok(holders),
+        Ok(None) | Err(HoldersError::OtherVersion { .. }) => {
+            let fill = &mut |kv: &dyn twinkeep_engine::kv::Kv| {
+                let mut write = kv.write()?;
+                holders::init(&mut *write, COPIES_WANTED)?;
+                write.commit()
+            };
+            let kv = home.replace(fill).map_err(HoldersError::from)?;
+            Ok(Holders::open(kv)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

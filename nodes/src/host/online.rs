@@ -1,0 +1,97 @@
+//! Machines that are there now, as their own words and their silence tell.
+
+use super::copier::Wanted;
+use crate::tracker::MachineNumber;
+use crate::tracker::names::NodeKey;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use twinkeep_engine::id::FrameId;
+
+/// Work for a machine, done on the thread of its connection.
+#[derive(Clone, Debug)]
+pub enum Errand {
+    /// Send it these frames.
+    Send(Vec<Wanted>),
+    /// Have it set these aside.
+    Drop(Vec<FrameId>),
+}
+
+/// A machine's connection.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Its number.
+    pub number: MachineNumber,
+    /// Drawn at every start of its service.
+    pub run: [u8; 16],
+    /// When it was last heard of.
+    pub heard: Duration,
+    /// Its physical machine.
+    pub machine_id: [u8; 16],
+    /// Bytes its owner grants.
+    pub granted: u64,
+    /// Bytes of them in use.
+    pub used: u64,
+    /// Bytes free on its disk.
+    pub free: u64,
+    /// Frames it says it holds.
+    pub frames: u64,
+    /// Its program.
+    pub version: String,
+    /// Whether what it holds was compared with what the tracker believes.
+    pub is_compared: bool,
+    /// To its connection.
+    pub errands: mpsc::UnboundedSender<Errand>,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Online {
+    machines: BTreeMap<NodeKey, Vec<Live>>,
+    last_seen: BTreeMap<NodeKey, Duration>,
+}
+
+impl Online {
+    /// A machine has come. One that came before under the same start gives way.
+    pub fn come(&mut self, key: NodeKey, live: Live) {
+        self.last_seen.insert(key, live.heard);
+        let all = self.machines.entry(key).or_default();
+        all.retain(|other| other.run != live.run);
+        all.push(live);
+    }
+
+    /// Its connection has ended.
+    pub fn go(&mut self, key: &NodeKey, errands: &mpsc::UnboundedSender<Errand>) {
+        if let Some(all) = self.machines.get_mut(key) {
+            all.retain(|live| !live.errands.same_channel(errands));
+            if all.is_empty() {
+                self.machines.remove(key);
+            }
+        }
+    }
+
+    /// The connection that a sender of errands belongs to.
+    pub fn of(&mut self, key: &NodeKey, errands: &mpsc::UnboundedSender<Errand>) -> Option<&mut Live> {
+        self.machines.get_mut(key)?.iter_mut().find(|live| live.errands.same_channel(errands))
+    }
+
+    /// It was heard of.
+    pub fn heard(&mut self, key: &NodeKey, now: Duration) {
+        self.last_seen.insert(*key, now);
+    }
+
+    /// Its newest connection.
+    pub fn live(&self, key: &NodeKey) -> Option<&Live> {
+        self.machines.get(key)?.iter().max_by_key(|live| live.heard)
+    }
+
+    /// Whether two different starts speak in its name.
+    pub fn has_twin(&self, key: &NodeKey) -> bool {
+        self.machines.get(key).is_some_and(|all| all.iter().any(|live| live.run != all[0].run))
+    }
+
+    /// When it was last heard of since the host started.
+    pub fn last_seen(&self, key: &NodeKey) -> Option<Duration> {
+        self.last_seen.get(key).copied()
+    }
+}

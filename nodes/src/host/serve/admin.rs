@@ -1,0 +1,490 @@
+//! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
+
+use super::user::{kind_word, used};
+use crate::host::{Host, lock};
+use crate::tracker::MachineNumber;
+use crate::tracker::event::{Event, Login, VaultKind};
+use crate::tracker::holders::HoldersError;
+use crate::tracker::log::Actor;
+use crate::tracker::names::{AccountId, NodeKey};
+use crate::tracker::registry::{Node, Registry};
+use crate::tracker::token::{self, JoinToken};
+use crate::transport::ids::{fixed, one};
+use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::serve::Call;
+use capnp::Error;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use twinkeep_engine::id::FrameId;
+use twinkeep_engine::vault::HeadBytes;
+use twinkeep_engine::vault::keyring::PasswordCost;
+use twinkeep_schema::office_capnp::{admin, new_vault};
+
+/// Rows of a lost machine that are forgotten at a time.
+const FORGET_COUNT: usize = 4096;
+
+/// See the module.
+pub struct AdminServer {
+    host: Arc<Host>,
+    actor: Actor,
+    begin: Box<dyn Fn() -> Result<Option<Call>, Problem>>,
+}
+
+impl AdminServer {
+    /// For somebody whose right is asked for anew at every call.
+    pub fn new(host: Arc<Host>, actor: Actor, begin: impl Fn() -> Result<Option<Call>, Problem> + 'static) -> Self {
+        Self { host, actor, begin: Box::new(begin) }
+    }
+
+    async fn append(&self, event: Event) -> Result<(), Problem> {
+        let (host, actor) = (self.host.clone(), self.actor.clone());
+        self.host.work().run(move || host.office.append(actor, event)).await.map(drop)
+    }
+
+    fn account(&self, name: &str) -> Result<AccountId, Problem> {
+        let id = self.host.office.read(|registry| registry.account_by_name(name).map(|account| account.id));
+        id.ok_or_else(|| problem(Why::NotFound, format!("there is no account {name}")))
+    }
+
+    fn node(&self, name: &str) -> Result<NodeKey, Problem> {
+        let key = self.host.office.read(|registry| registry.node_by_name(name).map(|node| node.key));
+        key.ok_or_else(|| problem(Why::NotFound, format!("there is no machine {name}")))
+    }
+
+    async fn add_vault(&self, vault: &NewVault) -> Result<(), Problem> {
+        let owner = self.account(&vault.owner)?;
+        let made = Event::VaultMade {
+            vault: vault.head.vault()?,
+            owner,
+            name: vault.name.clone(),
+            kind: vault.kind,
+            company_wrap: vault.company_wrap.clone(),
+        };
+        let (host, head) = (self.host.clone(), vault.head.clone());
+        let id = self.host.work().run(move || host.make_vault(&head)).await?;
+        self.append(made).await?;
+        self.append(Event::VaultMember { vault: id, account: owner, on: true, wrapped: vault.wrapped.clone() }).await
+    }
+}
+
+/// A vault as a member prepared it.
+struct NewVault {
+    name: String,
+    kind: VaultKind,
+    owner: String,
+    head: HeadBytes,
+    company_wrap: Vec<u8>,
+    wrapped: Vec<u8>,
+}
+
+impl NewVault {
+    fn read(told: new_vault::Reader<'_>) -> Result<Self, Error> {
+        let kind = match told.get_kind()?.to_str()? {
+            "company" => VaultKind::Company,
+            "private" => VaultKind::Private,
+            "shared" => VaultKind::Shared,
+            other => return Err(problem(Why::Usage, format!("there are no {other} vaults")).into()),
+        };
+        Ok(Self {
+            name: told.get_name()?.to_string()?,
+            kind,
+            owner: told.get_owner()?.to_string()?,
+            head: HeadBytes { config: told.get_config()?.to_vec(), keyring: told.get_keyring()?.to_vec() },
+            company_wrap: told.get_company_wrap()?.to_vec(),
+            wrapped: told.get_wrapped()?.to_vec(),
+        })
+    }
+}
+
+/// What is held by a machine that will not come back is owed again.
+fn forget_all(host: &Host, machine: MachineNumber) -> Result<(), HoldersError> {
+    loop {
+        if host.holders.forget_machine(machine, FORGET_COUNT)?.left == 0 {
+            host.copier.wake();
+            return Ok(());
+        }
+    }
+}
+
+fn number_of(registry: &Registry, key: &NodeKey) -> Option<MachineNumber> {
+    registry.node(key).map(|node| MachineNumber(node.number))
+}
+
+impl admin::Server for AdminServer {
+    async fn add_user(
+        self: Rc<Self>,
+        params: admin::AddUserParams,
+        mut results: admin::AddUserResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let params = params.get()?;
+        let user = params.get_user()?;
+        let vault = NewVault::read(params.get_vault()?)?;
+        // Looked at before anything is made of it.
+        vault.head.vault().map_err(Problem::from)?;
+        let id = AccountId(fixed(user.get_id()?, "the id of an account")?);
+        let event = Event::AccountMade {
+            id,
+            name: user.get_name()?.to_string()?,
+            login: Login {
+                login_key: fixed(user.get_login_key()?, "a key")?,
+                salt: fixed(user.get_salt()?, "a salt")?,
+                cost: PasswordCost {
+                    memory_kib: user.get_memory_kib(),
+                    passes: user.get_passes(),
+                    lanes: user.get_lanes(),
+                },
+                wrapped_key: user.get_wrapped_key()?.to_vec(),
+            },
+            quota: user.get_quota(),
+            is_admin: user.get_is_admin(),
+        };
+        self.append(event).await?;
+        self.add_vault(&vault).await?;
+        results.get().set_id(&id.0);
+        Ok(())
+    }
+
+    async fn users(
+        self: Rc<Self>,
+        _params: admin::UsersParams,
+        mut results: admin::UsersResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let registry = self.host.office.registry();
+        let mut accounts: Vec<_> = registry.accounts().collect();
+        accounts.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut list = results.get().init_users(accounts.len() as u32);
+        for (at, account) in (0..).zip(accounts) {
+            let mut user = list.reborrow().get(at);
+            user.set_name(&account.name[..]);
+            user.set_quota(account.quota);
+            user.set_used(used(&self.host, &account.id));
+            user.set_disabled(account.disabled);
+            user.set_is_admin(account.is_admin);
+            let devices = registry.devices_of(&account.id).filter(|device| !device.revoked).count();
+            user.set_devices(u32::try_from(devices).unwrap_or(u32::MAX));
+        }
+        Ok(())
+    }
+
+    async fn disable_user(
+        self: Rc<Self>,
+        params: admin::DisableUserParams,
+        _results: admin::DisableUserResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let params = params.get()?;
+        let id = self.account(params.get_account()?.to_str()?)?;
+        self.append(Event::AccountDisabled { id, on: params.get_on() }).await?;
+        Ok(())
+    }
+
+    async fn quota(
+        self: Rc<Self>,
+        params: admin::QuotaParams,
+        _results: admin::QuotaResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let params = params.get()?;
+        let id = self.account(params.get_account()?.to_str()?)?;
+        self.append(Event::AccountQuota { id, bytes: params.get_bytes() }).await?;
+        Ok(())
+    }
+
+    async fn add_vault(
+        self: Rc<Self>,
+        params: admin::AddVaultParams,
+        _results: admin::AddVaultResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let vault = NewVault::read(params.get()?.get_vault()?)?;
+        AdminServer::add_vault(&self, &vault).await?;
+        Ok(())
+    }
+
+    async fn token(
+        self: Rc<Self>,
+        params: admin::TokenParams,
+        mut results: admin::TokenResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let params = params.get()?;
+        let name = params.get_name()?.to_string()?;
+        let host = &self.host;
+        let token = JoinToken::new(&name, &host.identity.addresses, host.key(), &*host.env().entropy)
+            .map_err(|error| problem(Why::Usage, error.to_string()))?;
+        let ttl = Duration::from_secs(params.get_secs().into());
+        let expires = token::expires(host.env().clock.now(), ttl);
+        let event = Event::NodeTokenMade { name, token_hash: token.hash(), expires, auto: params.get_auto() };
+        self.append(event).await?;
+        results.get().set_token(&token.text()[..]);
+        Ok(())
+    }
+
+    async fn nodes(
+        self: Rc<Self>,
+        _params: admin::NodesParams,
+        mut results: admin::NodesResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let host = self.host.clone();
+        let counts = self.host.work().run(move || host.holders.owed_counts()).await?;
+        let registry = self.host.office.registry();
+        let mut nodes: Vec<&Node> = registry.nodes().collect();
+        nodes.sort_by_key(|node| node.number);
+        let online = lock(&self.host.online);
+        let (now, wall) = (self.host.env().clock.elapsed(), self.host.env().clock.now());
+        let mut list = results.get().init_nodes(nodes.len() as u32);
+        for (at, node) in (0..).zip(nodes) {
+            let mut info = list.reborrow().get(at);
+            let live = online.live(&node.key);
+            let held = counts.machines.iter().find(|count| count.machine.0 == node.number);
+            info.set_name(&node.name[..]);
+            info.set_key(&node.key.0);
+            info.set_status(node.status.word());
+            info.set_presence(if live.is_some() { "online" } else { "offline" });
+            info.set_granted(live.map_or(node.grant, |live| live.granted));
+            info.set_used(held.map_or(0, |held| held.bytes));
+            info.set_frames(held.map_or(0, |held| held.frames));
+            info.set_free(live.map_or(0, |live| live.free));
+            info.set_draining(node.draining);
+            if let Some(seen) = online.last_seen(&node.key) {
+                let ago = i64::try_from(now.saturating_sub(seen).as_nanos()).unwrap_or(i64::MAX);
+                info.set_last_seen(wall.0.saturating_sub(ago));
+            }
+            info.set_version(live.map_or("", |live| &live.version[..]));
+            if online.has_twin(&node.key) {
+                info.set_note("it runs twice under one key: nothing new is placed there");
+            }
+        }
+        Ok(())
+    }
+
+    async fn approve(
+        self: Rc<Self>,
+        params: admin::ApproveParams,
+        _results: admin::ApproveResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let key = self.node(params.get()?.get_name()?.to_str()?)?;
+        self.append(Event::NodeApproved { key }).await?;
+        Ok(())
+    }
+
+    async fn revoke(
+        self: Rc<Self>,
+        params: admin::RevokeParams,
+        _results: admin::RevokeResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let key = self.node(params.get()?.get_name()?.to_str()?)?;
+        self.append(Event::NodeRevoked { key }).await?;
+        self.host.connections.end(&key);
+        // Its copies are in the hands of somebody who is not trusted.
+        let number = self.host.office.read(|registry| number_of(registry, &key));
+        if let Some(machine) = number {
+            let host = self.host.clone();
+            self.host.work().run(move || forget_all(&host, machine)).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(
+        self: Rc<Self>,
+        params: admin::ForgetParams,
+        _results: admin::ForgetResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let key = self.node(params.get()?.get_name()?.to_str()?)?;
+        self.append(Event::NodeForgotten { key }).await?;
+        self.host.connections.end(&key);
+        let number = self.host.office.read(|registry| number_of(registry, &key));
+        if let Some(machine) = number {
+            let host = self.host.clone();
+            self.host.work().run(move || forget_all(&host, machine)).await?;
+        }
+        Ok(())
+    }
+
+    async fn drain(
+        self: Rc<Self>,
+        params: admin::DrainParams,
+        _results: admin::DrainResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let params = params.get()?;
+        let key = self.node(params.get_name()?.to_str()?)?;
+        self.append(Event::NodeDraining { key, on: params.get_on() }).await?;
+        Ok(())
+    }
+
+    async fn copies(
+        self: Rc<Self>,
+        _params: admin::CopiesParams,
+        mut results: admin::CopiesResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let host = self.host.clone();
+        let rows = move || {
+            let counts = host.holders.owed_counts()?;
+            let registry = host.office.registry();
+            let mut rows = Vec::new();
+            for (id, vault) in host.vaults() {
+                let entry = registry.vault(&id);
+                let owner = entry.and_then(|entry| registry.account(&entry.owner));
+                let owed = counts.vaults.iter().find(|count| count.vault == id);
+                rows.push(VaultRow {
+                    id: id.0,
+                    name: entry.map_or(String::new(), |entry| format!("{} ({})", entry.name, kind_word(entry.kind))),
+                    owner: owner.map_or(String::new(), |owner| owner.name.clone()),
+                    bytes: vault.stored.load(std::sync::atomic::Ordering::Relaxed),
+                    owed: owed.map_or((0, 0), |owed| (owed.frames, owed.bytes)),
+                    why: host.copier.hindrance(id).map_or(String::new(), |hindrance| hindrance.to_string()),
+                });
+            }
+            Ok::<_, HoldersError>(rows)
+        };
+        let rows = self.host.work().run(rows).await?;
+        let mut list = results.get().init_vaults(rows.len() as u32);
+        for (at, row) in (0..).zip(&rows) {
+            let mut copies = list.reborrow().get(at);
+            copies.set_vault(&row.id);
+            copies.set_name(&row.name[..]);
+            copies.set_owner(&row.owner[..]);
+            copies.set_bytes(row.bytes);
+            copies.set_owed_frames(row.owed.0);
+            copies.set_owed_bytes(row.owed.1);
+            if row.owed.0 > 0 {
+                copies.set_why(&row.why[..]);
+            }
+        }
+        Ok(())
+    }
+
+    async fn why(
+        self: Rc<Self>,
+        params: admin::WhyParams,
+        mut results: admin::WhyResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let frame: FrameId = one(params.get()?.get_frame()?)?;
+        let host = self.host.clone();
+        let holders = self.host.work().run(move || host.holders.holders_of(&[frame])).await?;
+        let registry = self.host.office.registry();
+        let numbers = holders.into_iter().next().unwrap_or_default();
+        let named = registry.nodes().filter(|node| numbers.contains(&MachineNumber(node.number)));
+        let names: Vec<&str> = named.map(|node| &node.name[..]).collect();
+        let text = match names.is_empty() {
+            true => "no machine besides the host holds it".to_owned(),
+            false => format!("besides the host it is on {}", names.join(", ")),
+        };
+        results.get().set_text(&text[..]);
+        Ok(())
+    }
+
+    async fn audit(
+        self: Rc<Self>,
+        params: admin::AuditParams,
+        mut results: admin::AuditResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let params = params.get()?;
+        let (from, count) = (params.get_from().max(1), params.get_count() as usize);
+        let host = self.host.clone();
+        let entries = self.host.work().run(move || host.office.audit(from, count)).await?;
+        let registry = self.host.office.registry();
+        let mut list = results.get().init_entries(entries.len() as u32);
+        for (at, entry) in (0..).zip(&entries) {
+            let mut to = list.reborrow().get(at);
+            to.set_sequence(entry.sequence);
+            to.set_time(entry.time.0);
+            let actor = match &entry.actor {
+                Actor::Host => "host".to_owned(),
+                Actor::Account(id) => registry.account(id).map_or_else(|| id.to_hex(), |known| known.name.clone()),
+                Actor::Node(key) => registry.node(key).map_or_else(|| key.to_hex(), |known| known.name.clone()),
+            };
+            to.set_actor(&actor[..]);
+            to.set_what(&describe(&registry, &entry.event)[..]);
+        }
+        Ok(())
+    }
+
+    async fn status(
+        self: Rc<Self>,
+        _params: admin::StatusParams,
+        mut results: admin::StatusResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let host = self.host.clone();
+        let counts = self.host.work().run(move || host.holders.owed_counts()).await?;
+        let mut status = results.get().init_status();
+        let space = self.host.space();
+        status.set_name(&self.host.identity.name[..]);
+        status.set_address(&self.host.identity.addresses.join(", ")[..]);
+        status.set_generation(self.host.office.tip().generation);
+        status.set_free(space.free);
+        status.set_total(space.total);
+        status.set_connections(u32::try_from(self.host.connections.count()).unwrap_or(u32::MAX));
+        status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
+        status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
+        Ok(())
+    }
+
+    async fn company_key(
+        self: Rc<Self>,
+        _params: admin::CompanyKeyParams,
+        mut results: admin::CompanyKeyResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        results.get().set_public_key(&self.host.identity.company_key);
+        Ok(())
+    }
+}
+
+struct VaultRow {
+    id: [u8; 16],
+    name: String,
+    owner: String,
+    bytes: u64,
+    owed: (u64, u64),
+    why: String,
+}
+
+/// An entry of the log in words.
+fn describe(registry: &Registry, event: &Event) -> String {
+    let node = |key: &NodeKey| registry.node(key).map_or_else(|| key.to_hex(), |node| node.name.clone());
+    let account = |id: &AccountId| registry.account(id).map_or_else(|| id.to_hex(), |account| account.name.clone());
+    let switched = |on: bool| if on { "" } else { "no longer " };
+    match event {
+        Event::NodeTokenMade { name, auto, .. } => {
+            let how = if *auto { ", to join without approval" } else { "" };
+            format!("made a join token for {name}{how}")
+        }
+        Event::NodeJoined { name, pending, .. } => {
+            format!("{name} joined{}", if *pending { " and waits for approval" } else { "" })
+        }
+        Event::NodeApproved { key } => format!("approved {}", node(key)),
+        Event::NodeRevoked { key } => format!("revoked the key of {}", node(key)),
+        Event::NodeForgotten { key } => format!("forgot {}", node(key)),
+        Event::NodeDraining { key, on } => format!("{} is {}being emptied", node(key), switched(*on)),
+        Event::NodeGrant { key, bytes } => format!("{} grants {} MB", node(key), bytes / 1_000_000),
+        Event::StandbyAppointed { key, on } => format!("{} is {}a standby", node(key), switched(*on)),
+        Event::AccountMade { name, is_admin, .. } => {
+            format!("made the account {name}{}", if *is_admin { ", an administrator" } else { "" })
+        }
+        Event::AccountPassword { id, .. } => format!("{} has a new password", account(id)),
+        Event::AccountDisabled { id, on } => format!("{} is {}disabled", account(id), switched(*on)),
+        Event::AccountQuota { id, bytes } => format!("{} may use {} MB", account(id), bytes / 1_000_000),
+        Event::DeviceAdded { account: id, label, .. } => format!("{} logs in from {label}", account(id)),
+        Event::DeviceRevoked { account: id, .. } => format!("a device of {} was revoked", account(id)),
+        Event::VaultMade { vault, owner, name, kind, .. } => {
+            format!("made the {} vault {name} ({vault}) of {}", kind_word(*kind), account(owner))
+        }
+        Event::VaultMember { vault, account: id, on, .. } => {
+            format!("{} is {}a member of vault {vault}", account(id), switched(*on))
+        }
+        Event::Audit { kind, text, .. } => format!("{kind:?}: {text}"),
+    }
+}

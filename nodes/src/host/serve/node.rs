@@ -1,0 +1,338 @@
+//! A machine that is there: its heartbeats, what it confirms, and the errands it is sent on.
+
+use super::bootstrap::require_active;
+use crate::host::copier::Wanted;
+use crate::host::online::{Errand, Live};
+use crate::host::{Host, lock};
+use crate::tracker::MachineNumber;
+use crate::tracker::event::Event;
+use crate::tracker::holders::Why as Owed;
+use crate::tracker::log::Actor;
+use crate::tracker::names::NodeKey;
+use crate::transport::ids::{fixed, join, split};
+use crate::transport::limits::{IDS_MAX, PING_DEADLINE};
+use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::serve::Peer;
+use capnp::Error;
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use twinkeep_engine::id::FrameId;
+use twinkeep_engine::store::Store;
+use twinkeep_schema::office_capnp::{copies, inventory, node_session, registration};
+
+/// Frames of one question to a machine.
+const FRAMES_AT_ONCE: usize = 4096;
+
+/// A machine says that it is there, and hands over its store of copies.
+pub(super) fn register(
+    host: &Arc<Host>,
+    peer: &Arc<Peer>,
+    told: registration::Reader<'_>,
+    copies: copies::Client,
+) -> Result<node_session::Client, Error> {
+    let key = peer.key;
+    let node = host.office.read(|registry| registry.node(&key).map(|node| (node.number, node.grant)));
+    let Some((number, grant)) = node else {
+        return Err(problem(Why::NotAllowed, "the host does not send copies to itself").into());
+    };
+    let number = MachineNumber(number);
+    let (errands, queue) = mpsc::unbounded_channel();
+    let said = Said::read(told.get_inventory()?)?;
+    let live = Live {
+        number,
+        run: fixed(told.get_run()?, "the mark of a start")?,
+        heard: host.env().clock.elapsed(),
+        machine_id: fixed(told.get_machine_id()?, "a machine id")?,
+        granted: told.get_granted(),
+        used: said.bytes,
+        free: told.get_free(),
+        frames: said.frames,
+        version: told.get_version()?.to_string()?,
+        is_compared: false,
+        errands: errands.clone(),
+    };
+    if grant != live.granted {
+        host.office.append(Actor::Node(key), Event::NodeGrant { key, bytes: live.granted }).map_err(Problem::from)?;
+    }
+    lock(&host.online).come(key, live);
+    tracing::info!(machine = %number, "a machine is there");
+    let server = NodeServer { host: host.clone(), peer: peer.clone(), number, errands: errands.clone() };
+    let machine = Machine { host: host.clone(), key, number, copies, errands };
+    tokio::task::spawn_local(machine.work(queue, said));
+    Ok(capnp_rpc::new_client(server))
+}
+
+/// What a machine says it holds.
+#[derive(Clone, Copy)]
+struct Said {
+    frames: u64,
+    bytes: u64,
+    digest: [u8; 32],
+}
+
+impl Said {
+    fn read(told: inventory::Reader<'_>) -> Result<Self, Error> {
+        let digest = fixed(told.get_digest()?, "a digest")?;
+        Ok(Self { frames: told.get_frames(), bytes: told.get_bytes(), digest })
+    }
+}
+
+struct NodeServer {
+    host: Arc<Host>,
+    peer: Arc<Peer>,
+    number: MachineNumber,
+    errands: mpsc::UnboundedSender<Errand>,
+}
+
+impl Drop for NodeServer {
+    fn drop(&mut self) {
+        lock(&self.host.online).go(&self.peer.key, &self.errands);
+        self.host.copier.gone(self.number);
+        tracing::info!(machine = %self.number, "a machine went");
+    }
+}
+
+impl node_session::Server for NodeServer {
+    async fn beat(
+        self: Rc<Self>,
+        params: node_session::BeatParams,
+        mut results: node_session::BeatResults,
+    ) -> Result<(), Error> {
+        let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
+        let params = params.get()?;
+        let said = Said::read(params.get_inventory()?)?;
+        let now = self.host.env().clock.elapsed();
+        let mut online = lock(&self.host.online);
+        online.heard(&self.peer.key, now);
+        if let Some(live) = online.of(&self.peer.key, &self.errands) {
+            live.heard = now;
+            live.granted = params.get_granted();
+            live.free = params.get_free();
+            live.used = said.bytes;
+            live.frames = said.frames;
+        }
+        drop(online);
+        results.get().set_time(self.host.env().clock.now().0);
+        Ok(())
+    }
+
+    async fn confirm(
+        self: Rc<Self>,
+        params: node_session::ConfirmParams,
+        mut results: node_session::ConfirmResults,
+    ) -> Result<(), Error> {
+        let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
+        let frames = split::<FrameId>(params.get()?.get_frames()?)?;
+        let unknown = confirm(&self.host, self.number, frames).await?;
+        results.get().set_unknown(&join(&unknown));
+        Ok(())
+    }
+
+    async fn retract(
+        self: Rc<Self>,
+        params: node_session::RetractParams,
+        _results: node_session::RetractResults,
+    ) -> Result<(), Error> {
+        let _call = self.peer.call()?;
+        let frames = split::<FrameId>(params.get()?.get_frames()?)?;
+        retract(&self.host, self.number, frames).await?;
+        Ok(())
+    }
+
+    async fn place(
+        self: Rc<Self>,
+        params: node_session::PlaceParams,
+        mut results: node_session::PlaceResults,
+    ) -> Result<(), Error> {
+        let _call = self.peer.call()?;
+        fixed::<16>(params.get()?.get_vault()?, "the id of a vault")?;
+        let draining = self.host.office.read(|registry| {
+            registry.node(&self.peer.key).is_none_or(|node| node.draining)
+        });
+        let online = lock(&self.host.online);
+        let has_room = online.live(&self.peer.key).is_some_and(|live| live.used < live.granted && live.free > 0);
+        // One machine is one copy, whatever runs on it.
+        let is_other = online.live(&self.peer.key).is_some_and(|live| live.machine_id != self.host.identity.machine_id);
+        let keep = !draining && has_room && is_other && !online.has_twin(&self.peer.key);
+        results.get().set_keep(keep);
+        Ok(())
+    }
+}
+
+async fn confirm(host: &Arc<Host>, machine: MachineNumber, frames: Vec<FrameId>) -> Result<Vec<FrameId>, Problem> {
+    let tracker = host.clone();
+    let confirm = move || {
+        let mut unknown = Vec::new();
+        for part in frames.chunks(FRAMES_AT_ONCE) {
+            unknown.extend(tracker.holders.confirm(machine, part)?);
+        }
+        Ok::<_, crate::tracker::holders::HoldersError>(unknown)
+    };
+    host.work().run(confirm).await
+}
+
+async fn retract(host: &Arc<Host>, machine: MachineNumber, frames: Vec<FrameId>) -> Result<(), Problem> {
+    let tracker = host.clone();
+    let retract = move || {
+        for part in frames.chunks(FRAMES_AT_ONCE) {
+            tracker.holders.retract(machine, part, Owed::ScrubFailed)?;
+        }
+        Ok::<_, crate::tracker::holders::HoldersError>(())
+    };
+    host.work().run(retract).await?;
+    host.copier.wake();
+    Ok(())
+}
+
+/// The host's side of a machine's store of copies.
+struct Machine {
+    host: Arc<Host>,
+    key: NodeKey,
+    number: MachineNumber,
+    copies: copies::Client,
+    errands: mpsc::UnboundedSender<Errand>,
+}
+
+impl Machine {
+    /// Compares, then runs errands until the machine goes.
+    async fn work(self, mut queue: mpsc::UnboundedReceiver<Errand>, said: Said) {
+        if let Err(error) = self.compare(said).await {
+            tracing::warn!(machine = %self.number, %error, "cannot compare what a machine holds");
+            return;
+        }
+        let key = self.key;
+        if let Some(live) = lock(&self.host.online).of(&key, &self.errands) {
+            live.is_compared = true;
+        }
+        self.host.copier.wake();
+        // From here on the queue ends with the machine's session.
+        let Self { host, number, copies, errands, .. } = self;
+        drop(errands);
+        while let Some(errand) = queue.recv().await {
+            let result = match errand {
+                Errand::Send(frames) => {
+                    let sent = send(&host, number, &copies, &frames).await;
+                    host.copier.done(number, &frames);
+                    sent
+                }
+                Errand::Drop(frames) => set_aside(&host, &copies, frames).await,
+            };
+            if let Err(error) = result {
+                tracing::warn!(machine = %number, %error, "an errand failed");
+                if Problem::from(&error).why == Why::Unreachable {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// What the machine holds counts from now on, and nothing else does.
+    async fn compare(&self, said: Said) -> Result<(), Error> {
+        let (tracker, number) = (self.host.clone(), self.number);
+        let believed = self.host.work().run(move || tracker.holders.inventory(number)).await?;
+        if believed.frames == said.frames && believed.digest.to_bytes() == said.digest {
+            return Ok(());
+        }
+        let mut held = HashSet::new();
+        let mut after: Option<FrameId> = None;
+        loop {
+            let mut request = self.copies.list_request();
+            request.get().set_after(after.as_ref().map_or(&[], |id| &id.0[..]));
+            request.get().set_count(FRAMES_AT_ONCE as u32);
+            let answer = request.send().promise.await?;
+            let frames = split::<FrameId>(answer.get()?.get_frames()?)?;
+            let Some(last) = frames.last() else { break };
+            if after.is_some_and(|after| *last <= after) {
+                return Err(problem(Why::Other, "the machine lists what it holds in a circle").into());
+            }
+            after = Some(*last);
+            held.extend(frames.iter().copied());
+            confirm(&self.host, self.number, frames).await?;
+        }
+        let mut lost = Vec::new();
+        let mut from = None;
+        loop {
+            let (tracker, number) = (self.host.clone(), self.number);
+            let work = move || tracker.holders.frames_of(number, from, FRAMES_AT_ONCE);
+            let rows = self.host.work().run(work).await?;
+            let Some((last, _)) = rows.last() else { break };
+            from = Some(*last);
+            lost.extend(rows.into_iter().map(|(_, id)| id).filter(|id| !held.contains(id)));
+        }
+        tracing::info!(machine = %self.number, held = held.len(), lost = lost.len(), "compared what a machine holds");
+        retract(&self.host, self.number, lost).await?;
+        Ok(())
+    }
+}
+
+/// Sends frames and has them made durable; what the machine then confirms counts.
+async fn send(
+    host: &Arc<Host>,
+    machine: MachineNumber,
+    copies: &copies::Client,
+    frames: &[Wanted],
+) -> Result<(), Error> {
+    let upload = copies.upload_request().send().promise.await?.get()?.get_upload()?;
+    let mut sent = HashSet::new();
+    for wanted in frames {
+        let (tracker, frame) = (host.clone(), *wanted);
+        // Gone since, or bad here: its owner hears of it in another way.
+        let Some(bytes) = host.work().run(move || read(&tracker, &frame)).await? else { continue };
+        let mut request = upload.put_request();
+        request.get().set_frame(&bytes);
+        deadline(request.send()).await?;
+        sent.insert(wanted.id);
+    }
+    let answer = deadline(upload.done_request().send().promise).await?;
+    let trouble = answer.get()?.get_problem()?.to_string()?;
+    let answer = deadline(copies.settle_request().send().promise).await?;
+    let settled = split::<FrameId>(answer.get()?.get_frames()?)?;
+    // A machine may have settled what others sent it meanwhile; what nobody sent is not believed here.
+    let durable: Vec<FrameId> = settled.into_iter().filter(|id| sent.contains(id)).collect();
+    confirm(host, machine, durable).await?;
+    // What it had already is not named again.
+    let mut request = copies.has_request();
+    let ids: Vec<FrameId> = sent.into_iter().take(IDS_MAX).collect();
+    request.get().set_frames(&join(&ids));
+    let answer = deadline(request.send().promise).await?;
+    let has = answer.get()?.get_answers()?;
+    let held = ids.into_iter().zip(has).filter(|(_, has)| **has == 1).map(|(id, _)| id).collect();
+    confirm(host, machine, held).await?;
+    match trouble.is_empty() {
+        true => Ok(()),
+        false => Err(Error::failed(trouble)),
+    }
+}
+
+async fn set_aside(host: &Arc<Host>, copies: &copies::Client, frames: Vec<FrameId>) -> Result<(), Error> {
+    let mut request = copies.drop_request();
+    request.get().set_order(&crate::terminal::order::sign(&host.identity.authority, &frames));
+    deadline(request.send().promise).await?;
+    Ok(())
+}
+
+/// Waits for an answer, not for ever.
+async fn deadline<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(PING_DEADLINE, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::disconnected("the machine does not answer".into())),
+    }
+}
+
+/// A frame of a vault, verified.
+fn read(host: &Host, wanted: &Wanted) -> Result<Option<Vec<u8>>, Problem> {
+    let vault = host.vault(wanted.vault)?;
+    let place = vault.store.frames(wanted.number, 1)?.into_iter().find(|place| place.frame == wanted.id);
+    let Some(place) = place else { return Ok(None) };
+    let mut bytes = Vec::new();
+    vault.store.read_frame(&place, &mut bytes)?;
+    let is_good = twinkeep_engine::frame::frame_id(&bytes) == wanted.id;
+    if !is_good {
+        tracing::warn!(frame = %wanted.id, vault = %wanted.vault, "a frame of the host is damaged");
+    }
+    Ok(is_good.then_some(bytes))
+}

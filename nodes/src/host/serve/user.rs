@@ -1,0 +1,206 @@
+//! An account that has shown who it is.
+
+use super::admin::AdminServer;
+use super::bootstrap::require_active;
+use super::vault::VaultServer;
+use crate::host::Host;
+use crate::tracker::event::{Event, Login, VaultKind};
+use crate::tracker::log::Actor;
+use crate::tracker::names::{AccountDeviceId, AccountId};
+use crate::tracker::registry::Account;
+use crate::transport::ids::{fixed, one};
+use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::serve::{Call, Peer};
+use capnp::Error;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use twinkeep_engine::id::VaultId;
+use twinkeep_engine::vault::keyring::PasswordCost;
+use twinkeep_schema::office_capnp::user_session;
+
+/// Who is at the other end, and as what: asked anew at every call, so that whoever is locked out is out at once.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub host: Arc<Host>,
+    pub peer: Arc<Peer>,
+    pub account: AccountId,
+}
+
+impl Caller {
+    /// Begins a call.
+    pub fn call(&self) -> Result<Call, Problem> {
+        self.account()?;
+        self.peer.call()
+    }
+
+    /// The account as it is now.
+    pub fn account(&self) -> Result<Account, Problem> {
+        require_active(&self.host, &self.peer.key)?;
+        let account = self.host.office.read(|registry| registry.account(&self.account).cloned());
+        match account {
+            Some(account) if !account.disabled => Ok(account),
+            _ => Err(problem(Why::NotAllowed, "this account is disabled: ask an administrator")),
+        }
+    }
+
+    /// Fails unless the account is a member of the vault.
+    pub fn require_member(&self, vault: &VaultId) -> Result<(), Problem> {
+        let account = self.account()?.id;
+        match self.host.office.read(|registry| registry.vaults_of(&account).any(|known| known.id == *vault)) {
+            true => Ok(()),
+            // The same as for one there is none of.
+            false => Err(problem(Why::NotFound, format!("there is no vault {vault}"))),
+        }
+    }
+}
+
+/// Bytes of the vaults that an account owns.
+pub(super) fn used(host: &Host, account: &AccountId) -> u64 {
+    let registry = host.office.registry();
+    let owned = registry.vaults().filter(|vault| vault.owner == *account);
+    owned.filter_map(|vault| Some(host.vault(vault.id).ok()?.stored.load(Ordering::Relaxed))).sum()
+}
+
+/// In words.
+pub(super) fn kind_word(kind: VaultKind) -> &'static str {
+    match kind {
+        VaultKind::Company => "company",
+        VaultKind::Private => "private",
+        VaultKind::Shared => "shared",
+    }
+}
+
+/// See the module.
+pub(super) struct UserServer(Caller);
+
+impl UserServer {
+    pub fn new(host: Arc<Host>, peer: Arc<Peer>, account: AccountId) -> Self {
+        Self(Caller { host, peer, account })
+    }
+
+    async fn append(&self, event: Event) -> Result<(), Problem> {
+        let (host, actor) = (self.0.host.clone(), Actor::Account(self.0.account));
+        self.0.host.work().run(move || host.office.append(actor, event)).await.map(drop)
+    }
+}
+
+impl user_session::Server for UserServer {
+    async fn account(
+        self: Rc<Self>,
+        _params: user_session::AccountParams,
+        mut results: user_session::AccountResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let account = self.0.account()?;
+        let mut results = results.get();
+        results.set_name(&account.name[..]);
+        results.set_id(&account.id.0);
+        results.set_quota(account.quota);
+        results.set_used(used(&self.0.host, &account.id));
+        results.set_is_admin(account.is_admin);
+        Ok(())
+    }
+
+    async fn vaults(
+        self: Rc<Self>,
+        _params: user_session::VaultsParams,
+        mut results: user_session::VaultsResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let registry = self.0.host.office.registry();
+        let vaults: Vec<_> = registry.vaults_of(&self.0.account).collect();
+        let mut list = results.get().init_vaults(vaults.len() as u32);
+        for (at, vault) in (0..).zip(vaults) {
+            let mut info = list.reborrow().get(at);
+            info.set_id(&vault.id.0);
+            info.set_name(&vault.name[..]);
+            info.set_kind(kind_word(vault.kind));
+            info.set_wrapped(vault.members.get(&self.0.account).map_or(&[], |wrapped| wrapped));
+        }
+        Ok(())
+    }
+
+    async fn open(
+        self: Rc<Self>,
+        params: user_session::OpenParams,
+        mut results: user_session::OpenResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let id: VaultId = one(params.get()?.get_vault()?)?;
+        self.0.require_member(&id)?;
+        let vault = self.0.host.vault(id)?;
+        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(self.0.clone(), id, vault)));
+        Ok(())
+    }
+
+    async fn add_device(
+        self: Rc<Self>,
+        params: user_session::AddDeviceParams,
+        mut results: user_session::AddDeviceResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let params = params.get()?;
+        let label = params.get_label()?.to_string()?;
+        let key = fixed(params.get_key()?, "a key")?;
+        let mut id = [0; 16];
+        self.0.host.env().entropy.fill(&mut id);
+        let device = AccountDeviceId(id);
+        self.append(Event::DeviceAdded { account: self.0.account, device, label, key }).await?;
+        results.get().set_device(&id);
+        Ok(())
+    }
+
+    async fn revoke_device(
+        self: Rc<Self>,
+        params: user_session::RevokeDeviceParams,
+        _results: user_session::RevokeDeviceResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let device = AccountDeviceId(fixed(params.get()?.get_device()?, "the id of a device")?);
+        self.append(Event::DeviceRevoked { account: self.0.account, device }).await?;
+        Ok(())
+    }
+
+    async fn passwd(
+        self: Rc<Self>,
+        params: user_session::PasswdParams,
+        _results: user_session::PasswdResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let params = params.get()?;
+        let login = Login {
+            login_key: fixed(params.get_login_key()?, "a key")?,
+            salt: fixed(params.get_salt()?, "a salt")?,
+            cost: PasswordCost {
+                memory_kib: params.get_memory_kib(),
+                passes: params.get_passes(),
+                lanes: params.get_lanes(),
+            },
+            wrapped_key: params.get_wrapped_key()?.to_vec(),
+        };
+        self.append(Event::AccountPassword { id: self.0.account, login }).await?;
+        Ok(())
+    }
+
+    async fn admin(
+        self: Rc<Self>,
+        _params: user_session::AdminParams,
+        mut results: user_session::AdminResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        if !self.0.account()?.is_admin {
+            return Err(problem(Why::NotAllowed, "this account is no administrator's").into());
+        }
+        let caller = self.0.clone();
+        let admin = AdminServer::new(self.0.host.clone(), Actor::Account(self.0.account), move || {
+            let call = caller.call()?;
+            match caller.account()?.is_admin {
+                true => Ok(Some(call)),
+                false => Err(problem(Why::NotAllowed, "this account is no administrator's any more")),
+            }
+        });
+        results.get().set_admin(capnp_rpc::new_client(admin));
+        Ok(())
+    }
+}

@@ -1,0 +1,387 @@
+//! A vault at the host, in the hands of one of its members.
+
+use super::user::Caller;
+use super::write::WriteServer;
+use crate::host::HostVault;
+use crate::remote::wire::{get_link, get_place, put_link, put_place};
+use crate::tracker::MachineNumber;
+use crate::transport::ids::{join, one, split};
+use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX};
+use crate::transport::problem::{Problem, Why, problem};
+use capnp::Error;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use twinkeep_engine::env::Time;
+use twinkeep_engine::id::{ChunkId, VaultId};
+use twinkeep_engine::index::{FrameNumber, PackNumber};
+use twinkeep_engine::record::{Record, RecordKind};
+use twinkeep_engine::store::{BadFrame, ChainLink, Session, Store, StoreError};
+use twinkeep_schema::office_capnp::{pin, vault};
+
+/// A record's time may be so far from the host's: it was made from a link given a moment ago.
+const RECEIVED_SLACK_NANOS: i64 = 600_000_000_000;
+
+/// Frames whose holders are named when somebody asks how safe a vault is.
+const HOLDERS_OF: u64 = 256;
+
+/// See the module.
+pub(super) struct VaultServer {
+    caller: Caller,
+    id: VaultId,
+    vault: Arc<HostVault>,
+}
+
+struct PinServer {
+    _pin: Option<Box<dyn Send + Sync>>,
+}
+
+impl pin::Server for PinServer {}
+
+impl VaultServer {
+    pub fn new(caller: Caller, id: VaultId, vault: Arc<HostVault>) -> Self {
+        Self { caller, id, vault }
+    }
+
+    async fn run<T: Send + 'static, E: Send + 'static>(
+        &self,
+        work: impl FnOnce(&HostVault) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Problem>
+    where
+        Problem: From<E>,
+    {
+        let vault = self.vault.clone();
+        self.caller.host.work().run(move || work(&vault)).await
+    }
+
+    fn begin_call(&self) -> Result<crate::transport::serve::Call, Problem> {
+        self.caller.require_member(&self.id)?;
+        self.caller.call()
+    }
+}
+
+/// A byte for each answer.
+fn bytes(answers: Vec<bool>) -> Vec<u8> {
+    answers.into_iter().map(u8::from).collect()
+}
+
+/// Adds a record behind a link, unless another came first.
+///
+/// # Errors
+/// It is not one of this vault, kind and place, or not of this time.
+pub(super) fn append(
+    vault: &HostVault,
+    now: Time,
+    link: ChainLink,
+    kind: RecordKind,
+    bytes: &[u8],
+) -> Result<bool, Problem> {
+    let refuse = |text: String| problem(Why::Usage, format!("the record is refused: {text}"));
+    let record = Record::parse(bytes).map_err(|error| refuse(error.to_string()))?.record;
+    record.expect(kind, vault.store.vault()).map_err(|error| refuse(error.to_string()))?;
+    let received = link.received.unwrap_or_default();
+    if (record.count, record.previous, record.received) != (link.count, link.previous, received) {
+        return Err(refuse("it was not made for this place in the chain".to_owned()));
+    }
+    if now.0.abs_diff(received.0) > RECEIVED_SLACK_NANOS.unsigned_abs() {
+        return Err(refuse("it was made too long ago, or the host's clock was set meanwhile: try again".to_owned()));
+    }
+    let taken = vault.store.append(&mut |place| {
+        let is_here = (place.count, place.previous) == (link.count, link.previous);
+        is_here.then(|| bytes.to_vec())
+    })?;
+    Ok(taken.is_some())
+}
+
+impl vault::Server for VaultServer {
+    async fn head(
+        self: Rc<Self>,
+        _params: vault::HeadParams,
+        mut results: vault::HeadResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let mut results = results.get();
+        results.set_config(&self.vault.head.config);
+        results.set_keyring(&self.vault.head.keyring);
+        results.set_id(&self.id.0);
+        Ok(())
+    }
+
+    async fn known(
+        self: Rc<Self>,
+        params: vault::KnownParams,
+        mut results: vault::KnownResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let ids = split::<ChunkId>(params.get()?.get_ids()?)?;
+        let answers = self.run(move |vault| vault.store.known(&ids)).await?;
+        results.get().set_answers(&bytes(answers));
+        Ok(())
+    }
+
+    async fn whole(
+        self: Rc<Self>,
+        params: vault::WholeParams,
+        mut results: vault::WholeResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let ids = split::<ChunkId>(params.get()?.get_ids()?)?;
+        let answers = self.run(move |vault| vault.store.whole(&ids)).await?;
+        results.get().set_answers(&bytes(answers));
+        Ok(())
+    }
+
+    async fn places(
+        self: Rc<Self>,
+        params: vault::PlacesParams,
+        mut results: vault::PlacesResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let ids = split::<ChunkId>(params.get()?.get_ids()?)?;
+        let places = self.run(move |vault| vault.store.places(&ids)).await?;
+        let mut list = results.get().init_places(places.len() as u32);
+        for (at, place) in (0..).zip(&places) {
+            if let Some(place) = place {
+                put_place(place, list.reborrow().get(at));
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_frame(
+        self: Rc<Self>,
+        params: vault::ReadFrameParams,
+        mut results: vault::ReadFrameResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let place = get_place(params.get()?.get_place()?)?;
+        let place = place.ok_or_else(|| problem(Why::Usage, "that is no place of a frame"))?;
+        let bytes = self
+            .run(move |vault| {
+                // Where it is, and how long, is the index's word and not the caller's.
+                let known = vault.store.frame_if_any(place.number)?;
+                if known.is_none_or(|known| known.id != place.frame) {
+                    return Err(StoreError::Gone { frame: place.frame });
+                }
+                let mut bytes = Vec::new();
+                vault.store.read_frame(&place, &mut bytes)?;
+                Ok(bytes)
+            })
+            .await?;
+        results.get().set_bytes(&bytes);
+        Ok(())
+    }
+
+    async fn frames(
+        self: Rc<Self>,
+        params: vault::FramesParams,
+        mut results: vault::FramesResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let params = params.get()?;
+        let (from, count) = (FrameNumber(params.get_from()), (params.get_count() as usize).min(PLACES_MAX));
+        let places = self.run(move |vault| vault.store.frames(from, count)).await?;
+        let mut list = results.get().init_places(places.len() as u32);
+        (0..).zip(&places).for_each(|(at, place)| put_place(place, list.reborrow().get(at)));
+        Ok(())
+    }
+
+    async fn pack_name(
+        self: Rc<Self>,
+        params: vault::PackNameParams,
+        mut results: vault::PackNameResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let pack = PackNumber(params.get()?.get_pack());
+        let name = self.run(move |vault| vault.store.pack_name(pack)).await?;
+        results.get().set_name(&name[..]);
+        Ok(())
+    }
+
+    async fn begin(
+        self: Rc<Self>,
+        _params: vault::BeginParams,
+        mut results: vault::BeginResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        self.caller.host.has_room()?;
+        let session = self.run(move |vault| vault.store.begin()).await?;
+        let id = session.id();
+        let server = WriteServer::new(self.caller.clone(), self.id, self.vault.clone(), session);
+        let mut results = results.get();
+        results.set_id(&id.0);
+        results.set_session(capnp_rpc::new_client(server));
+        Ok(())
+    }
+
+    async fn records(
+        self: Rc<Self>,
+        params: vault::RecordsParams,
+        mut results: vault::RecordsResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let from = params.get()?.get_from();
+        let records = self.run(|vault| vault.store.records()).await?;
+        let mut len = 0;
+        let wanted = records.iter().filter(|record| record.count >= from);
+        let fits: Vec<_> = wanted
+            .clone()
+            .take_while(|record| {
+                let is_first = len == 0;
+                len += record.bytes.as_ref().map_or(0, Vec::len) + 128;
+                is_first || len <= RECORDS_LEN_MAX
+            })
+            .collect();
+        let mut results = results.get();
+        results.set_more(fits.len() < wanted.count());
+        let mut list = results.init_records(fits.len() as u32);
+        for (at, record) in (0..).zip(fits) {
+            let mut to = list.reborrow().get(at);
+            to.set_count(record.count);
+            to.set_name(&record.name[..]);
+            match &record.bytes {
+                Ok(bytes) => to.set_bytes(bytes),
+                Err(error) => to.set_problem(&error[..]),
+            }
+        }
+        Ok(())
+    }
+
+    async fn link(
+        self: Rc<Self>,
+        _params: vault::LinkParams,
+        mut results: vault::LinkResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let link = self
+            .run(|vault| {
+                let mut found = None;
+                vault.store.append(&mut |link| {
+                    found = Some(link);
+                    None
+                })?;
+                Ok::<_, StoreError>(found)
+            })
+            .await?;
+        let link = link.ok_or_else(|| problem(Why::Other, "the chain of records has no end"))?;
+        put_link(&link, self.caller.host.env().clock.now(), results.get().init_link());
+        Ok(())
+    }
+
+    async fn append(
+        self: Rc<Self>,
+        params: vault::AppendParams,
+        mut results: vault::AppendResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let params = params.get()?;
+        let (link, record) = (get_link(params.get_link()?)?, params.get_record()?.to_vec());
+        let now = self.caller.host.env().clock.now();
+        let taken = self.run(move |vault| append(vault, now, link, RecordKind::Change, &record)).await?;
+        results.get().set_taken(taken);
+        Ok(())
+    }
+
+    async fn unwhole(
+        self: Rc<Self>,
+        _params: vault::UnwholeParams,
+        mut results: vault::UnwholeResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let mut ids = self.run(|vault| vault.store.unwhole()).await?;
+        ids.truncate(crate::transport::limits::IDS_MAX);
+        results.get().set_ids(&join(&ids));
+        Ok(())
+    }
+
+    async fn pin(
+        self: Rc<Self>,
+        params: vault::PinParams,
+        mut results: vault::PinResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let root: ChunkId = one(params.get()?.get_root()?)?;
+        let pin = self.run(move |vault| Store::pin(&vault.store, root)).await?;
+        results.get().set_pin(capnp_rpc::new_client(PinServer { _pin: pin }));
+        Ok(())
+    }
+
+    async fn expel(
+        self: Rc<Self>,
+        params: vault::ExpelParams,
+        mut results: vault::ExpelResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let frames = params.get()?.get_frames()?;
+        let numbers: Vec<FrameNumber> =
+            frames.iter().take(PLACES_MAX).map(|place| FrameNumber(place.get_number())).collect();
+        let ids = self
+            .run(move |vault| {
+                let mut bad = Vec::new();
+                for number in numbers {
+                    let Some(row) = vault.store.frame_if_any(number)? else { continue };
+                    let mut bytes = Vec::new();
+                    let place = vault.store.frames(number, 1)?.into_iter().find(|place| place.number == number);
+                    let Some(place) = place else { continue };
+                    let read = vault.store.read_frame(&place, &mut bytes);
+                    if read.is_err() || twinkeep_engine::frame::frame_id(&bytes) != row.id {
+                        bad.push(BadFrame::from(&place));
+                    }
+                }
+                vault.store.expel(&bad)
+            })
+            .await?;
+        results.get().set_ids(&join(&ids));
+        Ok(())
+    }
+
+    async fn copies(
+        self: Rc<Self>,
+        params: vault::CopiesParams,
+        mut results: vault::CopiesResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_call()?;
+        let up_to = params.get()?.get_frame();
+        let (host, id) = (self.caller.host.clone(), self.id);
+        let is_on_host = self.caller.peer.key == host.key();
+        let (owed, holders) = self
+            .run(move |vault| {
+                host.feed(id, vault)?;
+                let newest = host.holders.watermark(id)?.min(up_to.saturating_add(1));
+                let from = FrameNumber(newest.saturating_sub(HOLDERS_OF));
+                let ids: Vec<_> = vault
+                    .store
+                    .frames(from, HOLDERS_OF as usize)?
+                    .iter()
+                    .filter(|place| place.number.0 < newest)
+                    .map(|place| place.frame)
+                    .collect();
+                let machines: BTreeSet<MachineNumber> = host.holders.holders_of(&ids)?.into_iter().flatten().collect();
+                let registry = host.office.registry();
+                let names: Vec<String> = registry
+                    .nodes()
+                    .filter(|node| machines.contains(&MachineNumber(node.number)))
+                    .map(|node| node.name.clone())
+                    .collect();
+                let owed = match host.holders.is_owed_below(id, newest.saturating_sub(1))? {
+                    false => 0,
+                    true => {
+                        let counts = host.holders.owed_counts()?;
+                        counts.vaults.iter().find(|count| count.vault == id).map_or(1, |count| count.frames.max(1))
+                    }
+                };
+                Ok::<_, Problem>((owed, names))
+            })
+            .await?;
+        let mut results = results.get();
+        results.set_owed(owed);
+        // What the host itself wrote is on its source alone until somebody else holds it.
+        results.set_level(match owed {
+            0 => 2,
+            _ => u8::from(!is_on_host),
+        });
+        let mut list = results.init_holders(holders.len() as u32);
+        (0..).zip(&holders).for_each(|(at, name)| list.set(at, &name[..]));
+        Ok(())
+    }
+}
