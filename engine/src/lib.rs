@@ -17,6 +17,7 @@ pub mod record;
 pub mod branch;
 pub mod index;
 pub mod store;
+pub mod copies;
 pub mod history;
 pub mod vault;
 pub mod retention;

@@ -117,6 +117,22 @@ pub const RETENTION_TRIES_MAX: usize = 16;
 /// Bytes kept of the note of a change: a command line, not a story.
 pub const CHANGE_NOTE_LEN: usize = 1024;
 
+/// Frames that may wait in a store of copies before they have to be settled: some 100 GB, and 20 MB of memory.
+pub const COPIES_WAITING_MAX: usize = 100_000;
+
+/// Packs of different vaults and kinds that a store of copies keeps open for writing: well under the usual 1024 files
+/// of a process.
+pub const COPIES_PACKS_OPEN_MAX: usize = 64;
+
+/// Most frames a store of copies lists in one answer.
+pub const COPIES_LIST_MAX: usize = 100_000;
+
+/// How long dropped copies stay in trash, in seconds of the store's uptime, unless space is short: 30 days.
+pub const COPIES_TRASH_SECS: u64 = 30 * 24 * 3600;
+
+/// A pack of copies is written anew without its trash once so much of it can be freed.
+pub const COPIES_FREED_PERCENT_MIN: u64 = 25;
+
 const _: () = assert!(CHANGE_NOTE_LEN <= crate::record::change::NOTE_LEN_MAX);
 const _: () = assert!(FRAME_CHUNKS_MAX <= u16::MAX as usize);
 const _: () = assert!(LIST_ENTRIES_MIN < LIST_ENTRIES_MAX);
