@@ -186,7 +186,9 @@ fn many_threads_write_one_log() {
         for number in 1..=4 {
             let office = &office;
             scope.spawn(move || {
-                machine(number).into_iter().for_each(|event| drop(office.append(Actor::Host, event).unwrap()));
+                for event in machine(number) {
+                    office.append(Actor::Host, event).unwrap();
+                }
             });
         }
     });
