@@ -225,11 +225,10 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Drops the row with the least age mark; rows without one stay.
-fn drop_oldest<K: Copy + Eq + Hash, V>(rows: &mut HashMap<K, V>, mark: impl Fn(&K, &V) -> Option<Duration>) {
+/// Drops the row with the least mark, of equal ones that with the least key; rows without one stay.
+fn drop_oldest<K: Copy + Ord + Hash, V>(rows: &mut HashMap<K, V>, mark: impl Fn(&K, &V) -> Option<Duration>) {
     let marked = rows.iter().filter_map(|(key, row)| Some((mark(key, row)?, *key)));
-    let oldest = marked.min_by_key(|(mark, _)| *mark).map(|(_, key)| key);
-    if let Some(key) = oldest {
+    if let Some((_, key)) = marked.min() {
         rows.remove(&key);
     }
 }
