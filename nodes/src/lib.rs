@@ -18,3 +18,4 @@ pub mod transport;
 pub mod work;
 pub mod remote;
 pub mod host;
+pub mod terminal;

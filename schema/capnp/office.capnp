@@ -15,8 +15,8 @@ interface Bootstrap {
   join @1 (token :Data, name :Text, machineId :Data) -> (status :Status);
   # Spends a join token for the key of this connection.
 
-  status @2 () -> (status :Status, name :Text);
-  # Where the key of this connection stands.
+  status @2 () -> (status :Status, name :Text, authority :Data);
+  # Where the key of this connection stands, and the key of the company's authority.
 
   node @3 (registration :Registration, copies :Copies) -> (session :NodeSession);
   # For active machines: says that the machine is there, and hands over its store of second copies.
@@ -312,9 +312,20 @@ interface Local {
   # The tracker's bootstrap, as this machine reaches it.
   keep @1 (vault :Data) -> (keeper :Keeper);
   # The machine's own store of copies, for what is written here.
-  status @2 () -> (text :Text, json :Text);
+  status @2 () -> (status :LocalStatus);
   admin @3 () -> (admin :Admin);
   # On the host alone: whoever may open its socket administers the office.
+}
+
+struct LocalStatus {
+  name @0 :Text;
+  connected @1 :Bool;
+  trouble @2 :Text;
+  # How it stands with the line to the host, in words.
+  frames @3 :UInt64;
+  bytes @4 :UInt64;
+  trash @5 :UInt64;
+  granted @6 :UInt64;
 }
 
 interface Keeper {

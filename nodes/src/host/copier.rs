@@ -69,7 +69,9 @@ impl Copier {
     /// An errand is over, whatever came of it.
     pub fn done(&self, machine: MachineNumber, frames: &[Wanted]) {
         let mut state = lock(&self.state);
-        frames.iter().for_each(|wanted| drop(state.on_their_way.remove(&wanted.id)));
+        for wanted in frames {
+            state.on_their_way.remove(&wanted.id);
+        }
         if let Some(count) = state.errands.get_mut(&machine) {
             *count = count.saturating_sub(1);
         }
@@ -160,11 +162,7 @@ pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
             if batch.len() >= ERRAND_COUNT || *len >= ERRAND_LEN {
                 continue;
             }
-            batch.push(Wanted {
-                vault: frame.vault,
-                number: FrameNumber(frame.number_in_index),
-                id: frame.id,
-            });
+            batch.push(Wanted { vault: frame.vault, number: FrameNumber(frame.number_in_index), id: frame.id });
             *len += u64::from(frame.len);
             if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.machine == machine) {
                 candidate.load += 1;
@@ -194,7 +192,9 @@ fn hand_out(
             continue;
         }
         *errands += 1;
-        batch.iter().for_each(|wanted| drop(state.on_their_way.insert(wanted.id, (machine, now))));
+        for wanted in &batch {
+            state.on_their_way.insert(wanted.id, (machine, now));
+        }
         handed += batch.len();
         // A connection that has just ended says so itself.
         let _ = live.errands.send(Errand::Send(batch));
@@ -206,10 +206,7 @@ fn hand_out(
 pub async fn run(host: Arc<Host>) {
     loop {
         let planning = host.clone();
-        let planned = host
-            .work()
-            .run(move || plan(&planning, planning.env().clock.elapsed()))
-            .await;
+        let planned = host.work().run(move || plan(&planning, planning.env().clock.elapsed())).await;
         match planned {
             Ok(0) => {}
             Ok(frames) => tracing::debug!(frames, "copies were handed out"),

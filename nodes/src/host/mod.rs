@@ -6,6 +6,7 @@
 pub mod copier;
 pub mod ground;
 pub mod online;
+pub mod run;
 pub mod serve;
 
 use crate::tracker::MachineNumber;
@@ -208,7 +209,11 @@ impl Host {
         match space.total > 0 && space.free < reserve {
             true => Err(problem(
                 Why::NoSpace,
-                format!("the host's disk has {} MB left, of which {} MB are kept free", space.free >> 20, reserve >> 20),
+                format!(
+                    "the host's disk has {} MB left, of which {} MB are kept free",
+                    space.free >> 20,
+                    reserve >> 20
+                ),
             )),
             false => Ok(()),
         }

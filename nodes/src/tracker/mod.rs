@@ -26,7 +26,7 @@ pub mod nodelist;
 pub mod office;
 pub mod login;
 pub mod token;
-pub mod digest;
+
 pub mod holders;
 pub mod placement;
 pub mod presence;

@@ -11,5 +11,4 @@ pub mod problem;
 pub mod rpc;
 pub mod serve;
 pub mod tls;
-
-
+pub mod upload;

@@ -52,7 +52,7 @@ impl AdminServer {
         key.ok_or_else(|| problem(Why::NotFound, format!("there is no machine {name}")))
     }
 
-    async fn add_vault(&self, vault: &NewVault) -> Result<(), Problem> {
+    async fn make_vault(&self, vault: &NewVault) -> Result<(), Problem> {
         let owner = self.account(&vault.owner)?;
         let made = Event::VaultMade {
             vault: vault.head.vault()?,
@@ -141,16 +141,12 @@ impl admin::Server for AdminServer {
             is_admin: user.get_is_admin(),
         };
         self.append(event).await?;
-        self.add_vault(&vault).await?;
+        self.make_vault(&vault).await?;
         results.get().set_id(&id.0);
         Ok(())
     }
 
-    async fn users(
-        self: Rc<Self>,
-        _params: admin::UsersParams,
-        mut results: admin::UsersResults,
-    ) -> Result<(), Error> {
+    async fn users(self: Rc<Self>, _params: admin::UsersParams, mut results: admin::UsersResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let registry = self.host.office.registry();
         let mut accounts: Vec<_> = registry.accounts().collect();
@@ -181,11 +177,7 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
-    async fn quota(
-        self: Rc<Self>,
-        params: admin::QuotaParams,
-        _results: admin::QuotaResults,
-    ) -> Result<(), Error> {
+    async fn quota(self: Rc<Self>, params: admin::QuotaParams, _results: admin::QuotaResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let params = params.get()?;
         let id = self.account(params.get_account()?.to_str()?)?;
@@ -200,15 +192,11 @@ impl admin::Server for AdminServer {
     ) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let vault = NewVault::read(params.get()?.get_vault()?)?;
-        AdminServer::add_vault(&self, &vault).await?;
+        self.make_vault(&vault).await?;
         Ok(())
     }
 
-    async fn token(
-        self: Rc<Self>,
-        params: admin::TokenParams,
-        mut results: admin::TokenResults,
-    ) -> Result<(), Error> {
+    async fn token(self: Rc<Self>, params: admin::TokenParams, mut results: admin::TokenResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let params = params.get()?;
         let name = params.get_name()?.to_string()?;
@@ -223,11 +211,7 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
-    async fn nodes(
-        self: Rc<Self>,
-        _params: admin::NodesParams,
-        mut results: admin::NodesResults,
-    ) -> Result<(), Error> {
+    async fn nodes(self: Rc<Self>, _params: admin::NodesParams, mut results: admin::NodesResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let host = self.host.clone();
         let counts = self.host.work().run(move || host.holders.owed_counts()).await?;
@@ -273,11 +257,7 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
-    async fn revoke(
-        self: Rc<Self>,
-        params: admin::RevokeParams,
-        _results: admin::RevokeResults,
-    ) -> Result<(), Error> {
+    async fn revoke(self: Rc<Self>, params: admin::RevokeParams, _results: admin::RevokeResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let key = self.node(params.get()?.get_name()?.to_str()?)?;
         self.append(Event::NodeRevoked { key }).await?;
@@ -291,11 +271,7 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
-    async fn forget(
-        self: Rc<Self>,
-        params: admin::ForgetParams,
-        _results: admin::ForgetResults,
-    ) -> Result<(), Error> {
+    async fn forget(self: Rc<Self>, params: admin::ForgetParams, _results: admin::ForgetResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let key = self.node(params.get()?.get_name()?.to_str()?)?;
         self.append(Event::NodeForgotten { key }).await?;
@@ -308,11 +284,7 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
-    async fn drain(
-        self: Rc<Self>,
-        params: admin::DrainParams,
-        _results: admin::DrainResults,
-    ) -> Result<(), Error> {
+    async fn drain(self: Rc<Self>, params: admin::DrainParams, _results: admin::DrainResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let params = params.get()?;
         let key = self.node(params.get_name()?.to_str()?)?;
@@ -363,11 +335,7 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
-    async fn why(
-        self: Rc<Self>,
-        params: admin::WhyParams,
-        mut results: admin::WhyResults,
-    ) -> Result<(), Error> {
+    async fn why(self: Rc<Self>, params: admin::WhyParams, mut results: admin::WhyResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let frame: FrameId = one(params.get()?.get_frame()?)?;
         let host = self.host.clone();
@@ -384,11 +352,7 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
-    async fn audit(
-        self: Rc<Self>,
-        params: admin::AuditParams,
-        mut results: admin::AuditResults,
-    ) -> Result<(), Error> {
+    async fn audit(self: Rc<Self>, params: admin::AuditParams, mut results: admin::AuditResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let params = params.get()?;
         let (from, count) = (params.get_from().max(1), params.get_count() as usize);

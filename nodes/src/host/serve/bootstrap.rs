@@ -31,7 +31,7 @@ impl BootstrapServer {
         Self { host, peer }
     }
 
-    fn status(&self) -> bootstrap::Status {
+    fn standing(&self) -> bootstrap::Status {
         self.host.office.read(|registry| match registry.node(&self.peer.key).map(|node| node.status) {
             None => bootstrap::Status::Unknown,
             Some(NodeStatus::Pending) => bootstrap::Status::Pending,
@@ -101,7 +101,7 @@ impl bootstrap::Server for BootstrapServer {
         let work = host.work();
         work.run(move || host.office.append(Actor::Node(peer.key), event)).await?;
         tracing::info!(name = token.name, "a machine joined");
-        results.get().set_status(self.status());
+        results.get().set_status(self.standing());
         Ok(())
     }
 
@@ -113,8 +113,9 @@ impl bootstrap::Server for BootstrapServer {
         let _call = self.peer.call()?;
         let name = self.host.office.read(|registry| registry.node(&self.peer.key).map(|node| node.name.clone()));
         let mut results = results.get();
-        results.set_status(BootstrapServer::status(&self));
+        results.set_status(self.standing());
         results.set_name(&name.unwrap_or_default()[..]);
+        results.set_authority(&self.host.office.authority().0);
         Ok(())
     }
 
@@ -175,8 +176,7 @@ impl LoginServer {
         let subject = Subject::new(account.map(|account| &account.id), &self.name);
         let now = self.host.env().clock.elapsed();
         let host = self.host.key();
-        let challenge =
-            Challenge { challenge: &self.challenge, name: &self.name, node: &self.peer.key, host: &host };
+        let challenge = Challenge { challenge: &self.challenge, name: &self.name, node: &self.peer.key, host: &host };
         let by_device = device.is_some_and(|device| challenge.verify_key(&device.key, proof));
         self.host
             .throttle()

@@ -3,20 +3,18 @@
 mod admin;
 mod bootstrap;
 mod node;
-mod upload;
 mod user;
 mod vault;
 mod write;
 
 pub use admin::AdminServer;
 pub use bootstrap::BootstrapServer;
-pub use upload::{FrameTarget, UploadServer};
 
 use super::Host;
 use crate::transport::serve::{Peer, Service};
 use capnp::capability::{Client as AnyClient, FromClientHook};
 use std::sync::Arc;
-use twinkeep_schema::office_capnp::bootstrap;
+use twinkeep_schema::office_capnp::bootstrap as bootstrap_capnp;
 
 /// A host as connections see it.
 pub struct HostService(pub Arc<Host>);
@@ -24,7 +22,7 @@ pub struct HostService(pub Arc<Host>);
 impl Service for HostService {
     fn bootstrap(&self, peer: &Arc<Peer>) -> AnyClient {
         let server = BootstrapServer::new(self.0.clone(), peer.clone());
-        let client: bootstrap::Client = capnp_rpc::new_client(server);
+        let client: bootstrap_capnp::Client = capnp_rpc::new_client(server);
         AnyClient::new(client.into_client_hook())
     }
 

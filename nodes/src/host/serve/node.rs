@@ -150,9 +150,7 @@ impl node_session::Server for NodeServer {
     ) -> Result<(), Error> {
         let _call = self.peer.call()?;
         fixed::<16>(params.get()?.get_vault()?, "the id of a vault")?;
-        let draining = self.host.office.read(|registry| {
-            registry.node(&self.peer.key).is_none_or(|node| node.draining)
-        });
+        let draining = self.host.office.read(|registry| registry.node(&self.peer.key).is_none_or(|node| node.draining));
         let online = lock(&self.host.online);
         let has_room = online.live(&self.peer.key).is_some_and(|live| live.used < live.granted && live.free > 0);
         // One machine is one copy, whatever runs on it.
@@ -234,7 +232,7 @@ impl Machine {
     async fn compare(&self, said: Said) -> Result<(), Error> {
         let (tracker, number) = (self.host.clone(), self.number);
         let believed = self.host.work().run(move || tracker.holders.inventory(number)).await?;
-        if believed.frames == said.frames && believed.digest.to_bytes() == said.digest {
+        if believed.frames == said.frames && believed.digest.0 == said.digest {
             return Ok(());
         }
         let mut held = HashSet::new();
@@ -291,9 +289,8 @@ async fn send(
     let trouble = answer.get()?.get_problem()?.to_string()?;
     let answer = deadline(copies.settle_request().send().promise).await?;
     let settled = split::<FrameId>(answer.get()?.get_frames()?)?;
-    // A machine may have settled what others sent it meanwhile; what nobody sent is not believed here.
-    let durable: Vec<FrameId> = settled.into_iter().filter(|id| sent.contains(id)).collect();
-    confirm(host, machine, durable).await?;
+    // Also what others gave it meanwhile.
+    confirm(host, machine, settled).await?;
     // What it had already is not named again.
     let mut request = copies.has_request();
     let ids: Vec<FrameId> = sent.into_iter().take(IDS_MAX).collect();

@@ -16,7 +16,7 @@ use twinkeep_engine::env::Time;
 use twinkeep_engine::id::{ChunkId, VaultId};
 use twinkeep_engine::index::{FrameNumber, PackNumber};
 use twinkeep_engine::record::{Record, RecordKind};
-use twinkeep_engine::store::{BadFrame, ChainLink, Session, Store, StoreError};
+use twinkeep_engine::store::{BadFrame, ChainLink, Store, StoreError};
 use twinkeep_schema::office_capnp::{pin, vault};
 
 /// A record's time may be so far from the host's: it was made from a link given a moment ago.
@@ -94,11 +94,7 @@ pub(super) fn append(
 }
 
 impl vault::Server for VaultServer {
-    async fn head(
-        self: Rc<Self>,
-        _params: vault::HeadParams,
-        mut results: vault::HeadResults,
-    ) -> Result<(), Error> {
+    async fn head(self: Rc<Self>, _params: vault::HeadParams, mut results: vault::HeadResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let mut results = results.get();
         results.set_config(&self.vault.head.config);
@@ -107,11 +103,7 @@ impl vault::Server for VaultServer {
         Ok(())
     }
 
-    async fn known(
-        self: Rc<Self>,
-        params: vault::KnownParams,
-        mut results: vault::KnownResults,
-    ) -> Result<(), Error> {
+    async fn known(self: Rc<Self>, params: vault::KnownParams, mut results: vault::KnownResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let ids = split::<ChunkId>(params.get()?.get_ids()?)?;
         let answers = self.run(move |vault| vault.store.known(&ids)).await?;
@@ -119,11 +111,7 @@ impl vault::Server for VaultServer {
         Ok(())
     }
 
-    async fn whole(
-        self: Rc<Self>,
-        params: vault::WholeParams,
-        mut results: vault::WholeResults,
-    ) -> Result<(), Error> {
+    async fn whole(self: Rc<Self>, params: vault::WholeParams, mut results: vault::WholeResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let ids = split::<ChunkId>(params.get()?.get_ids()?)?;
         let answers = self.run(move |vault| vault.store.whole(&ids)).await?;
@@ -198,11 +186,7 @@ impl vault::Server for VaultServer {
         Ok(())
     }
 
-    async fn begin(
-        self: Rc<Self>,
-        _params: vault::BeginParams,
-        mut results: vault::BeginResults,
-    ) -> Result<(), Error> {
+    async fn begin(self: Rc<Self>, _params: vault::BeginParams, mut results: vault::BeginResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         self.caller.host.has_room()?;
         let session = self.run(move |vault| vault.store.begin()).await?;
@@ -247,11 +231,7 @@ impl vault::Server for VaultServer {
         Ok(())
     }
 
-    async fn link(
-        self: Rc<Self>,
-        _params: vault::LinkParams,
-        mut results: vault::LinkResults,
-    ) -> Result<(), Error> {
+    async fn link(self: Rc<Self>, _params: vault::LinkParams, mut results: vault::LinkResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let link = self
             .run(|vault| {
@@ -294,11 +274,7 @@ impl vault::Server for VaultServer {
         Ok(())
     }
 
-    async fn pin(
-        self: Rc<Self>,
-        params: vault::PinParams,
-        mut results: vault::PinResults,
-    ) -> Result<(), Error> {
+    async fn pin(self: Rc<Self>, params: vault::PinParams, mut results: vault::PinResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let root: ChunkId = one(params.get()?.get_root()?)?;
         let pin = self.run(move |vault| Store::pin(&vault.store, root)).await?;
@@ -306,11 +282,7 @@ impl vault::Server for VaultServer {
         Ok(())
     }
 
-    async fn expel(
-        self: Rc<Self>,
-        params: vault::ExpelParams,
-        mut results: vault::ExpelResults,
-    ) -> Result<(), Error> {
+    async fn expel(self: Rc<Self>, params: vault::ExpelParams, mut results: vault::ExpelResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let frames = params.get()?.get_frames()?;
         let numbers: Vec<FrameNumber> =

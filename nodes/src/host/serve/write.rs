@@ -1,6 +1,5 @@
 //! A writer's run on a vault at the host.
 
-use super::upload::{FrameTarget, UploadServer, no_frame};
 use super::user::{Caller, used};
 use super::vault::append;
 use crate::host::{Host, HostVault};
@@ -10,6 +9,7 @@ use crate::tracker::names::AccountId;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::IDS_MAX;
 use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::upload::{FrameTarget, UploadServer, no_frame};
 use capnp::Error;
 use std::cell::RefCell;
 use std::collections::HashSet;

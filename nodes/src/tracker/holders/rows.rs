@@ -1,7 +1,7 @@
 //! The rows of the map and their bytes, see the table in [`holders`](super).
 
 use super::{MachineNumber, TrackedNumber, Why};
-use crate::tracker::digest::SetDigest;
+use twinkeep_engine::copies::SetDigest;
 use twinkeep_engine::id::{FrameId, Kind, VaultId};
 use twinkeep_engine::kv::{self, KvError, Table};
 
@@ -212,7 +212,7 @@ impl Inventory {
         let mut bytes = [0; 48];
         bytes[..8].copy_from_slice(&self.frames.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.bytes.to_le_bytes());
-        bytes[16..].copy_from_slice(&self.digest.to_bytes());
+        bytes[16..].copy_from_slice(&self.digest.0);
         bytes
     }
 
@@ -221,7 +221,7 @@ impl Inventory {
         let row = Self {
             frames: u64::from_le_bytes(parts.take()?),
             bytes: u64::from_le_bytes(parts.take()?),
-            digest: SetDigest::from_bytes(parts.take()?),
+            digest: SetDigest(parts.take()?),
         };
         parts.end(row)
     }

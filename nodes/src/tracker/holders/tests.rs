@@ -1,8 +1,8 @@
 //! The map of holders against plain maps, with random calls and failing transactions.
 
 use super::*;
-use crate::tracker::digest::SetDigest;
 use std::collections::BTreeSet;
+use twinkeep_engine::copies::SetDigest;
 use twinkeep_engine::env::Dice;
 use twinkeep_engine::files::faulty::{Call, Fault, Faults, FaultyKvHome};
 use twinkeep_engine::kv::lmdb::LmdbHome;

@@ -1,6 +1,6 @@
 //! A stream of frames into whatever takes them.
 
-use crate::transport::problem::{Problem, Why, problem};
+use super::problem::{Problem, Why, problem};
 use crate::work::Work;
 use capnp::Error;
 use std::cell::{Cell, RefCell};
@@ -58,11 +58,7 @@ impl<T: FrameTarget> upload::Server for UploadServer<T> {
         Ok(())
     }
 
-    async fn done(
-        self: Rc<Self>,
-        _params: upload::DoneParams,
-        mut results: upload::DoneResults,
-    ) -> Result<(), Error> {
+    async fn done(self: Rc<Self>, _params: upload::DoneParams, mut results: upload::DoneResults) -> Result<(), Error> {
         let mut results = results.get();
         results.set_frames(self.taken.get());
         if let Some(problem) = &*self.problem.borrow() {

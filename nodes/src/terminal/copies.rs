@@ -1,0 +1,199 @@
+//! The store of copies, in the hands of the tracker.
+
+use super::order;
+use crate::tracker::sign::AuthorityKey;
+use crate::transport::ids::{fixed, join, one, split};
+use crate::transport::limits::IDS_MAX;
+use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::upload::{FrameTarget, UploadServer};
+use crate::work::Work;
+use capnp::Error;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use twinkeep_engine::copies::{CopiesError, CopyStore};
+use twinkeep_engine::frame::frame_id;
+use twinkeep_engine::id::FrameId;
+use twinkeep_schema::office_capnp::{copies, inventory};
+
+impl From<CopiesError> for Problem {
+    fn from(error: CopiesError) -> Self {
+        let why = match &error {
+            error if error.is_no_space() => Why::NoSpace,
+            CopiesError::WrongBytes { .. } | CopiesError::NoFrame { .. } => Why::Usage,
+            CopiesError::Damaged { .. } => Why::Damaged,
+            CopiesError::Busy { .. } => Why::Busy,
+            _ => Why::Other,
+        };
+        let mut text = error.to_string();
+        if let Some(cause) = std::error::Error::source(&error) {
+            text = format!("{text}: {cause}");
+        }
+        problem(why, text)
+    }
+}
+
+/// A store of copies with the room its owner grants.
+pub struct Kept {
+    /// The store.
+    pub store: CopyStore,
+    /// Bytes its owner grants.
+    pub granted: AtomicU64,
+    /// Frames that became durable and of which nobody was told yet.
+    untold: Mutex<Vec<FrameId>>,
+}
+
+impl Kept {
+    /// A store in which the office may use so many bytes.
+    pub fn new(store: CopyStore, granted: u64) -> Arc<Self> {
+        Arc::new(Self { store, granted: AtomicU64::new(granted), untold: Mutex::default() })
+    }
+
+    /// Makes what was put durable. What became so since somebody last asked, whoever put it, is told once, and whoever
+    /// is told it passes it on to the tracker; should that fail, comparing inventories finds it.
+    pub fn settle(&self) -> Result<Vec<FrameId>, CopiesError> {
+        self.settle_quietly()?;
+        let mut untold = self.untold();
+        let count = untold.len().min(IDS_MAX);
+        Ok(untold.drain(..count).collect())
+    }
+
+    fn settle_quietly(&self) -> Result<(), CopiesError> {
+        let settled = self.store.settle()?;
+        for lost in &settled.lost {
+            tracing::warn!(?lost, "copies could not be made durable");
+        }
+        self.untold().extend(settled.durable);
+        Ok(())
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Vec<FrameId>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what is held.
+    pub fn tell(&self, mut to: inventory::Builder<'_>) -> Result<(), Problem> {
+        let inventory = self.store.inventory()?;
+        to.set_sequence(inventory.sequence);
+        to.set_frames(inventory.frames);
+        to.set_bytes(inventory.bytes);
+        to.set_digest(&inventory.digest.0);
+        Ok(())
+    }
+}
+
+impl FrameTarget for Kept {
+    fn take(&self, bytes: Vec<u8>) -> Result<(), Problem> {
+        let id = frame_id(&bytes);
+        let inventory = self.store.inventory()?;
+        let used = inventory.bytes.saturating_add(bytes.len() as u64);
+        if used > self.granted.load(Ordering::Relaxed) && !self.store.has(&[id])?[0] {
+            return Err(problem(Why::NoSpace, "the room that this machine's owner grants is used up"));
+        }
+        match self.store.put(&id, &bytes) {
+            Err(CopiesError::SettleFirst { .. }) => {
+                self.settle_quietly()?;
+                self.store.put(&id, &bytes)?;
+            }
+            put => drop(put?),
+        }
+        Ok(())
+    }
+}
+
+/// See the module.
+pub struct CopiesServer {
+    kept: Arc<Kept>,
+    authority: AuthorityKey,
+    work: Work,
+}
+
+impl CopiesServer {
+    /// A store for its tracker; what it is ordered to drop must be signed by `authority`.
+    pub fn new(kept: Arc<Kept>, authority: AuthorityKey, work: Work) -> Self {
+        Self { kept, authority, work }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&CopyStore) -> Result<T, CopiesError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let kept = self.kept.clone();
+        self.work.run(move || work(&kept.store)).await
+    }
+}
+
+impl copies::Server for CopiesServer {
+    async fn upload(
+        self: Rc<Self>,
+        _params: copies::UploadParams,
+        mut results: copies::UploadResults,
+    ) -> Result<(), Error> {
+        let upload = UploadServer::new(self.kept.clone(), self.work, || Ok(Box::new(())));
+        results.get().set_upload(capnp_rpc::new_client(upload));
+        Ok(())
+    }
+
+    async fn settle(
+        self: Rc<Self>,
+        _params: copies::SettleParams,
+        mut results: copies::SettleResults,
+    ) -> Result<(), Error> {
+        let kept = self.kept.clone();
+        let durable = self.work.run(move || kept.settle()).await?;
+        results.get().set_frames(&join(&durable));
+        Ok(())
+    }
+
+    async fn read(self: Rc<Self>, params: copies::ReadParams, mut results: copies::ReadResults) -> Result<(), Error> {
+        let frame: FrameId = one(params.get()?.get_frame()?)?;
+        if let Some(bytes) = self.run(move |store| store.read(&frame)).await? {
+            results.get().set_bytes(&bytes);
+        }
+        Ok(())
+    }
+
+    async fn list(self: Rc<Self>, params: copies::ListParams, mut results: copies::ListResults) -> Result<(), Error> {
+        let params = params.get()?;
+        let after = match params.get_after()? {
+            [] => None,
+            bytes => Some(one::<FrameId>(bytes)?),
+        };
+        let count = (params.get_count() as usize).min(IDS_MAX);
+        let held = self.run(move |store| store.list(after, count)).await?;
+        let ids: Vec<FrameId> = held.into_iter().map(|held| held.id).collect();
+        results.get().set_frames(&join(&ids));
+        Ok(())
+    }
+
+    async fn drop(self: Rc<Self>, params: copies::DropParams, mut results: copies::DropResults) -> Result<(), Error> {
+        let frames = order::verify(&self.authority, params.get()?.get_order()?)?;
+        let dropped = self.run(move |store| store.drop_frames(&frames)).await?;
+        tracing::info!(frames = dropped.len(), "set aside on the host's order");
+        results.get().set_dropped(dropped.len() as u64);
+        Ok(())
+    }
+
+    async fn prove(
+        self: Rc<Self>,
+        params: copies::ProveParams,
+        mut results: copies::ProveResults,
+    ) -> Result<(), Error> {
+        let params = params.get()?;
+        let frame: FrameId = one(params.get_frame()?)?;
+        let nonce: [u8; 32] = fixed(params.get_nonce()?, "a nonce")?;
+        let (offset, len) = (params.get_offset() as usize, params.get_len() as usize);
+        let bytes = self.run(move |store| store.read(&frame)).await?;
+        let part = bytes.as_deref().and_then(|bytes| bytes.get(offset..offset.checked_add(len)?));
+        let part = part.ok_or_else(|| problem(Why::NotFound, "these bytes are not held"))?;
+        results.get().set_proof(blake3::keyed_hash(&nonce, part).as_bytes());
+        Ok(())
+    }
+
+    async fn has(self: Rc<Self>, params: copies::HasParams, mut results: copies::HasResults) -> Result<(), Error> {
+        let frames = split::<FrameId>(params.get()?.get_frames()?)?;
+        let has = self.run(move |store| store.has(&frames)).await?;
+        results.get().set_answers(&has.into_iter().map(u8::from).collect::<Vec<u8>>());
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+//! A terminal: a PC's service. It keeps second copies in the room its owner grants, and is the way of programs on this
+//! PC to the office.
+
+pub mod copies;
+pub mod ground;
+pub mod local;
+pub mod order;
+pub mod service;
+
+pub use service::{Settings, run};
