@@ -47,8 +47,8 @@ impl VaultSecret {
         Self(*bytes)
     }
 
-    /// The secret itself, for sealing it into a slot or writing it as words.
-    pub(crate) fn expose(&self) -> &[u8; 32] {
+    /// The secret itself, for sealing it or writing it as words.
+    pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 }

@@ -168,7 +168,7 @@ impl DataKey {
     }
 
     /// The key itself, for wrapping it.
-    pub(crate) fn expose(&self) -> &[u8; 32] {
+    pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 }

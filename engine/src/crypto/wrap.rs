@@ -59,8 +59,8 @@ impl SecretKey {
         PublicKey(X25519::sk_to_pk(&self.private()).to_bytes().into())
     }
 
-    /// The key itself, for sealing it into a keyring.
-    pub(crate) fn expose(&self) -> &[u8; 32] {
+    /// The key itself, for sealing it.
+    pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 

@@ -8,6 +8,7 @@ pub mod ground;
 pub mod online;
 pub mod run;
 pub mod serve;
+pub mod setup;
 
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};

@@ -4,6 +4,7 @@
 //! call goes to that thread and its caller waits for the answer.
 
 mod line;
+pub mod office;
 mod session;
 mod store;
 pub mod wire;

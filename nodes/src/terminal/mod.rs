@@ -6,5 +6,6 @@ pub mod ground;
 pub mod local;
 pub mod order;
 pub mod service;
+pub mod setup;
 
 pub use service::{Settings, run};

@@ -11,6 +11,7 @@
 //! | `nodelist` | the signed list of machines that everybody checks peers against |
 //! | `office` | log and registry together, with one writer |
 //! | `login` | passwords, proofs, and how often somebody may try |
+//! | `member` | what opens a vault for an account, and for the company |
 //! | `token` | the text with which a machine joins |
 //! | `holders` | which machine holds which frame, and which frames are owed a copy |
 //! | `placement` | who is asked to hold a frame, or why nobody |
@@ -25,6 +26,7 @@ pub mod registry;
 pub mod nodelist;
 pub mod office;
 pub mod login;
+pub mod member;
 pub mod token;
 
 pub mod holders;

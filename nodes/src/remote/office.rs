@@ -1,0 +1,220 @@
+//! An office as a program on one of its machines meets it: a line, a login, vaults.
+
+use super::line::{Cap, Line, Way};
+use super::store::RemoteStore;
+use crate::tracker::login::{Challenge, PasswordParams, derive, open_account_key};
+use crate::tracker::member::open_vault;
+use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey};
+use crate::tracker::sign::SigningKey;
+use crate::transport::ids::fixed;
+use crate::transport::problem::{Problem, Why, problem};
+use std::path::Path;
+use twinkeep_engine::crypto::VaultSecret;
+use twinkeep_engine::id::VaultId;
+use twinkeep_engine::vault::HeadBytes;
+use twinkeep_engine::vault::keyring::PasswordCost;
+use twinkeep_schema::office_capnp::{admin, bootstrap, keeper, local, login, user_session, vault};
+use zeroize::Zeroizing;
+
+/// How an account shows who it is.
+pub enum Proof<'a> {
+    /// By its password.
+    Password(&'a str),
+    /// By the key of one of its devices.
+    Device(AccountDeviceId, &'a SigningKey),
+}
+
+/// A line to the tracker, by the service of this machine.
+pub struct OfficeLine {
+    local: Cap<local::Client>,
+    bootstrap: Cap<bootstrap::Client>,
+    host: NodeKey,
+    node: NodeKey,
+}
+
+/// A vault that an account is a member of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VaultOf {
+    /// Its id.
+    pub id: VaultId,
+    /// Its name.
+    pub name: String,
+    /// company, private or shared.
+    pub kind: String,
+    /// Its secret, sealed for the account.
+    pub wrapped: Vec<u8>,
+}
+
+/// An account that is logged in.
+pub struct User {
+    session: Cap<user_session::Client>,
+    /// Its name, as the office writes it.
+    pub name: String,
+    /// Its id.
+    pub id: AccountId,
+    /// Bytes it may use; 0 for no limit.
+    pub quota: u64,
+    /// Bytes it uses.
+    pub used: u64,
+    /// Whether it may change the office.
+    pub is_admin: bool,
+    /// Its own key, where the login was by password.
+    pub key: Option<Zeroizing<[u8; 32]>>,
+}
+
+impl OfficeLine {
+    /// Through the socket of the service that runs on this machine.
+    pub fn through(socket: &Path) -> Result<Self, Problem> {
+        let local = Line::connect::<local::Client>(Way::Socket(socket.to_owned()))?;
+        let (bootstrap, (host, node)) = local.cap(|local| async move {
+            let answer = local.tracker_request().send().promise.await?;
+            let answer = answer.get()?;
+            Ok((answer.get_bootstrap()?, (answer.get_host_key()?.to_vec(), answer.get_node_key()?.to_vec())))
+        })?;
+        let (host, node) = (NodeKey(fixed(&host, "a key")?), NodeKey(fixed(&node, "a key")?));
+        Ok(Self { local, bootstrap, host, node })
+    }
+
+    /// For who may administer the office from here: on the host.
+    pub fn admin(&self) -> Result<Cap<admin::Client>, Problem> {
+        let (admin, ()) = self.local.cap(|local| async move {
+            let answer = local.admin_request().send().promise.await?;
+            Ok((answer.get()?.get_admin()?, ()))
+        })?;
+        Ok(admin)
+    }
+
+    /// The store of copies of this machine, if it is to keep what is written into a vault.
+    pub fn keeper(&self, vault: VaultId) -> Option<Cap<keeper::Client>> {
+        let keep = self.local.cap(move |local| async move {
+            let mut request = local.keep_request();
+            request.get().set_vault(&vault.0);
+            let answer = request.send().promise.await?;
+            Ok((answer.get()?.get_keeper()?, ()))
+        });
+        keep.ok().map(|(keeper, ())| keeper)
+    }
+
+    /// Logs in.
+    ///
+    /// # Errors
+    /// [`Why::WrongKey`] for a wrong name or password, which of both is not said.
+    pub fn login(&self, account: &str, proof: &Proof<'_>) -> Result<User, Problem> {
+        let name = account.to_owned();
+        let (login, begun) = self.bootstrap.cap(move |host| async move {
+            let mut request = host.login_request();
+            request.get().set_account(&name[..]);
+            let answer = request.send().promise.await?;
+            let answer = answer.get()?;
+            let cost = PasswordCost {
+                memory_kib: answer.get_memory_kib(),
+                passes: answer.get_passes(),
+                lanes: answer.get_lanes(),
+            };
+            let salt = fixed(answer.get_salt()?, "a salt")?;
+            let challenge: [u8; 32] = fixed(answer.get_challenge()?, "a challenge")?;
+            Ok((answer.get_login()?, (challenge, PasswordParams { salt, cost })))
+        })?;
+        let (challenge, params) = begun;
+        let message = Challenge { challenge: &challenge, name: account, node: &self.node, host: &self.host };
+        match proof {
+            Proof::Device(id, key) => prove(&login, message.prove(key), id.0.to_vec()).map(|(user, _)| user),
+            Proof::Password(password) => {
+                let usage = |error: crate::tracker::login::LoginError| problem(Why::Usage, error.to_string());
+                let keys = derive(password, &params).map_err(usage)?;
+                let (mut user, wrapped) = prove(&login, message.prove(&keys.login), Vec::new())?;
+                let key = open_account_key(&keys.wrapping, &user.id, &wrapped);
+                user.key = Some(key.map_err(|error| problem(Why::Other, error.to_string()))?);
+                Ok(user)
+            }
+        }
+    }
+}
+
+fn prove(login: &Cap<login::Client>, signature: [u8; 64], device: Vec<u8>) -> Result<(User, Vec<u8>), Problem> {
+    let (session, wrapped) = login.cap(move |login| async move {
+        let mut request = login.prove_request();
+        request.get().set_signature(&signature);
+        request.get().set_device(&device);
+        let answer = request.send().promise.await?;
+        let answer = answer.get()?;
+        Ok((answer.get_session()?, answer.get_wrapped_key()?.to_vec()))
+    })?;
+    let (name, id, quota, used, is_admin) = session.call(|session: user_session::Client| async move {
+        let answer = session.account_request().send().promise.await?;
+        let answer = answer.get()?;
+        let id = AccountId(fixed(answer.get_id()?, "the id of an account")?);
+        Ok((answer.get_name()?.to_string()?, id, answer.get_quota(), answer.get_used(), answer.get_is_admin()))
+    })?;
+    Ok((User { session, name, id, quota, used, is_admin, key: None }, wrapped))
+}
+
+impl User {
+    /// The vaults it is a member of.
+    pub fn vaults(&self) -> Result<Vec<VaultOf>, Problem> {
+        self.session.call(|session| async move {
+            let answer = session.vaults_request().send().promise.await?;
+            let mut vaults = Vec::new();
+            for vault in answer.get()?.get_vaults()? {
+                vaults.push(VaultOf {
+                    id: VaultId(fixed(vault.get_id()?, "the id of a vault")?),
+                    name: vault.get_name()?.to_string()?,
+                    kind: vault.get_kind()?.to_string()?,
+                    wrapped: vault.get_wrapped()?.to_vec(),
+                });
+            }
+            Ok(vaults)
+        })
+    }
+
+    /// The secret of a vault, with the account's key.
+    pub fn secret(&self, key: &[u8; 32], vault: &VaultOf) -> Result<VaultSecret, Problem> {
+        open_vault(key, &self.id, &vault.id, &vault.wrapped)
+            .map_err(|error| problem(Why::WrongKey, format!("vault {}: {error}", vault.name)))
+    }
+
+    /// A vault as a store, and what opens it.
+    pub fn open(
+        &self,
+        vault: VaultId,
+        keeper: Option<Cap<keeper::Client>>,
+    ) -> Result<(RemoteStore, HeadBytes), Problem> {
+        let (client, ()) = self.session.cap::<vault::Client, _, _>(move |session| async move {
+            let mut request = session.open_request();
+            request.get().set_vault(&vault.0);
+            let answer = request.send().promise.await?;
+            Ok((answer.get()?.get_vault()?, ()))
+        })?;
+        RemoteStore::open(client, vault, keeper)
+    }
+
+    /// Lets a machine log in with a key of its own.
+    pub fn add_device(&self, label: &str, key: [u8; 32]) -> Result<AccountDeviceId, Problem> {
+        let label = label.to_owned();
+        self.session.call(move |session| async move {
+            let mut request = session.add_device_request();
+            request.get().set_label(&label[..]);
+            request.get().set_key(&key);
+            let answer = request.send().promise.await?;
+            Ok(AccountDeviceId(fixed(answer.get()?.get_device()?, "the id of a device")?))
+        })
+    }
+
+    /// Does not let it any more.
+    pub fn revoke_device(&self, device: AccountDeviceId) -> Result<(), Problem> {
+        self.session.call(move |session| async move {
+            let mut request = session.revoke_device_request();
+            request.get().set_device(&device.0);
+            request.send().promise.await.map(drop)
+        })
+    }
+
+    /// What it may do as an administrator.
+    pub fn admin(&self) -> Result<Cap<admin::Client>, Problem> {
+        let (admin, ()) = self.session.cap(|session| async move {
+            let answer = session.admin_request().send().promise.await?;
+            Ok((answer.get()?.get_admin()?, ()))
+        })?;
+        Ok(admin)
+    }
+}

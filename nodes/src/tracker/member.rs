@@ -1,0 +1,89 @@
+//! What makes an account a member of a vault: the vault's secret, sealed under the account's key; and what lets the
+//! company into a vault of its: the same, wrapped to its recovery key.
+//!
+//! The host keeps these and can open none of them.
+
+use super::names::AccountId;
+use twinkeep_engine::crypto::{
+    CryptoError, DataKey, PublicKey, SEALED_KEY_LEN, SecretKey, VaultSecret, WRAPPED_LEN, WrappedKey, open_key,
+    seal_key, wrap,
+};
+use twinkeep_engine::env::Entropy;
+use twinkeep_engine::id::VaultId;
+use zeroize::Zeroizing;
+
+const MEMBER_CONTEXT: &str = "twinkeep 2026 vaults of an account";
+const MEMBER_LABEL: &[u8] = b"twinkeep vault of member v1";
+
+/// The key under which an account's vaults are sealed follows from its own.
+fn member_key(account_key: &[u8; 32]) -> DataKey {
+    let key = Zeroizing::new(blake3::derive_key(MEMBER_CONTEXT, account_key));
+    DataKey::from_bytes(&key)
+}
+
+fn header(account: &AccountId, vault: &VaultId) -> Vec<u8> {
+    [MEMBER_LABEL, &account.0[..], &vault.0].concat()
+}
+
+/// Seals a vault's secret for a member.
+pub fn seal_vault(
+    account_key: &[u8; 32],
+    account: &AccountId,
+    vault: &VaultId,
+    secret: &VaultSecret,
+    entropy: &dyn Entropy,
+) -> [u8; SEALED_KEY_LEN] {
+    seal_key(&member_key(account_key), &header(account, vault), secret.expose(), entropy)
+}
+
+/// Opens what [`seal_vault`] made.
+pub fn open_vault(
+    account_key: &[u8; 32],
+    account: &AccountId,
+    vault: &VaultId,
+    sealed: &[u8],
+) -> Result<VaultSecret, CryptoError> {
+    let short = CryptoError::TooShort { what: "vault key", expected: SEALED_KEY_LEN, found: sealed.len() };
+    let sealed: &[u8; SEALED_KEY_LEN] = sealed.try_into().map_err(|_| short)?;
+    let secret = open_key(&member_key(account_key), &header(account, vault), sealed)?;
+    Ok(VaultSecret::from_bytes(&secret))
+}
+
+/// Wraps a vault's secret to the company's recovery key.
+pub fn wrap_for_company(public: &PublicKey, vault: &VaultId, secret: &VaultSecret, entropy: &dyn Entropy) -> Vec<u8> {
+    wrap::wrap(public, &DataKey::from_bytes(secret.expose()), vault, entropy).0.to_vec()
+}
+
+/// Opens what [`wrap_for_company`] made.
+pub fn unwrap_for_company(secret: &SecretKey, vault: &VaultId, wrapped: &[u8]) -> Result<VaultSecret, CryptoError> {
+    let short = CryptoError::TooShort { what: "vault key", expected: WRAPPED_LEN, found: wrapped.len() };
+    let wrapped: [u8; WRAPPED_LEN] = wrapped.try_into().map_err(|_| short)?;
+    let key = wrap::unwrap(secret, &WrappedKey(wrapped), vault)?;
+    Ok(VaultSecret::from_bytes(key.expose()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinkeep_engine::env::SeededEntropy;
+
+    #[test]
+    fn members_and_the_company_open_it_and_nobody_else() {
+        let dice = SeededEntropy::new(5);
+        let secret = VaultSecret::from_bytes(&[9; 32]);
+        let (account, vault) = (AccountId([1; 16]), VaultId([2; 16]));
+        let sealed = seal_vault(&[3; 32], &account, &vault, &secret, &dice);
+        assert_eq!(open_vault(&[3; 32], &account, &vault, &sealed).unwrap().expose(), secret.expose());
+        assert!(open_vault(&[4; 32], &account, &vault, &sealed).is_err());
+        assert!(open_vault(&[3; 32], &AccountId([0; 16]), &vault, &sealed).is_err());
+        assert!(open_vault(&[3; 32], &account, &VaultId([0; 16]), &sealed).is_err());
+        assert!(open_vault(&[3; 32], &account, &vault, &sealed[1..]).is_err());
+
+        let company = SecretKey::random(&dice);
+        let wrapped = wrap_for_company(&company.public(), &vault, &secret, &dice);
+        assert_eq!(unwrap_for_company(&company, &vault, &wrapped).unwrap().expose(), secret.expose());
+        assert!(unwrap_for_company(&SecretKey::random(&dice), &vault, &wrapped).is_err());
+        assert!(unwrap_for_company(&company, &VaultId([0; 16]), &wrapped).is_err());
+        assert!(unwrap_for_company(&company, &vault, &wrapped[1..]).is_err());
+    }
+}
