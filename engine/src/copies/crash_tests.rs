@@ -92,7 +92,7 @@ impl History {
         numbers.iter().map(|number| self.all[*number].clone()).collect()
     }
 
-    /// What may be dropped at the next acknowledgement is not asked for: it may be under way.
+    /// What must be so at an entry of the log.
     fn at(&self, entry: usize) -> Step {
         let acks = self.log.acks(entry).len();
         self.steps[acks].clone()

@@ -4,9 +4,11 @@ use super::*;
 use crate::crypto::{DataKey, Salts, Suite, WrappedKey};
 use crate::env::{Dice, Inline, ManualClock, SeededEntropy};
 use crate::files::memory::MemoryFiles;
+use crate::files::os::OsFiles;
 use crate::frame::{FrameBuilder, SealKeys, Sealer, frame_id};
 use crate::id::{ChunkId, SessionId};
 use crate::kv::Table;
+use crate::kv::lmdb::LmdbHome;
 use crate::kv::memory::MemoryKvHome;
 use crate::limits::COPIES_TRASH_SECS;
 
@@ -410,4 +412,70 @@ pub(super) fn expect_held_at_least(store: &CopyStore, frames: &[Frame]) {
     for held in store.list(None, usize::MAX).unwrap() {
         assert_eq!(frame_id(&store.read(&held.id).unwrap().unwrap()), held.id);
     }
+}
+
+#[test]
+fn a_store_on_a_real_disk() {
+    let (dir, all) = (tempfile::tempdir().unwrap(), frames(10, 50));
+    let clock: Arc<ManualClock> = Arc::default();
+    let root = dir.path().to_path_buf();
+    let opened = |seed| open(OsFiles::new(root.clone()), LmdbHome::new(root.clone()), &clock, seed).unwrap();
+    let store = opened(1).store;
+    put(&store, &all);
+    let _ = settled(&store);
+    let _ = store.drop_frames(&ids(&all[..30])).unwrap();
+    expect_held(&store, &all[30..]);
+    clock.advance(MONTH);
+    assert!(store.empty_trash(MONTH).unwrap().bytes > 0);
+    expect_held(&store, &all[30..]);
+    put(&store, &all);
+    let _ = settled(&store);
+    let inventory = store.inventory().unwrap();
+    drop(store);
+    let again = opened(2);
+    assert!(again.rebuilt.is_none());
+    assert_eq!(again.store.inventory().unwrap(), inventory);
+    expect_held(&again.store, &all);
+    drop(again);
+    std::fs::remove_dir_all(root.join("index")).unwrap();
+    let again = opened(3);
+    assert_eq!(again.rebuilt, Some(Vec::new()));
+    expect_held(&again.store, &all);
+}
+
+#[test]
+fn readers_are_right_while_packs_are_rewritten() {
+    let (mut lab, all) = (Lab::new(), frames(11, 60));
+    let store = lab.open().store;
+    let by_id: std::collections::HashMap<_, _> = all.iter().map(|frame| (frame.id, &frame.bytes)).collect();
+    std::thread::scope(|scope| {
+        let (store, all) = (&store, &all);
+        let puts = scope.spawn(move || {
+            for _ in 0..150 {
+                put(store, all);
+                let _ = settled(store);
+            }
+        });
+        let drops = scope.spawn(move || {
+            let mut dice = Dice(1);
+            while !puts.is_finished() {
+                let some: Vec<_> = all.iter().filter(|_| dice.one_in(4)).map(|frame| frame.id).collect();
+                let _ = store.drop_frames(&some).unwrap();
+                let _ = store.undrop(&some[..some.len() / 3]).unwrap();
+                assert!(store.empty_trash(Duration::ZERO).unwrap().bad.is_empty());
+            }
+        });
+        while !drops.is_finished() {
+            for id in by_id.keys() {
+                match store.read(id) {
+                    Ok(bytes) => assert!(bytes.is_none_or(|bytes| bytes == *by_id[id])),
+                    Err(error) => assert!(matches!(error, CopiesError::Moving { .. }), "{error}"),
+                }
+            }
+            assert_eq!(scrub(store, 3000).0, []);
+        }
+    });
+    put(&store, &all);
+    let _ = settled(&store);
+    expect_held(&store, &all);
 }
