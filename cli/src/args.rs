@@ -34,8 +34,9 @@ pub struct Cli {
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// The vault: a folder. Default: twinkeep/vault in the user's data folder
-    #[arg(short = 'r', long, value_name = "FOLDER", global = true)]
+    /// The vault: a folder, or twinkeep://NAME for one at the office. Default: the office's for who is logged in, else
+    /// twinkeep/vault in the user's data folder
+    #[arg(short = 'r', long, value_name = "LOCATION", global = true)]
     pub vault: Option<String>,
     /// Read the password from the first line of this file
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "password_command")]
@@ -117,6 +118,24 @@ pub enum Verb {
     Stats(verbs::stats::StatsArgs),
     /// Ways into the vault: list, add, replace, remove them
     Key(verbs::key::KeyArgs),
+    /// The host of an office: make it, run it, look after it
+    Host(verbs::office::host::HostArgs),
+    /// This PC as a part of an office
+    Terminal(verbs::office::terminal::TerminalArgs),
+    /// Accounts of the office
+    User(verbs::office::user::UserArgs),
+    /// Make a token with which a machine may join the office
+    Token(verbs::office::user::TokenArgs),
+    /// Log in to the office on this machine
+    Login(verbs::office::login::LoginArgs),
+    /// Log out of the office on this machine
+    Logout(verbs::office::login::LogoutArgs),
+    /// Machines of the office
+    Node(verbs::office::node::NodeArgs),
+    /// What is kept twice, and what is not yet
+    Copies(verbs::office::copies::CopiesArgs),
+    /// Show what happened to the office
+    Audit(verbs::office::node::AuditArgs),
     /// Print the version
     Version(verbs::version::VersionArgs),
     /// Print completions for a shell

@@ -17,6 +17,8 @@ pub enum Code {
     Usage = 2,
     /// Done, but some sources could not be read.
     Incomplete = 3,
+    /// Done, with fewer copies than asked for.
+    FewerCopies = 4,
     /// No vault there.
     NoVault = 10,
     /// Somebody else holds what is needed.

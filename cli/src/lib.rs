@@ -8,8 +8,10 @@ mod dirs;
 mod error;
 mod idle;
 mod keyfile;
+mod log;
 mod names;
 mod node;
+mod office;
 mod parse;
 mod password;
 mod paths;
@@ -94,6 +96,15 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Scrub(args) => verbs::scrub::run(run, &args),
         Verb::Stats(args) => verbs::stats::run(run, &args),
         Verb::Key(args) => verbs::key::run(run, &args),
+        Verb::Host(args) => verbs::office::host::run(run, &args),
+        Verb::Terminal(args) => verbs::office::terminal::run(run, &args),
+        Verb::User(args) => verbs::office::user::run(run, &args),
+        Verb::Token(args) => verbs::office::user::token(run, &args),
+        Verb::Login(args) => verbs::office::login::run(run, &args),
+        Verb::Logout(args) => verbs::office::login::logout(run, &args),
+        Verb::Node(args) => verbs::office::node::run(run, &args),
+        Verb::Copies(args) => verbs::office::copies::run(run, &args),
+        Verb::Audit(args) => verbs::office::node::audit(run, &args),
         Verb::Version(args) => verbs::version::run(run, &args),
         Verb::Completions(args) => verbs::completions::run(&args),
         Verb::Man(args) => verbs::man::run(&args),

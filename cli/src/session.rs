@@ -2,8 +2,8 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use jiff::tz::TimeZone;
@@ -17,10 +17,13 @@ use twinkeep_engine::vault::{
     CreateOptions, Keyless, NewSlot, Place, SnapshotInfo, Snapshots, Unlock, Vault, VaultError,
 };
 
+use twinkeep_nodes::remote::RemoteStore;
+
 use crate::args::Globals;
 use crate::dirs;
 use crate::error::{Code, hinted, usage};
 use crate::keyfile::{self, Pending};
+use crate::office;
 use crate::password::{self, Password};
 use crate::screen::Screen;
 
@@ -34,6 +37,7 @@ pub struct Run {
     pub zone: TimeZone,
     /// Whether a list of snapshots was not whole.
     lacks_snapshots: AtomicBool,
+    office_store: OnceLock<Arc<RemoteStore>>,
 }
 
 /// How a new vault's key is kept.
@@ -50,27 +54,57 @@ impl Run {
     /// A run with these flags.
     pub fn new(globals: Globals) -> Self {
         let screen = Arc::new(Screen::new(&globals));
-        Self { globals, screen, zone: TimeZone::system(), lacks_snapshots: AtomicBool::new(false) }
+        Self {
+            globals,
+            screen,
+            zone: TimeZone::system(),
+            lacks_snapshots: AtomicBool::new(false),
+            office_store: OnceLock::new(),
+        }
+    }
+
+    /// Where the vault is.
+    ///
+    /// # Errors
+    /// Usage: the location is of a kind this version does not reach.
+    fn site(&self) -> anyhow::Result<Site> {
+        match &self.globals.vault {
+            None if office::login()?.is_some() => Ok(Site::Office(None)),
+            None => Ok(Site::Folder(dirs::default_vault(&dirs::process_var)?)),
+            Some(text) => match text.strip_prefix("twinkeep://") {
+                Some(name) => {
+                    Ok(Site::Office(Some(name.trim_end_matches('/').to_owned()).filter(|name| !name.is_empty())))
+                }
+                None => Ok(Site::Folder(folder_of(text)?)),
+            },
+        }
     }
 
     /// The folder of the vault.
     ///
     /// # Errors
-    /// Usage: the location is of a kind this version does not reach.
+    /// Usage: it is at the office, where this can only be done on the host.
     pub fn location(&self) -> anyhow::Result<PathBuf> {
-        let Some(text) = &self.globals.vault else { return dirs::default_vault(&dirs::process_var) };
-        if text.is_empty() {
-            return Err(usage("the vault's location is empty"));
-        }
-        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-        if let Some(scheme) = scheme.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
-            return Err(hinted(
+        match self.site()? {
+            Site::Folder(folder) => Ok(folder),
+            Site::Office(_) => Err(hinted(
                 Code::Usage,
-                format!("this version cannot reach {scheme}:// vaults"),
-                "give a folder: --vault /path/to/vault",
-            ));
+                "the vault is at the office, and this can only be done with a folder",
+                "name a folder with --vault",
+            )),
         }
-        Ok(std::path::absolute(text)?)
+    }
+
+    /// How safe what was stored at the office is; none for a vault in a folder.
+    pub fn office_store(&self) -> Option<Arc<RemoteStore>> {
+        self.office_store.get().cloned()
+    }
+
+    fn open_at_office(&self, name: Option<&str>, threads: Option<usize>) -> anyhow::Result<Vault> {
+        let (vault, store) = office::Session::begin()?.open(name, self.env(threads))?;
+        let _ = self.office_store.set(store);
+        self.screen.detail(&format!("vault {} at the office", vault.id()));
+        Ok(vault)
     }
 
     /// The current folder, for paths that are relative.
@@ -97,7 +131,10 @@ impl Run {
     /// # Errors
     /// Exit 10 where there is none, 12 without the right key.
     pub fn open(&self) -> anyhow::Result<Vault> {
-        self.open_at(&self.place()?.0, None)
+        match self.site()? {
+            Site::Office(name) => self.open_at_office(name.as_deref(), None),
+            Site::Folder(_) => self.open_at(&self.place()?.0, None),
+        }
     }
 
     /// Where the vault is, for work that needs no key.
@@ -117,6 +154,9 @@ impl Run {
     /// # Errors
     /// Like [`Self::open`]; something else stands there.
     pub fn open_or_create(&self, threads: Option<usize>) -> anyhow::Result<Vault> {
+        if let Site::Office(name) = self.site()? {
+            return self.open_at_office(name.as_deref(), threads);
+        }
         let location = self.location()?;
         if is_vault(&location)? {
             return self.open_at(&location, threads);
@@ -321,6 +361,29 @@ impl Run {
     pub fn listed(&self) -> Code {
         if self.lacks_snapshots.load(Ordering::Relaxed) { Code::Damaged } else { Code::Done }
     }
+}
+
+/// Where a vault is.
+enum Site {
+    /// In a folder.
+    Folder(PathBuf),
+    /// At the office: the one of this name, or the account's own.
+    Office(Option<String>),
+}
+
+fn folder_of(text: &str) -> anyhow::Result<PathBuf> {
+    if text.is_empty() {
+        return Err(usage("the vault's location is empty"));
+    }
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    if let Some(scheme) = scheme.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+        return Err(hinted(
+            Code::Usage,
+            format!("this version cannot reach {scheme}:// vaults"),
+            "give a folder: --vault /path/to/vault",
+        ));
+    }
+    Ok(std::path::absolute(text)?)
 }
 
 /// The name of this machine.

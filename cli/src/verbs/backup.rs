@@ -88,6 +88,9 @@ pub struct BackupArgs {
     /// Run the command after -- and back up what it prints; if it fails, nothing is kept
     #[arg(long, conflicts_with = "stdin")]
     stdin_from_command: bool,
+    /// At an office, wait until so many machines have all of it, ten minutes at most: copies=0, 1 or 2
+    #[arg(long, value_name = "copies=N", value_parser = wait)]
+    wait: Option<Wait>,
     /// Keep the snapshot whatever a policy says, until the pin is removed
     #[arg(long)]
     pin: bool,
@@ -173,13 +176,73 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     if let Some(id) = summary.snapshot.filter(|_| args.pin) {
         pin(run, &vault, &id)?;
     }
-    tell(run, args, &summary)?;
+    let copies = copies(run, args, &summary)?;
+    tell(run, args, &summary, copies.as_ref())?;
+    let wanted = args.wait.and_then(|wait| copies.as_ref().map(|copies| copies.count() < wait.0));
     Ok(match &summary {
         summary if summary.unwhole > 0 => Code::Damaged,
         summary if summary.errors > 0 => Code::Incomplete,
+        _ if wanted == Some(true) => Code::FewerCopies,
         summary if summary.healed > 0 => Code::Healed,
         _ => Code::Done,
     })
+}
+
+/// How many machines have all of the snapshot.
+struct Kept {
+    level: u8,
+    holders: Vec<String>,
+    is_this_machine_one: bool,
+}
+
+impl Kept {
+    /// Copies, as `--wait` counts them: on machines, whichever they are.
+    fn count(&self) -> u8 {
+        if self.level >= 2 { 2 } else { 1 }
+    }
+
+    fn words(&self) -> String {
+        if self.level < 2 {
+            return "1 copy: host; the second is on its way".to_owned();
+        }
+        let others = match self.is_this_machine_one {
+            true => format!("{} (this PC); losing this PC leaves 1", self.holders.join(", ")),
+            false => self.holders.join(", "),
+        };
+        format!("2 copies: host, {others}")
+    }
+}
+
+/// How long a second copy is waited for that was asked for.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// How safe the snapshot is; none where the vault is not at an office. Waits as `--wait` says.
+fn copies(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Result<Option<Kept>> {
+    let Some(store) = run.office_store().filter(|_| summary.snapshot.is_some()) else { return Ok(None) };
+    let name = crate::office::machine_name();
+    let begun = std::time::Instant::now();
+    loop {
+        let copies = store.copies(None).map_err(crate::office::told)?;
+        let is_this_machine_one = name.as_ref().is_some_and(|name| copies.holders.contains(name));
+        let kept = Kept { level: copies.level, holders: copies.holders, is_this_machine_one };
+        if args.wait.is_none_or(|wait| kept.count() >= wait.0) || begun.elapsed() > WAIT {
+            return Ok(Some(kept));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+/// What `--wait` waits for.
+#[derive(Clone, Copy, Debug)]
+struct Wait(u8);
+
+fn wait(text: &str) -> Result<Wait, String> {
+    match text.strip_prefix("copies=") {
+        Some("0") => Ok(Wait(0)),
+        Some("1") => Ok(Wait(1)),
+        Some("2") => Ok(Wait(2)),
+        _ => Err(format!("{text:?} is none of copies=0, copies=1 and copies=2")),
+    }
 }
 
 fn pin(run: &Run, vault: &Vault, id: &ChunkId) -> anyhow::Result<()> {
@@ -281,7 +344,7 @@ fn user_name() -> String {
     uzers::get_user_by_uid(uid).map_or_else(|| uid.to_string(), |user| user.name().to_string_lossy().into_owned())
 }
 
-fn tell(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Result<()> {
+fn tell(run: &Run, args: &BackupArgs, summary: &BackupSummary, copies: Option<&Kept>) -> anyhow::Result<()> {
     let id = summary.snapshot.map(|id| id.to_hex());
     if run.screen.json {
         let fields = json!({
@@ -304,11 +367,16 @@ fn tell(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Result
             "healed": summary.healed,
             "unwhole": summary.unwhole,
             "duration_secs": summary.duration.as_secs_f64(),
+            "level": copies.map(|copies| format!("P{}", copies.level)),
+            "holders": copies.map(|copies| copies.holders.clone()),
         });
         return run.screen.message("summary", &fields);
     }
     for line in lines(args, summary, run.screen.verbose) {
         run.screen.tell(&line)?;
+    }
+    if let Some(copies) = copies {
+        run.screen.tell(&copies.words())?;
     }
     if summary.unwhole > 0 {
         let snapshots = show::count(summary.unwhole, "snapshot");

@@ -14,6 +14,7 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
+pub mod office;
 pub mod pin;
 pub mod repair;
 pub mod restore;

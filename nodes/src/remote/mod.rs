@@ -3,6 +3,7 @@
 //! The engine is synchronous and its stores are used by many threads; a connection lives on one thread of its own. Each
 //! call goes to that thread and its caller waits for the answer.
 
+pub mod admin;
 mod line;
 pub mod office;
 mod session;

@@ -1,5 +1,6 @@
 //! An office as a program on one of its machines meets it: a line, a login, vaults.
 
+use super::admin::Admin;
 use super::line::{Cap, Line, Way};
 use super::store::RemoteStore;
 use crate::tracker::login::{Challenge, PasswordParams, derive, open_account_key};
@@ -13,7 +14,7 @@ use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::id::VaultId;
 use twinkeep_engine::vault::HeadBytes;
 use twinkeep_engine::vault::keyring::PasswordCost;
-use twinkeep_schema::office_capnp::{admin, bootstrap, keeper, local, login, user_session, vault};
+use twinkeep_schema::office_capnp::{bootstrap, keeper, local, login, user_session, vault};
 use zeroize::Zeroizing;
 
 /// How an account shows who it is.
@@ -22,6 +23,43 @@ pub enum Proof<'a> {
     Password(&'a str),
     /// By the key of one of its devices.
     Device(AccountDeviceId, &'a SigningKey),
+}
+
+/// How the service of this machine is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceStatus {
+    /// The machine's name.
+    pub name: String,
+    /// Whether the host has it.
+    pub connected: bool,
+    /// How it stands with the line to the host, in words.
+    pub trouble: String,
+    /// Copies it holds.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes set aside.
+    pub trash: u64,
+    /// Bytes its owner grants.
+    pub granted: u64,
+}
+
+/// How the service behind a socket is, whether or not it reaches the host.
+pub fn service_status(socket: &Path) -> Result<ServiceStatus, Problem> {
+    let local = Line::connect::<local::Client>(Way::Socket(socket.to_owned()))?;
+    local.call(|local| async move {
+        let answer = local.status_request().send().promise.await?;
+        let status = answer.get()?.get_status()?;
+        Ok(ServiceStatus {
+            name: status.get_name()?.to_string()?,
+            connected: status.get_connected(),
+            trouble: status.get_trouble()?.to_string()?,
+            frames: status.get_frames(),
+            bytes: status.get_bytes(),
+            trash: status.get_trash(),
+            granted: status.get_granted(),
+        })
+    })
 }
 
 /// A line to the tracker, by the service of this machine.
@@ -76,12 +114,12 @@ impl OfficeLine {
     }
 
     /// For who may administer the office from here: on the host.
-    pub fn admin(&self) -> Result<Cap<admin::Client>, Problem> {
+    pub fn admin(&self) -> Result<Admin, Problem> {
         let (admin, ()) = self.local.cap(|local| async move {
             let answer = local.admin_request().send().promise.await?;
             Ok((answer.get()?.get_admin()?, ()))
         })?;
-        Ok(admin)
+        Ok(Admin(admin))
     }
 
     /// The store of copies of this machine, if it is to keep what is written into a vault.
@@ -210,11 +248,11 @@ impl User {
     }
 
     /// What it may do as an administrator.
-    pub fn admin(&self) -> Result<Cap<admin::Client>, Problem> {
+    pub fn admin(&self) -> Result<Admin, Problem> {
         let (admin, ()) = self.session.cap(|session| async move {
             let answer = session.admin_request().send().promise.await?;
             Ok((answer.get()?.get_admin()?, ()))
         })?;
-        Ok(admin)
+        Ok(Admin(admin))
     }
 }

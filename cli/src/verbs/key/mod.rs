@@ -67,7 +67,7 @@ pub fn run(run: &Run, args: &KeyArgs) -> anyhow::Result<Code> {
 
 /// Where a new password comes from.
 #[derive(Args, Debug)]
-struct NewPassword {
+pub struct NewPassword {
     /// Read the new password from the first line of this file
     #[arg(long, value_name = "FILE", conflicts_with = "new_password_command")]
     new_password_file: Option<std::path::PathBuf>,
@@ -81,7 +81,8 @@ impl NewPassword {
         self.new_password_file.is_some() || self.new_password_command.is_some()
     }
 
-    fn get(&self) -> anyhow::Result<Password> {
+    /// The password.
+    pub fn get(&self) -> anyhow::Result<Password> {
         let given = password::from_either(self.new_password_file.as_deref(), self.new_password_command.as_deref())?;
         match given {
             Some(password) => Ok(password),

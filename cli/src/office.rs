@@ -1,0 +1,273 @@
+//! The office this machine belongs to, and who is logged in on it.
+//!
+//! In the config folder: `office.toml` says which service runs here and where its folder is, `login.toml` which account
+//! uses it; `keys/office.device` and `keys/office.account` are the account's keys on this machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use twinkeep_engine::crypto::VaultSecret;
+use twinkeep_engine::env::{Entropy, Env, SystemEntropy};
+use twinkeep_engine::vault::{Unlock, Vault};
+use twinkeep_nodes::host::ground::Folder;
+use twinkeep_nodes::remote::RemoteStore;
+use twinkeep_nodes::remote::admin::Admin;
+use twinkeep_nodes::remote::office::{OfficeLine, Proof, User, VaultOf};
+use twinkeep_nodes::secrets;
+use twinkeep_nodes::terminal;
+use twinkeep_nodes::tracker::names::AccountDeviceId;
+use twinkeep_nodes::tracker::sign::SigningKey;
+use twinkeep_nodes::transport::problem::{Problem, Why};
+
+use crate::dirs;
+use crate::error::{Code, hinted};
+use crate::keyfile;
+use crate::session::host_name;
+
+/// Which service runs on this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The host of the office.
+    Host,
+    /// A terminal.
+    Terminal,
+}
+
+/// `office.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Service {
+    /// What it is.
+    pub role: Role,
+    /// Its folder.
+    pub data: PathBuf,
+}
+
+/// `login.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Login {
+    /// Account name.
+    pub account: String,
+    /// This machine as a device of the account, 32 hex digits.
+    pub device: String,
+}
+
+/// Errors of the office as the command tells them.
+pub fn told(problem: Problem) -> anyhow::Error {
+    let (code, hint) = match problem.why {
+        Why::NotAllowed => (Code::NotAllowed, None),
+        Why::WrongKey => (Code::WrongKey, None),
+        Why::Usage => (Code::Usage, None),
+        Why::Quota => (Code::Quota, Some("forget snapshots, or ask an administrator for more room")),
+        Why::NoSpace => (Code::NoSpace, Some("free some space; what was stored stays stored")),
+        Why::Busy => (Code::Busy, Some("wait until the other process has ended, then try again")),
+        Why::Unreachable => (
+            Code::NoTracker,
+            Some("see whether `twinkeep terminal run` or `twinkeep host run` is running here, and the host is up"),
+        ),
+        Why::Damaged => (Code::Damaged, None),
+        Why::NotFound | Why::Gone | Why::SessionFailed | Why::Other => (Code::Failed, None),
+    };
+    match hint {
+        Some(hint) => hinted(code, problem.text, hint),
+        None => crate::error::told(code, problem.text),
+    }
+}
+
+fn config_dir() -> anyhow::Result<PathBuf> {
+    dirs::config_dir(&dirs::process_var)
+}
+
+fn read_toml<T: for<'a> Deserialize<'a>>(path: &Path) -> anyhow::Result<Option<T>> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        text => {
+            let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("{} is not valid", path.display())).map(Some)
+        }
+    }
+}
+
+fn write_toml<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
+    let failed = || format!("cannot write {}", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(failed)?;
+    }
+    secrets::replace(path, toml::to_string(value)?.as_bytes()).with_context(failed)
+}
+
+impl Service {
+    /// The one that runs on this machine, as far as this user knows; none where it belongs to no office.
+    pub fn find() -> anyhow::Result<Option<Self>> {
+        if let Ok(dir) = config_dir()
+            && let Some(own) = read_toml(&dir.join("office.toml"))?
+        {
+            return Ok(Some(own));
+        }
+        read_toml(Path::new("/etc/twinkeep/office.toml"))
+    }
+
+    /// The one that must be there.
+    pub fn get() -> anyhow::Result<Self> {
+        Self::find()?.ok_or_else(|| {
+            hinted(
+                Code::NoTracker,
+                "this machine belongs to no office",
+                "`twinkeep terminal join` makes it a part of one, `twinkeep host init` makes a new one",
+            )
+        })
+    }
+
+    /// Remembers it.
+    pub fn remember(&self) -> anyhow::Result<()> {
+        write_toml(&config_dir()?.join("office.toml"), self)
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        match self.role {
+            Role::Host => Folder::socket(&self.data),
+            Role::Terminal => terminal::ground::socket(&self.data),
+        }
+    }
+
+    /// A line to the tracker.
+    pub fn line(&self) -> anyhow::Result<OfficeLine> {
+        OfficeLine::through(&self.socket()).map_err(told)
+    }
+}
+
+/// Who is logged in on this machine.
+pub fn login() -> anyhow::Result<Option<Login>> {
+    match config_dir() {
+        Ok(dir) => read_toml(&dir.join("login.toml")),
+        Err(_) => Ok(None),
+    }
+}
+
+fn key_paths() -> anyhow::Result<[PathBuf; 2]> {
+    let folder = keyfile::folder(&config_dir()?);
+    Ok([folder.join("office.device"), folder.join("office.account")])
+}
+
+/// Logs in with a password and keeps what is needed to do so again without it.
+pub fn log_in(account: &str, password: &str) -> anyhow::Result<User> {
+    let line = Service::get()?.line()?;
+    let user = line.login(account, &Proof::Password(password)).map_err(told)?;
+    let key = user.key.clone().context("a login by password gives the account's key")?;
+    forget_login()?;
+    let [device_path, account_path] = key_paths()?;
+    keyfile::make_folder(&keyfile::folder(&config_dir()?))?;
+    let mut seed = zeroize::Zeroizing::new([0; 32]);
+    SystemEntropy.fill(&mut *seed);
+    let device = SigningKey::from_seed(&seed);
+    secrets::write(&device_path, &seed).with_context(|| format!("cannot write {}", device_path.display()))?;
+    secrets::write(&account_path, &key).with_context(|| format!("cannot write {}", account_path.display()))?;
+    let id = user.add_device(&host_name(), device.public()).map_err(told)?;
+    // Last: what it names is there.
+    let login = Login { account: user.name.clone(), device: id.to_hex() };
+    write_toml(&config_dir()?.join("login.toml"), &login)?;
+    Ok(user)
+}
+
+/// Forgets who is logged in, and the keys.
+pub fn forget_login() -> anyhow::Result<bool> {
+    let path = config_dir()?.join("login.toml");
+    let was_there = path.exists();
+    for path in [path].into_iter().chain(key_paths()?) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(was_there)
+}
+
+/// A line, and the account that is logged in here.
+pub struct Session {
+    /// The line.
+    pub line: OfficeLine,
+    /// The account.
+    pub user: User,
+    /// This machine as one of its devices.
+    pub device: AccountDeviceId,
+    key: secrets::Secret,
+    role: Role,
+}
+
+impl Session {
+    /// Logs in as whoever is logged in on this machine.
+    pub fn begin() -> anyhow::Result<Self> {
+        let service = Service::get()?;
+        let login = login()?.ok_or_else(|| {
+            hinted(Code::WrongKey, "nobody is logged in on this machine", "`twinkeep login NAME` logs in")
+        })?;
+        let [device_path, account_path] = key_paths()?;
+        let read = |path: &Path| secrets::read(path).with_context(|| format!("cannot use {}", path.display()));
+        let (device_key, key) = (SigningKey::from_seed(&*read(&device_path)?), read(&account_path)?);
+        let device = AccountDeviceId::from_hex(&login.device).context("login.toml names no device: log in again")?;
+        let line = service.line()?;
+        let user =
+            line.login(&login.account, &Proof::Device(device, &device_key)).map_err(|problem| match problem.why {
+                Why::WrongKey => hinted(
+                    Code::WrongKey,
+                    format!("the office does not let {} in from this machine any more", login.account),
+                    "`twinkeep login NAME` logs in again",
+                ),
+                _ => told(problem),
+            })?;
+        Ok(Self { line, user, device, key, role: service.role })
+    }
+
+    /// The vault of a name, or the account's own where none is named.
+    fn vault(&self, name: Option<&str>) -> anyhow::Result<(VaultOf, VaultSecret)> {
+        let vaults = self.user.vaults().map_err(told)?;
+        let found = match name {
+            None => vaults.iter().find(|vault| vault.name == self.user.name).or(vaults.first()),
+            Some(name) => vaults.iter().find(|vault| vault.name == name || vault.id.to_hex().starts_with(name)),
+        };
+        let vault = found.cloned().ok_or_else(|| {
+            let names: Vec<&str> = vaults.iter().map(|vault| &vault.name[..]).collect();
+            let hint = format!("vaults of {}: {}", self.user.name, names.join(", "));
+            hinted(Code::NoVault, format!("there is no vault {}", name.unwrap_or_default()), hint)
+        })?;
+        let secret = self.user.secret(&self.key, &vault).map_err(told)?;
+        Ok((vault, secret))
+    }
+
+    /// Opens a vault; gives also its store, which knows how safe it is.
+    pub fn open(&self, name: Option<&str>, env: Env) -> anyhow::Result<(Vault, Arc<RemoteStore>)> {
+        let (found, secret) = self.vault(name)?;
+        let keeper = match self.role {
+            Role::Terminal => self.line.keeper(found.id),
+            Role::Host => None,
+        };
+        let (store, head) = self.user.open(found.id, keeper).map_err(told)?;
+        let store = Arc::new(store);
+        let vault = Vault::open_through(store.clone(), head, env, Unlock::Secret(&secret))?;
+        Ok((vault, store))
+    }
+}
+
+/// What may be done as an administrator from here: on the host by whoever runs it, elsewhere by an account.
+pub fn admin() -> anyhow::Result<Admin> {
+    let service = Service::get()?;
+    match service.role {
+        Role::Host => service.line()?.admin().map_err(told),
+        Role::Terminal => Session::begin()?.user.admin().map_err(told),
+    }
+}
+
+/// The name of this machine in the office; none where it is no terminal.
+pub fn machine_name() -> Option<String> {
+    let service = Service::find().ok()??;
+    match service.role {
+        Role::Terminal => Some(terminal::setup::read_settings(&service.data).ok()?.name),
+        Role::Host => None,
+    }
+}

@@ -1,0 +1,264 @@
+//! `host`: making and running the host of an office.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tokio::net::TcpListener;
+use twinkeep_engine::env::Env;
+use twinkeep_nodes::host::ground::Folder;
+use twinkeep_nodes::host::setup::{self, HostOptions, SetupError};
+use twinkeep_nodes::host::{Host, run as run_host};
+use twinkeep_nodes::transport::keys::fingerprint;
+use twinkeep_nodes::transport::limits::PORT;
+use twinkeep_nodes::work::Work;
+
+use super::serve;
+use crate::error::{Code, hinted, told as told_code};
+use crate::office::{Role, Service, admin, told};
+use crate::password;
+use crate::session::{Run, framed, host_name};
+use crate::show;
+
+/// What to do with the host.
+#[derive(Args, Debug)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Example: an office on this machine\n  \
+    twinkeep host init --data /srv/twinkeep\n  \
+    twinkeep host run"
+)]
+pub struct HostArgs {
+    #[command(subcommand)]
+    verb: HostVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum HostVerb {
+    /// Make the host of a new office on this machine
+    Init(InitArgs),
+    /// Run the host until it is told to stop
+    Run(RunArgs),
+    /// Show how the host is
+    #[command(after_help = "Example: disk, connections, what has no second place yet\n  twinkeep host status")]
+    Status,
+    /// The recovery kit: see whether its words are right, or make new ones
+    Kit(KitArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: reached under two addresses\n  \
+    twinkeep host init --data /srv/twinkeep --address office.example:7272 --address 192.168.1.10:7272")]
+struct InitArgs {
+    /// The folder of the host; it will hold everything the office keeps
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+    /// The host's name, for people. Default: this machine's
+    #[arg(long)]
+    name: Option<String>,
+    /// Where machines reach it, HOST:PORT; several are tried in turn. Default: this machine's name
+    #[arg(long, value_name = "ADDRESS")]
+    address: Vec<String>,
+    /// Where it listens
+    #[arg(long, value_name = "ADDRESS", default_value_t = HostOptions::listen_default())]
+    listen: String,
+    /// What tells this physical machine from others, 32 hex digits: one machine never counts as two copies
+    #[arg(long, value_name = "ID", hide = true)]
+    machine_id: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  twinkeep host run --data /srv/twinkeep")]
+struct RunArgs {
+    /// The folder of the host. Default: the one of `host init`
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Example: are the words in the safe still the right ones?\n  \
+    twinkeep host kit verify --recovery-words-file words.txt"
+)]
+struct KitArgs {
+    #[command(subcommand)]
+    verb: KitVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum KitVerb {
+    /// See whether the words in --recovery-words-file open the kit
+    #[command(after_help = "Example:\n  twinkeep host kit verify --recovery-words-file words.txt")]
+    Verify,
+    /// Make new words; those in --recovery-words-file open nothing any more then
+    #[command(after_help = "Example:\n  twinkeep host kit renew --recovery-words-file old-words.txt")]
+    Renew,
+}
+
+/// Does it.
+pub fn run(run: &Run, args: &HostArgs) -> anyhow::Result<Code> {
+    match &args.verb {
+        HostVerb::Init(args) => init(run, args),
+        HostVerb::Run(args) => serve_host(run, args),
+        HostVerb::Status => status(run),
+        HostVerb::Kit(args) => kit(run, &args.verb),
+    }
+}
+
+fn setup_told(error: SetupError) -> anyhow::Error {
+    let code = match &error {
+        SetupError::Missing(_) => Code::NoVault,
+        SetupError::Kit | SetupError::OtherKit => Code::WrongKey,
+        SetupError::Settings { .. } => Code::Usage,
+        _ => Code::Failed,
+    };
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    told_code(code, text)
+}
+
+/// What tells this physical machine from others.
+pub(super) fn machine_id(given: Option<&str>, env: &Env) -> anyhow::Result<[u8; 16]> {
+    match given {
+        None => Ok(setup::machine_id(env)),
+        Some(text) => setup::unhex(text).ok_or_else(|| crate::error::usage("--machine-id has 32 hex digits")),
+    }
+}
+
+fn init(run: &Run, args: &InitArgs) -> anyhow::Result<Code> {
+    let env = run.env(Some(1));
+    let data = std::path::absolute(&args.data)?;
+    let name = args.name.clone().unwrap_or_else(host_name);
+    let addresses = match args.address.is_empty() {
+        true => vec![format!("{}:{PORT}", host_name())],
+        false => args.address.clone(),
+    };
+    let machine_id = machine_id(args.machine_id.as_deref(), &env)?;
+    let options = HostOptions { name: name.clone(), listen: args.listen.clone(), addresses, machine_id };
+    let kit = setup::init(&data, &env, &options).map_err(setup_told)?;
+    Service { role: Role::Host, data: data.clone() }.remember()?;
+    let identity = setup::load(&data).map_err(setup_told)?;
+    let key = twinkeep_nodes::transport::keys::node_key(&identity.key);
+    let words = kit.words();
+    if run.screen.json {
+        run.screen.message(
+            "host_initialized",
+            &json!({
+                "name": name,
+                "data": data.to_string_lossy(),
+                "addresses": options.addresses,
+                "fingerprint": fingerprint(&key),
+                "words": words.as_str(),
+            }),
+        )?;
+        return Ok(Code::Done);
+    }
+    run.screen.notice(&framed(&words, &data));
+    run.screen.notice("These words are the office's recovery kit. They are shown only now.\n");
+    run.screen.tell(&format!("made the host {name} in {}", data.display()))?;
+    run.screen.tell(&format!("its key is {}", fingerprint(&key)))?;
+    run.screen.tell("`twinkeep host run` runs it")?;
+    Ok(Code::Done)
+}
+
+fn folder(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(named) = named {
+        return Ok(std::path::absolute(named)?);
+    }
+    match Service::find()? {
+        Some(Service { role: Role::Host, data }) => Ok(data),
+        _ => Err(hinted(
+            Code::NoVault,
+            "this machine is no host",
+            "`twinkeep host init` makes it one, --data names the folder",
+        )),
+    }
+}
+
+fn serve_host(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
+    let data = folder(args.data.as_deref())?;
+    let file = setup::read_settings(&data).map_err(setup_told)?;
+    let identity = setup::load(&data).map_err(setup_told)?;
+    let name = identity.name.clone();
+    crate::log::begin(run);
+    serve::run(async {
+        let ground = Box::new(Folder(data.clone()));
+        let host = Host::open(ground, run.env(None), Work::Threads, identity)
+            .with_context(|| format!("cannot run the host in {}", data.display()))?;
+        let listener =
+            TcpListener::bind(&file.listen).await.with_context(|| format!("cannot listen on {}", file.listen))?;
+        let socket = serve::socket(&Folder::socket(&data), 0o600)?;
+        let ready = |address| {
+            // Whoever started it waits for this line.
+            let _ = match run.screen.json {
+                true => run.screen.message("ready", &json!({ "name": name, "address": address })),
+                false => run.screen.line(&format!("the host {name} listens on {address}")),
+            };
+        };
+        run_host::run(host, listener, socket, ready, serve::stop()).await.map_err(told)
+    })?;
+    Ok(Code::Done)
+}
+
+fn status(run: &Run) -> anyhow::Result<Code> {
+    let status = admin()?.status().map_err(told)?;
+    if run.screen.json {
+        run.screen.message(
+            "host",
+            &json!({
+                "name": status.name,
+                "address": status.address,
+                "generation": status.generation,
+                "free": status.free,
+                "total": status.total,
+                "connections": status.connections,
+                "vaults": status.vaults,
+                "owed_frames": status.owed_frames,
+            }),
+        )?;
+        return Ok(Code::Done);
+    }
+    run.screen.line(&format!("host {} at {}", status.name, status.address))?;
+    run.screen.line(&format!("disk: {} of {} free", show::size(status.free), show::size(status.total)))?;
+    let (vaults, connections) = (u64::from(status.vaults), u64::from(status.connections));
+    run.screen.line(&format!("{}, {}", show::count(vaults, "vault"), show::count(connections, "connection")))?;
+    run.screen.line(&match status.owed_frames {
+        0 => "everything is kept twice".to_owned(),
+        owed => format!("{} have no second place yet: `twinkeep copies status`", show::count(owed, "frame")),
+    })?;
+    Ok(Code::Done)
+}
+
+fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
+    let data = folder(None)?;
+    let Some(path) = &run.globals.recovery_words_file else {
+        return Err(crate::error::usage("name the file with the kit's words: --recovery-words-file FILE"));
+    };
+    let words = password::recovery_secret(path)?;
+    match verb {
+        KitVerb::Verify => {
+            setup::verify_kit(&data, &words).map_err(setup_told)?;
+            match run.screen.json {
+                true => run.screen.message("kit", &json!({ "verified": true }))?,
+                false => run.screen.tell("the words are right, and the kit is this host's")?,
+            }
+        }
+        KitVerb::Renew => {
+            let new = setup::renew_kit(&data, &run.env(Some(1)), &words).map_err(setup_told)?.words();
+            match run.screen.json {
+                true => run.screen.message("kit", &json!({ "verified": true, "words": new.as_str() }))?,
+                false => run.screen.notice(&framed(&new, &data)),
+            }
+        }
+    }
+    Ok(Code::Done)
+}

@@ -1,0 +1,59 @@
+//! `login` and `logout`.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::dirs;
+use crate::error::{Code, usage};
+use crate::office;
+use crate::password;
+use crate::session::Run;
+
+/// Who.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "From then on backups of this user on this machine go to the office; the password is not needed\n\
+    again until `twinkeep logout`. What is kept for that lies in the config folder, for its owner's eyes only.\n\n\
+    Example:\n  twinkeep login anna"
+)]
+pub struct LoginArgs {
+    /// The account's name
+    #[arg(value_name = "NAME")]
+    account: String,
+}
+
+/// Nothing to say.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  twinkeep logout")]
+pub struct LogoutArgs {}
+
+/// Logs in.
+pub fn run(run: &Run, args: &LoginArgs) -> anyhow::Result<Code> {
+    let password = match password::given(&run.globals, &dirs::process_var)? {
+        Some(password) => password,
+        None if password::can_ask() => password::ask(&format!("password of {}", args.account))?,
+        None => return Err(usage("give the password with --password-file, --password-command or TWINKEEP_PASSWORD")),
+    };
+    let user = office::log_in(&args.account, &password)?;
+    match run.screen.json {
+        true => run.screen.message("login", &json!({ "account": user.name, "is_admin": user.is_admin }))?,
+        false => run.screen.tell(&format!("{} is logged in on this machine", user.name))?,
+    }
+    Ok(Code::Done)
+}
+
+/// Logs out.
+pub fn logout(run: &Run, _args: &LogoutArgs) -> anyhow::Result<Code> {
+    // The office is told while it can be; the keys go in any case.
+    if let Ok(session) = office::Session::begin() {
+        let revoked = session.user.revoke_device(session.device);
+        revoked.unwrap_or_else(|problem| run.screen.warn(None, &format!("the office was not told: {problem}")));
+    }
+    let was_there = office::forget_login()?;
+    match (run.screen.json, was_there) {
+        (true, _) => run.screen.message("logout", &json!({ "was_logged_in": was_there }))?,
+        (false, true) => run.screen.tell("logged out; this machine's keys are gone")?,
+        (false, false) => run.screen.tell("nobody was logged in")?,
+    }
+    Ok(Code::Done)
+}

@@ -1,0 +1,9 @@
+//! Verbs of an office: its host, its machines, its people.
+
+pub mod copies;
+pub mod host;
+pub mod login;
+pub mod node;
+pub mod serve;
+pub mod terminal;
+pub mod user;

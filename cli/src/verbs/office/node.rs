@@ -1,0 +1,194 @@
+//! `node` and `audit`: the machines of the office, and what happened to it.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use twinkeep_nodes::remote::admin::{NodeChange, NodeRow};
+use twinkeep_nodes::transport::keys::fingerprint;
+
+use crate::error::{Code, usage};
+use crate::office::{admin, told};
+use crate::password;
+use crate::session::Run;
+use crate::show;
+
+/// What to do with machines.
+#[derive(Args, Debug)]
+#[command(arg_required_else_help = true, after_help = "Example:\n  twinkeep node list")]
+pub struct NodeArgs {
+    #[command(subcommand)]
+    verb: NodeVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum NodeVerb {
+    /// List the machines of the office
+    #[command(after_help = "Example: with those that were forgotten or revoked\n  twinkeep node list --all")]
+    List(ListArgs),
+    /// Let a machine in that has joined
+    #[command(after_help = "Example:\n  twinkeep node approve pc7")]
+    Approve(NameArgs),
+    /// Have what a machine holds copied elsewhere and give it nothing new
+    #[command(after_help = "Example:\n  twinkeep node drain pc7")]
+    Drain(DrainArgs),
+    /// A machine does not come back: its copies are made again elsewhere
+    #[command(after_help = "Example:\n  twinkeep node forget pc7")]
+    Forget(NameArgs),
+    /// Never trust a machine's key again, and make its copies again elsewhere
+    #[command(after_help = "Example: it was stolen\n  twinkeep node revoke pc7")]
+    Revoke(NameArgs),
+}
+
+#[derive(Args, Debug)]
+struct ListArgs {
+    /// Also those that were forgotten or revoked
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Args, Debug)]
+struct NameArgs {
+    /// The machine's name
+    name: String,
+}
+
+#[derive(Args, Debug)]
+struct DrainArgs {
+    /// The machine's name
+    name: String,
+    /// It is used again
+    #[arg(long)]
+    off: bool,
+}
+
+/// What to show of the log.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: the last 20 entries\n  twinkeep audit --last 20")]
+pub struct AuditArgs {
+    /// Only the newest N entries
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+}
+
+/// Does it.
+pub fn run(run: &Run, args: &NodeArgs) -> anyhow::Result<Code> {
+    match &args.verb {
+        NodeVerb::List(args) => list(run, args),
+        NodeVerb::Approve(args) => change(run, &args.name, NodeChange::Approve, "takes part from now on"),
+        NodeVerb::Drain(args) => {
+            let words = if args.off { "is used again" } else { "gets nothing new, and is emptied" };
+            change(run, &args.name, NodeChange::Drain(!args.off), words)
+        }
+        NodeVerb::Forget(args) => {
+            confirmed(run, &format!("forget {}, and make its copies again elsewhere", args.name))?;
+            change(run, &args.name, NodeChange::Forget, "is forgotten; its copies are made again elsewhere")
+        }
+        NodeVerb::Revoke(args) => {
+            confirmed(run, &format!("never trust the key of {} again", args.name))?;
+            change(run, &args.name, NodeChange::Revoke, "is not trusted any more; its copies are made again elsewhere")
+        }
+    }
+}
+
+/// Asks where somebody can answer; a script says what it means with `--yes`.
+fn confirmed(run: &Run, what: &str) -> anyhow::Result<()> {
+    // A script that says so means it; only somebody who sits there is asked.
+    if run.globals.yes || !password::can_ask() || password::confirm(&format!("{what}?"))? {
+        return Ok(());
+    }
+    Err(usage("nothing was done"))
+}
+
+fn change(run: &Run, name: &str, change: NodeChange, words: &str) -> anyhow::Result<Code> {
+    admin()?.change_node(name, change).map_err(told)?;
+    match run.screen.json {
+        true => run.screen.message("node_changed", &json!({ "name": name, "change": words }))?,
+        false => run.screen.tell(&format!("{name} {words}"))?,
+    }
+    Ok(Code::Done)
+}
+
+fn list(run: &Run, args: &ListArgs) -> anyhow::Result<Code> {
+    let mut nodes = admin()?.nodes().map_err(told)?;
+    nodes.retain(|node| args.all || matches!(&node.status[..], "active" | "pending"));
+    if run.screen.json {
+        for node in &nodes {
+            run.screen.message("node", &fields(node))?;
+        }
+        return Ok(Code::Done);
+    }
+    let rows = nodes.iter().map(|node| {
+        let state = match &node.status[..] {
+            "active" => node.presence.clone(),
+            "pending" => "waits for approval".to_owned(),
+            other => other.to_owned(),
+        };
+        let seen = node.last_seen.map(|time| show::local(show::timestamp(time), &run.zone));
+        let mut notes = vec![node.note.clone()];
+        if node.draining {
+            notes.push("is being emptied".to_owned());
+        }
+        if node.status == "pending" {
+            notes.push(format!("key {}", fingerprint(&node.key)));
+        }
+        notes.retain(|note| !note.is_empty());
+        let (used, granted) = (show::size(node.used), show::size(node.granted));
+        vec![node.name.clone(), state, used, granted, seen.unwrap_or_default(), notes.join(", ")]
+    });
+    let header = ["Machine", "State", "Holds", "Granted", "Last seen", ""];
+    run.screen.write_stdout(show::table(&header, rows.collect(), &[2, 3]).as_bytes())?;
+    run.screen.tell(&show::count(nodes.len() as u64, "machine"))?;
+    Ok(Code::Done)
+}
+
+fn fields(node: &NodeRow) -> serde_json::Value {
+    json!({
+        "name": node.name,
+        "key": node.key.to_hex(),
+        "fingerprint": fingerprint(&node.key),
+        "status": node.status,
+        "presence": node.presence,
+        "granted": node.granted,
+        "used": node.used,
+        "free": node.free,
+        "frames": node.frames,
+        "draining": node.draining,
+        "last_seen": node.last_seen.map(|time| show::timestamp(time).to_string()),
+        "version": node.version,
+        "note": node.note,
+    })
+}
+
+/// Shows the log.
+pub fn audit(run: &Run, args: &AuditArgs) -> anyhow::Result<Code> {
+    let admin = admin()?;
+    let mut all = Vec::new();
+    loop {
+        let from = all.last().map_or(1, |entry: &twinkeep_nodes::remote::admin::AuditRow| entry.sequence + 1);
+        let entries = admin.audit(from, 1000).map_err(told)?;
+        if entries.is_empty() {
+            break;
+        }
+        all.extend(entries);
+    }
+    let first = args.last.map_or(0, |last| all.len().saturating_sub(last));
+    for entry in &all[first..] {
+        let time = show::timestamp(entry.time);
+        match run.screen.json {
+            true => run.screen.message(
+                "entry",
+                &json!({
+                    "sequence": entry.sequence,
+                    "time": time.to_string(),
+                    "actor": entry.actor,
+                    "what": entry.what,
+                }),
+            )?,
+            false => {
+                let what = show::escaped(entry.what.as_bytes());
+                let time = show::local(time, &run.zone);
+                run.screen.line(&format!("{:>6}  {time}  {:<12} {what}", entry.sequence, entry.actor))?;
+            }
+        }
+    }
+    Ok(Code::Done)
+}

@@ -1,0 +1,376 @@
+//! The office in an administrator's hands.
+
+use super::line::Cap;
+use crate::tracker::login::{PasswordParams, derive, seal_account_key};
+use crate::tracker::member::{seal_vault, wrap_for_company};
+use crate::tracker::names::{AccountId, NodeKey};
+use crate::transport::ids::fixed;
+use crate::transport::problem::{Problem, Why, problem};
+use twinkeep_engine::crypto::PublicKey;
+use twinkeep_engine::env::{Env, Time};
+use twinkeep_engine::id::VaultId;
+use twinkeep_engine::vault::keyring::PasswordCost;
+use twinkeep_engine::vault::{CreateOptions, Vault};
+use twinkeep_schema::office_capnp::admin;
+use zeroize::Zeroizing;
+
+/// Days that snapshots of an office's vaults are kept at least, whatever anybody asks for: whoever has taken over a PC
+/// cannot take away what was before.
+pub const RETENTION_DAYS: u32 = 30;
+
+/// See the module.
+pub struct Admin(pub Cap<admin::Client>);
+
+/// A new account.
+pub struct NewUser<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its first password.
+    pub password: &'a str,
+    /// Bytes it may use; 0 for no limit.
+    pub quota: u64,
+    /// Whether it may change the office.
+    pub is_admin: bool,
+    /// Whether the company's recovery key opens its vault.
+    pub is_private: bool,
+}
+
+/// An account.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UserRow {
+    /// Its name.
+    pub name: String,
+    /// Bytes it may use; 0 for no limit.
+    pub quota: u64,
+    /// Bytes it uses.
+    pub used: u64,
+    /// Whether it may not log in.
+    pub disabled: bool,
+    /// Whether it may change the office.
+    pub is_admin: bool,
+    /// Machines it logs in from without its password.
+    pub devices: u32,
+}
+
+/// A machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: String,
+    /// Its key.
+    pub key: NodeKey,
+    /// pending, active, revoked or forgotten.
+    pub status: String,
+    /// online or offline.
+    pub presence: String,
+    /// Bytes its owner grants.
+    pub granted: u64,
+    /// Bytes of copies that count.
+    pub used: u64,
+    /// Bytes free on its disk, as far as it says.
+    pub free: u64,
+    /// Copies that count.
+    pub frames: u64,
+    /// Whether it is being emptied.
+    pub draining: bool,
+    /// When it was last heard of since the host started.
+    pub last_seen: Option<Time>,
+    /// Its program.
+    pub version: String,
+    /// What is odd about it.
+    pub note: String,
+}
+
+/// How safe a vault is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VaultRow {
+    /// Its id.
+    pub id: VaultId,
+    /// Its name and kind.
+    pub name: String,
+    /// Whose it is.
+    pub owner: String,
+    /// Bytes at the host.
+    pub bytes: u64,
+    /// Frames without a second place.
+    pub owed_frames: u64,
+    /// Their bytes.
+    pub owed_bytes: u64,
+    /// What is in the way; empty when they are on their way.
+    pub why: String,
+}
+
+/// An entry of the office's log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuditRow {
+    /// Its place.
+    pub sequence: u64,
+    /// When.
+    pub time: Time,
+    /// Who.
+    pub actor: String,
+    /// What.
+    pub what: String,
+}
+
+/// How a host is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostRow {
+    /// Its name.
+    pub name: String,
+    /// Where machines reach it.
+    pub address: String,
+    /// Its generation.
+    pub generation: u64,
+    /// Bytes free on its disk.
+    pub free: u64,
+    /// Bytes of its disk.
+    pub total: u64,
+    /// Connections now.
+    pub connections: u32,
+    /// Vaults.
+    pub vaults: u32,
+    /// Frames without a second place.
+    pub owed_frames: u64,
+}
+
+/// What is done to a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NodeChange {
+    /// It takes part from now on.
+    Approve,
+    /// Its key is never trusted again.
+    Revoke,
+    /// It does not come back.
+    Forget,
+    /// What it holds goes elsewhere, or no longer.
+    Drain(bool),
+}
+
+impl Admin {
+    /// Makes an account and its vault. Everything secret is drawn here; the host is given what it is to keep.
+    pub fn add_user(&self, env: &Env, user: &NewUser<'_>) -> Result<AccountId, Problem> {
+        let entropy = &*env.entropy;
+        let usage = |error: &dyn std::fmt::Display| problem(Why::Usage, error.to_string());
+        let (mut id, mut salt) = ([0; 16], [0; 16]);
+        entropy.fill(&mut id);
+        entropy.fill(&mut salt);
+        let id = AccountId(id);
+        let cost = PasswordCost::default();
+        let keys = derive(user.password, &PasswordParams { salt, cost }).map_err(|error| usage(&error))?;
+        let mut account_key = Zeroizing::new([0; 32]);
+        entropy.fill(&mut *account_key);
+        let wrapped_key = seal_account_key(&keys.wrapping, &id, &account_key, entropy);
+        let options = CreateOptions { retention_days_min: RETENTION_DAYS, ..CreateOptions::default() };
+        let prepared = Vault::prepare(env, &options, &[])?;
+        let company = PublicKey(self.company_key()?);
+        let company_wrap = match user.is_private {
+            true => Vec::new(),
+            false => wrap_for_company(&company, &prepared.vault, &prepared.secret, entropy),
+        };
+        let wrapped = seal_vault(&account_key, &id, &prepared.vault, &prepared.secret, entropy);
+        let login_key = keys.login.public();
+        let (name, quota, is_admin) = (user.name.to_owned(), user.quota, user.is_admin);
+        let kind = if user.is_private { "private" } else { "company" };
+        let (vault, head) = (prepared.vault, prepared.head);
+        self.0.call(move |admin| async move {
+            let mut request = admin.add_user_request();
+            let mut to = request.get().init_user();
+            to.set_name(&name[..]);
+            to.set_id(&id.0);
+            to.set_login_key(&login_key);
+            to.set_salt(&salt);
+            to.set_memory_kib(cost.memory_kib);
+            to.set_passes(cost.passes);
+            to.set_lanes(cost.lanes);
+            to.set_wrapped_key(&wrapped_key);
+            to.set_quota(quota);
+            to.set_is_admin(is_admin);
+            let mut to = request.get().init_vault();
+            to.set_id(&vault.0);
+            to.set_name(&name[..]);
+            to.set_kind(kind);
+            to.set_owner(&name[..]);
+            to.set_config(&head.config);
+            to.set_keyring(&head.keyring);
+            to.set_company_wrap(&company_wrap);
+            to.set_wrapped(&wrapped);
+            request.send().promise.await.map(drop)
+        })?;
+        Ok(id)
+    }
+
+    fn company_key(&self) -> Result<[u8; 32], Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.company_key_request().send().promise.await?;
+            Ok(fixed(answer.get()?.get_public_key()?, "a key")?)
+        })
+    }
+
+    /// All accounts, by name.
+    pub fn users(&self) -> Result<Vec<UserRow>, Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.users_request().send().promise.await?;
+            let mut rows = Vec::new();
+            for user in answer.get()?.get_users()? {
+                rows.push(UserRow {
+                    name: user.get_name()?.to_string()?,
+                    quota: user.get_quota(),
+                    used: user.get_used(),
+                    disabled: user.get_disabled(),
+                    is_admin: user.get_is_admin(),
+                    devices: user.get_devices(),
+                });
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Locks an account out, at once, or lets it in again.
+    pub fn disable(&self, account: &str, on: bool) -> Result<(), Problem> {
+        let account = account.to_owned();
+        self.0.call(move |admin| async move {
+            let mut request = admin.disable_user_request();
+            request.get().set_account(&account[..]);
+            request.get().set_on(on);
+            request.send().promise.await.map(drop)
+        })
+    }
+
+    /// Says how much an account may use; 0 for no limit.
+    pub fn set_quota(&self, account: &str, bytes: u64) -> Result<(), Problem> {
+        let account = account.to_owned();
+        self.0.call(move |admin| async move {
+            let mut request = admin.quota_request();
+            request.get().set_account(&account[..]);
+            request.get().set_bytes(bytes);
+            request.send().promise.await.map(drop)
+        })
+    }
+
+    /// A text with which a machine of this name may join once, for so many seconds.
+    pub fn token(&self, name: &str, secs: u32, auto: bool) -> Result<Zeroizing<String>, Problem> {
+        let name = name.to_owned();
+        self.0.call(move |admin| async move {
+            let mut request = admin.token_request();
+            request.get().set_name(&name[..]);
+            request.get().set_secs(secs);
+            request.get().set_auto(auto);
+            let answer = request.send().promise.await?;
+            Ok(Zeroizing::new(answer.get()?.get_token()?.to_string()?))
+        })
+    }
+
+    /// All machines that ever joined, in the order in which they did.
+    pub fn nodes(&self) -> Result<Vec<NodeRow>, Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.nodes_request().send().promise.await?;
+            let mut rows = Vec::new();
+            for node in answer.get()?.get_nodes()? {
+                rows.push(NodeRow {
+                    name: node.get_name()?.to_string()?,
+                    key: NodeKey(fixed(node.get_key()?, "a key")?),
+                    status: node.get_status()?.to_string()?,
+                    presence: node.get_presence()?.to_string()?,
+                    granted: node.get_granted(),
+                    used: node.get_used(),
+                    free: node.get_free(),
+                    frames: node.get_frames(),
+                    draining: node.get_draining(),
+                    last_seen: Some(Time(node.get_last_seen())).filter(|time| time.0 != 0),
+                    version: node.get_version()?.to_string()?,
+                    note: node.get_note()?.to_string()?,
+                });
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Does something to a machine.
+    pub fn change_node(&self, name: &str, change: NodeChange) -> Result<(), Problem> {
+        let name = name.to_owned();
+        self.0.call(move |admin| async move {
+            match change {
+                NodeChange::Approve => {
+                    let mut request = admin.approve_request();
+                    request.get().set_name(&name[..]);
+                    request.send().promise.await.map(drop)
+                }
+                NodeChange::Revoke => {
+                    let mut request = admin.revoke_request();
+                    request.get().set_name(&name[..]);
+                    request.send().promise.await.map(drop)
+                }
+                NodeChange::Forget => {
+                    let mut request = admin.forget_request();
+                    request.get().set_name(&name[..]);
+                    request.send().promise.await.map(drop)
+                }
+                NodeChange::Drain(on) => {
+                    let mut request = admin.drain_request();
+                    request.get().set_name(&name[..]);
+                    request.get().set_on(on);
+                    request.send().promise.await.map(drop)
+                }
+            }
+        })
+    }
+
+    /// How safe the vaults are.
+    pub fn copies(&self) -> Result<Vec<VaultRow>, Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.copies_request().send().promise.await?;
+            let mut rows = Vec::new();
+            for vault in answer.get()?.get_vaults()? {
+                rows.push(VaultRow {
+                    id: VaultId(fixed(vault.get_vault()?, "the id of a vault")?),
+                    name: vault.get_name()?.to_string()?,
+                    owner: vault.get_owner()?.to_string()?,
+                    bytes: vault.get_bytes(),
+                    owed_frames: vault.get_owed_frames(),
+                    owed_bytes: vault.get_owed_bytes(),
+                    why: vault.get_why()?.to_string()?,
+                });
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Entries of the log from a sequence on.
+    pub fn audit(&self, from: u64, count: u32) -> Result<Vec<AuditRow>, Problem> {
+        self.0.call(move |admin| async move {
+            let mut request = admin.audit_request();
+            request.get().set_from(from);
+            request.get().set_count(count);
+            let answer = request.send().promise.await?;
+            let mut rows = Vec::new();
+            for entry in answer.get()?.get_entries()? {
+                rows.push(AuditRow {
+                    sequence: entry.get_sequence(),
+                    time: Time(entry.get_time()),
+                    actor: entry.get_actor()?.to_string()?,
+                    what: entry.get_what()?.to_string()?,
+                });
+            }
+            Ok(rows)
+        })
+    }
+
+    /// How the host is.
+    pub fn status(&self) -> Result<HostRow, Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.status_request().send().promise.await?;
+            let status = answer.get()?.get_status()?;
+            Ok(HostRow {
+                name: status.get_name()?.to_string()?,
+                address: status.get_address()?.to_string()?,
+                generation: status.get_generation(),
+                free: status.get_free(),
+                total: status.get_total(),
+                connections: status.get_connections(),
+                vaults: status.get_vaults(),
+                owed_frames: status.get_owed_frames(),
+            })
+        })
+    }
+}
