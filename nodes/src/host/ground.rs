@@ -62,7 +62,10 @@ impl Ground for Folder {
     }
 
     fn holders(&self) -> Arc<dyn KvHome> {
-        Arc::new(LmdbHome::new(self.0.join("holders")))
+        let folder = self.0.join("holders");
+        // Whatever is in the way of it is said when the map is opened.
+        let _ = std::fs::create_dir_all(&folder);
+        Arc::new(LmdbHome::new(folder))
     }
 
     fn vault(&self, id: VaultId) -> Place {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use twinkeep_engine::copies::{CopiesError, CopyStore, OpenedCopies};
 use twinkeep_engine::env::Env;
+use twinkeep_engine::files::Files;
 use twinkeep_engine::files::os::OsFiles;
 use twinkeep_engine::kv::lmdb::LmdbHome;
 
@@ -22,5 +23,7 @@ pub fn socket(data: &Path) -> PathBuf {
 /// Opens a terminal's store of copies, and makes it where there is none.
 pub fn copies(data: &Path, env: Env, owner: &str) -> Result<OpenedCopies, CopiesError> {
     let root = data.join("copies");
-    CopyStore::open(Arc::new(OsFiles::new(root.clone())), Arc::new(LmdbHome::new(root)), env, owner)
+    let files = Arc::new(OsFiles::new(root.clone()));
+    files.create_dir("")?;
+    CopyStore::open(files, Arc::new(LmdbHome::new(root)), env, owner)
 }

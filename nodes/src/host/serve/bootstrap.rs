@@ -99,7 +99,7 @@ impl bootstrap::Server for BootstrapServer {
             pending: !token.auto,
         };
         let work = host.work();
-        work.run(move || host.office.append(Actor::Node(peer.key), event)).await?;
+        work.run(move || host.office.append(Actor::Host, event)).await?;
         tracing::info!(name = token.name, "a machine joined");
         results.get().set_status(self.standing());
         Ok(())
