@@ -5,8 +5,9 @@
 
 use super::BackupError;
 use super::counts::Counts;
+use super::outcome::Slot;
 use super::run::{Shared, Worker};
-use super::tree::{DirJob, Slot};
+use super::tree::DirJob;
 use crate::branch;
 use crate::branch::entry::{Entry, What};
 use crate::id::ChunkId;
@@ -97,18 +98,18 @@ impl Worker<'_> {
     /// The folder as far as it is done; none if that cannot be told, or its old listing cannot be read.
     fn partial_tree(&mut self, job: &Arc<DirJob>, depth: usize) -> Result<Option<ChunkId>, BackupError> {
         // A folder that is just being listed or made into a branch: it would look empty.
-        let Some(mut slots) = job.slots_so_far() else { return Ok(None) };
+        let Some(mut done) = job.done_so_far() else { return Ok(None) };
         for (at, below) in job.unfinished() {
-            if depth >= DEPTH_MAX || !matches!(slots.get(at), Some(Slot::Pending)) {
+            if depth >= DEPTH_MAX || !matches!(done.slots.get(at), Some(Slot::Pending)) {
                 continue;
             }
             let Some(tree) = self.partial_tree(&below, depth + 1)? else { continue };
             let xattrs = below.dir.open().and_then(|handle| handle.xattrs_self());
             let meta = self.metadata(&below.stat, xattrs, || below.dir.path());
             let entry = Entry { name: job.name(at), meta, what: What::Directory(tree) };
-            slots[at] = Slot::New(Box::new(entry), crate::cache::CachedStat::NEVER);
+            done.slots[at] = Slot::New(Box::new(entry), crate::cache::CachedStat::NEVER);
         }
-        self.write_tree(job, slots)
+        self.write_tree(job, done)
     }
 
     fn publish_partial(&mut self) -> Result<(), BackupError> {

@@ -1,7 +1,8 @@
 //! Entries without content: metadata as it is stored, links, devices, pipes and sockets.
 
+use super::outcome::Slot;
 use super::run::Worker;
-use super::tree::{DirJob, Slot};
+use super::tree::DirJob;
 use crate::branch::entry::{Entry, Metadata, What};
 use crate::cache::CachedStat;
 use crate::env::Time;

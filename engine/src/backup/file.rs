@@ -2,8 +2,9 @@
 
 use super::BackupError;
 use super::counts::Counts;
+use super::outcome::Slot;
 use super::run::Worker;
-use super::tree::{DirJob, Slot};
+use super::tree::DirJob;
 use crate::branch::entry::{Content, Entry, Metadata, Piece, What};
 use crate::branch::{FileWriter, Split};
 use crate::cache::CachedStat;

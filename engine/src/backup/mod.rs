@@ -10,6 +10,7 @@ mod dry;
 mod entry;
 mod file;
 mod old;
+mod outcome;
 mod pool;
 mod run;
 mod scope;
@@ -162,5 +163,7 @@ impl BackupError {
     }
 }
 
+#[cfg(test)]
+mod outcome_tests;
 #[cfg(test)]
 mod tests;

@@ -120,7 +120,7 @@ impl Worker<'_> {
             self.checkpoint()?;
             match self.shared.pool.next(self.number) {
                 Next::Task(Task::List(job)) => self.list(&job)?,
-                Next::Task(Task::Part(job, range)) => self.part(&job, range)?,
+                Next::Task(Task::Part(job)) => self.part(&job)?,
                 Next::Task(Task::Stream(job)) => self.stream_task(&job)?,
                 Next::Batch(batch) => self.batch(batch)?,
                 Next::Idle => {

@@ -1,8 +1,9 @@
 //! Backing up what a program prints: one file whose length nobody knows beforehand.
 
 use super::file::Bytes;
+use super::outcome::Slot;
 use super::run::{Run, Worker};
-use super::tree::{DirJob, Slot, Task};
+use super::tree::{DirJob, Task};
 use super::{BackupError, BackupOptions, BackupSummary};
 use crate::branch::entry::{Entry, FileTime, Metadata, Owner, What, is_plain_name};
 use crate::cache::CachedStat;

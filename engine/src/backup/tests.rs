@@ -17,14 +17,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-fn vault(env: Env) -> (Vault, MemoryFiles) {
+pub(super) fn vault(env: Env) -> (Vault, MemoryFiles) {
     let files = MemoryFiles::new();
     let place = Place { files: Arc::new(files.clone()), kv_home: Arc::new(MemoryKvHome::new()) };
     let options = CreateOptions { encrypted: false, ..CreateOptions::default() };
     (Vault::create(place, env, &options, &[]).unwrap().0, files)
 }
 
-fn options(paths: &[&Path]) -> BackupOptions {
+pub(super) fn options(paths: &[&Path]) -> BackupOptions {
     let paths = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
     BackupOptions { paths, host: "h".into(), ..BackupOptions::default() }
 }
@@ -130,13 +130,13 @@ fn expel_leaves(store: &dyn Store) {
     store.expel(&leaves).unwrap();
 }
 
-type Hook = Box<dyn Fn() + Send>;
+pub(super) type Hook = Box<dyn Fn() + Send>;
 
 /// Does something the `at`-th time it is asked.
 #[derive(Default)]
-struct Hooked {
+pub(super) struct Hooked {
     clock: SystemClock,
-    hook: std::sync::Mutex<Option<(u64, Hook)>>,
+    pub hook: std::sync::Mutex<Option<(u64, Hook)>>,
 }
 
 impl Clock for Hooked {

@@ -1,20 +1,18 @@
-//! Folders being backed up: listed, worked on in parts, and made into a branch when the last of their names is done.
+//! Folders being backed up: listed, and worked on in parts.
 
 use super::BackupError;
 use super::counts::Counts;
-use super::old::{Known, OldDir, OldLists};
+use super::old::{Known, OldDir};
+use super::outcome::{Outcomes, Slot};
 use super::run::{Shared, Worker};
 use super::scope::Scope;
 use crate::branch::entry::{Content, Entry, What};
-use crate::branch::{DirectoryReader, DirectoryWriter};
-use crate::cache::{CachedDir, CachedStat, DirKey, NamesHasher};
+use crate::cache::{CachedStat, DirKey, NamesHasher};
 use crate::env::Time;
-use crate::id::ChunkId;
 use crate::progress::Progress;
 use crate::source::filter::GitRules;
 use crate::source::{self, Dir, DirHandle, Failure, FileKind, SourceError, Stat};
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -25,23 +23,10 @@ const PART_LEN: usize = 512;
 pub(super) enum Task {
     /// Read its names.
     List(Arc<DirJob>),
-    /// Work on some of them.
-    Part(Arc<DirJob>, Range<usize>),
+    /// Work on the next of them: parts are begun in order, so that what is done of a huge folder can be written.
+    Part(Arc<DirJob>),
     /// Read the one stream there is.
     Stream(Arc<DirJob>),
-}
-
-/// One name's outcome.
-#[derive(Clone)]
-pub(super) enum Slot {
-    /// Not there yet.
-    Pending,
-    /// Exactly as in the old listing.
-    Same(CachedStat),
-    /// To be written.
-    New(Box<Entry>, CachedStat),
-    /// Could not be read, or left out.
-    Gone,
 }
 
 struct Listing {
@@ -52,25 +37,26 @@ struct Listing {
 /// A folder on its way into the vault.
 pub(super) struct DirJob {
     pub dir: Arc<Dir>,
-    key: DirKey,
-    above: Option<(Arc<DirJob>, usize)>,
+    pub key: DirKey,
+    pub above: Option<(Arc<DirJob>, usize)>,
     pub stat: Stat,
-    looked_at: Time,
+    pub looked_at: Time,
     /// Its own entry need not be written anew as far as its stat goes.
-    same_stat: bool,
+    pub same_stat: bool,
     scope: Scope,
     /// The source it belongs to, for staying on one file system; none above all sources.
     source: Option<Arc<Stat>>,
-    old: Option<OldDir>,
+    pub old: Option<OldDir>,
     git: OnceLock<Option<Arc<GitRules>>>,
     listing: OnceLock<Listing>,
-    slots: Mutex<Vec<Slot>>,
-    remaining: AtomicUsize,
+    pub outcomes: Outcomes,
+    /// Names that no part has taken begin here.
+    next: AtomicUsize,
     /// Folders in it that have been begun.
     below: Mutex<HashMap<usize, Weak<DirJob>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -115,8 +101,8 @@ impl DirJob {
             old,
             git: OnceLock::new(),
             listing: OnceLock::new(),
-            slots: Mutex::default(),
-            remaining: AtomicUsize::new(0),
+            outcomes: Outcomes::default(),
+            next: AtomicUsize::new(0),
             below: Mutex::default(),
         })
     }
@@ -125,10 +111,8 @@ impl DirJob {
         self.listing.get().map_or(&[], |listing| &listing.names)
     }
 
-    /// Outcomes as far as they are there; none for a folder that is not listed yet, or done.
-    pub fn slots_so_far(&self) -> Option<Vec<Slot>> {
-        let slots = lock(&self.slots);
-        (self.listing.get().is_some() && slots.len() == self.names().len()).then(|| slots.clone())
+    pub fn is_listed(&self) -> bool {
+        self.listing.get().is_some()
     }
 
     /// Folders in it that have been begun and are not done.
@@ -151,13 +135,28 @@ impl DirJob {
     pub fn for_stream(dir: Arc<Dir>, stat: Stat, name: &[u8], now: Time) -> Arc<Self> {
         let job = Self::new(dir, DirKey::root(b"stream"), None, stat, now, false, Scope::default(), None, None);
         job.listing.get_or_init(|| Listing { names: vec![name.into()], same_names: false });
-        *lock(&job.slots) = vec![Slot::Pending];
-        job.remaining.store(1, Ordering::Release);
+        job.outcomes.expect(1);
         job
     }
 
+    /// Whether its names are those of before.
+    pub fn has_same_names(&self) -> bool {
+        self.listing.get().is_some_and(|listing| listing.same_names)
+    }
+
+    /// A folder in it is done. Even a dead reference would keep that one's memory, and there may be a million others.
+    pub fn forget_below(&self, at: usize) {
+        lock(&self.below).remove(&at);
+    }
+
+    /// The same folder to be looked at anew, with nothing known of it.
+    pub fn anew(&self) -> Arc<Self> {
+        let (dir, above, scope) = (self.dir.clone(), self.above.clone(), self.scope.again());
+        Self::new(dir, self.key, above, self.stat, self.looked_at, false, scope, self.source.clone(), None)
+    }
+
     fn known(&self, shared: &Shared<'_>, at: usize, name: &[u8]) -> Known<'_> {
-        let same_names = self.listing.get().is_some_and(|listing| listing.same_names);
+        let same_names = self.has_same_names();
         self.old.as_ref().map_or(Known::Nothing, |old| old.known(&shared.lists, same_names, at, name))
     }
 }
@@ -181,17 +180,15 @@ impl<'a> Worker<'a> {
         let same_names = job.old.as_ref().is_some_and(|old| old.has_names(&NamesHasher::hash(&names)));
         let count = names.len();
         job.listing.get_or_init(|| Listing { names, same_names });
-        *lock(&job.slots) = (0..count).map(|_| Slot::Pending).collect();
-        job.remaining.store(count, Ordering::Release);
+        job.outcomes.expect(count);
         if count == 0 {
             return match self.finish(job)? {
                 Some((above, at, slot)) => self.fill(&above, vec![(at, slot)]),
                 None => Ok(()),
             };
         }
-        let parts = (0..count).step_by(PART_LEN).map(|start| start..(start + PART_LEN).min(count));
-        let parts: Vec<_> = parts.map(|part| Task::Part(job.clone(), part)).collect();
-        self.shared.pool.push(self.number, parts.into_iter());
+        let parts = (0..count.div_ceil(PART_LEN)).map(|_| Task::Part(job.clone()));
+        self.shared.pool.push(self.number, parts);
         Ok(())
     }
 
@@ -246,8 +243,10 @@ impl<'a> Worker<'a> {
             || git.is_some_and(|git| git.excludes(&full, is_dir))
     }
 
-    /// Works on some names of a folder.
-    pub fn part(&mut self, job: &Arc<DirJob>, range: Range<usize>) -> Result<(), BackupError> {
+    /// Works on the next names of a folder.
+    pub fn part(&mut self, job: &Arc<DirJob>) -> Result<(), BackupError> {
+        let start = job.next.fetch_add(PART_LEN, Ordering::Relaxed);
+        let range = start..(start + PART_LEN).min(job.names().len());
         let handle = match job.dir.open() {
             Ok(handle) => handle,
             Err(error) => {
@@ -287,6 +286,10 @@ impl<'a> Worker<'a> {
             }
         }
         self.shared.pool.push(self.number, below.into_iter());
+        if job.outcomes.are_many() {
+            // Files that gather keep all entries after them from being written.
+            self.put_gathered()?;
+        }
         self.fill(job, done)
     }
 
@@ -405,163 +408,6 @@ impl<'a> Worker<'a> {
         Slot::New(Box::new(entry), CachedStat::from_stat(stat, looked_at))
     }
 
-    /// Sets outcomes; whoever sets the last one makes the branch, and so on upwards.
-    pub fn fill(&mut self, job: &Arc<DirJob>, outcomes: Vec<(usize, Slot)>) -> Result<(), BackupError> {
-        // A loop, because thousands of levels may be done by one outcome.
-        let (mut job, mut outcomes) = (job.clone(), outcomes);
-        loop {
-            let count = outcomes.len();
-            if count == 0 {
-                return Ok(());
-            }
-            let mut slots = lock(&job.slots);
-            for (at, outcome) in outcomes {
-                slots[at] = outcome;
-            }
-            drop(slots);
-            if job.remaining.fetch_sub(count, Ordering::AcqRel) != count {
-                return Ok(());
-            }
-            let Some((above, at, slot)) = self.finish(&job)? else { return Ok(()) };
-            (job, outcomes) = (above, vec![(at, slot)]);
-        }
-    }
-
-    fn fill_above(&mut self, job: &DirJob, outcome: Slot) -> Result<(), BackupError> {
-        match &job.above {
-            Some((above, at)) => self.fill(above, vec![(*at, outcome)]),
-            None => Ok(()),
-        }
-    }
-
-    /// Every name of a folder is done: it becomes a branch, and the outcome returned for the folder above.
-    fn finish(&mut self, job: &Arc<DirJob>) -> Result<Option<(Arc<DirJob>, usize, Slot)>, BackupError> {
-        let slots = std::mem::take(&mut *lock(&job.slots));
-        let counts = self.shared.counts;
-        let remembered = self.remembered(job, &slots);
-        let tree = match self.unchanged_tree(job, &slots) {
-            Some(tree) => tree,
-            None => match self.write_tree(job, slots)? {
-                Some(tree) => tree,
-                // The old listing cannot be read: everything in the folder is looked at anew.
-                None => return self.again(job).map(|()| None),
-            },
-        };
-        if let (Some(cache), Some((names_hash, stats))) = (&self.shared.cache_out, remembered) {
-            cache.add(job.key, &CachedDir { tree, names_hash, stats });
-        }
-        if let (Some(out), OldLists::Cache(lists)) = (&self.shared.lists_out, &self.shared.lists) {
-            out.keep(lists, &tree);
-        }
-        let same_tree = job.old.as_ref().is_some_and(|old| old.tree == tree);
-        let counter = match (&job.old, same_tree) {
-            (None, _) => &counts.dirs_new,
-            (Some(_), true) => &counts.dirs_unchanged,
-            (Some(_), false) => &counts.dirs_changed,
-        };
-        Counts::add(counter, 1);
-        Progress::add(&self.shared.progress.dirs_done, 1);
-        let Some((above, at)) = &job.above else {
-            *lock(&self.shared.root) = Some(tree);
-            self.shared.pool.finish();
-            return Ok(None);
-        };
-        // Even a dead reference would keep the job's memory, and a folder may hold a million others.
-        lock(&above.below).remove(at);
-        let stat = CachedStat::from_stat(&job.stat, job.looked_at);
-        let slot = match same_tree && job.same_stat {
-            true => Slot::Same(stat),
-            false => {
-                let xattrs = job.dir.open().and_then(|handle| handle.xattrs_self());
-                let meta = self.metadata(&job.stat, xattrs, || job.dir.path());
-                Slot::New(Box::new(Entry { name: above.name(*at), meta, what: What::Directory(tree) }), stat)
-            }
-        };
-        Ok(Some((above.clone(), *at, slot)))
-    }
-
-    fn unchanged_tree(&self, job: &DirJob, slots: &[Slot]) -> Option<ChunkId> {
-        let same_names = job.listing.get().is_some_and(|listing| listing.same_names);
-        let same = same_names && slots.iter().all(|slot| matches!(slot, Slot::Same(_)));
-        job.old.as_ref().filter(|_| same).map(|old| old.tree)
-    }
-
-    /// Writes the list of entries; `None` if unchanged ones cannot be read from the old list.
-    pub fn write_tree(&mut self, job: &DirJob, slots: Vec<Slot>) -> Result<Option<ChunkId>, BackupError> {
-        let shared = self.shared;
-        let keys = shared.vault.keys();
-        let split = |bytes: &[u8]| keys.list_split(bytes);
-        let mut list = DirectoryWriter::new(&split);
-        let wants_old = slots.iter().any(|slot| matches!(slot, Slot::Same(_)));
-        let mut old = match job.old.as_ref().filter(|_| wants_old) {
-            None => None,
-            Some(old) => match DirectoryReader::new(&shared.lists, &old.tree) {
-                Ok(entries) => Some(entries),
-                Err(error) if error.is_damage() => return Ok(None),
-                Err(error) => return Err(error.into()),
-            },
-        };
-        let writer = &mut self.writer;
-        let mut put = |branch| {
-            let id = writer.branch(&branch)?;
-            if let Some(out) = &shared.lists_out {
-                out.add(&id, &branch);
-            }
-            Ok::<_, BackupError>(id)
-        };
-        for (name, slot) in job.names().iter().zip(slots) {
-            match slot {
-                Slot::New(entry, _) => list.push(*entry, &mut put)?,
-                Slot::Gone | Slot::Pending => {}
-                Slot::Same(stat) => {
-                    let Some(found) = old.as_mut().and_then(|old| old.find(|entry| is_at(entry, name))) else {
-                        return Ok(None);
-                    };
-                    match found {
-                        Ok(entry) if entry.name == *name => {
-                            let Some(entry) = whole(&shared.lists, job, entry, &stat) else { return Ok(None) };
-                            list.push(entry, &mut put)?;
-                        }
-                        Ok(_) => return Ok(None),
-                        Err(error) if error.is_damage() => return Ok(None),
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-            }
-        }
-        Ok(Some(list.finish(&mut put)?))
-    }
-
-    /// What the cache is to remember of the names: their hash and stats.
-    fn remembered(&self, job: &DirJob, slots: &[Slot]) -> Option<([u8; 16], Vec<CachedStat>)> {
-        self.shared.cache_out.as_ref()?;
-        let mut names = NamesHasher::new();
-        let mut stats = Vec::with_capacity(slots.len());
-        for (name, slot) in job.names().iter().zip(slots) {
-            if let Slot::Same(stat) | Slot::New(_, stat) = slot {
-                names.push(name);
-                stats.push(*stat);
-            }
-        }
-        Some((names.finish(), stats))
-    }
-
-    fn again(&mut self, job: &Arc<DirJob>) -> Result<(), BackupError> {
-        let fresh = DirJob::new(
-            job.dir.clone(),
-            job.key,
-            job.above.clone(),
-            job.stat,
-            job.looked_at,
-            false,
-            job.scope.again(),
-            job.source.clone(),
-            None,
-        );
-        self.shared.pool.push(self.number, std::iter::once(Task::List(fresh)));
-        Ok(())
-    }
-
     /// Reports something that could not be read.
     pub fn missed(&self, error: &SourceError) {
         Counts::add(&self.shared.counts.errors, 1);
@@ -573,20 +419,4 @@ impl<'a> Worker<'a> {
         Counts::add(&self.shared.counts.errors, 1);
         self.shared.progress.warn(path, message);
     }
-}
-
-fn is_at(entry: &Result<Entry, crate::vault::ReadError>, name: &[u8]) -> bool {
-    entry.as_ref().map_or(true, |entry| *entry.name >= *name)
-}
-
-/// An entry of before with its content, which is read again where the listing does not vouch for it. `None` if that is
-/// no longer the same.
-fn whole(lists: &OldLists, job: &DirJob, mut entry: Entry, stat: &CachedStat) -> Option<Entry> {
-    if let What::File(content) = &mut entry.what
-        && !lists.vouches_for(content)
-    {
-        let bytes = super::file::read_short(job, &entry.name, content.len(), stat)?;
-        *content = Content::Inline(bytes);
-    }
-    Some(entry)
 }

@@ -24,7 +24,7 @@ pub type Split<'a> = dyn Fn(&[u8]) -> u64 + 'a;
 const _: () = assert!(XATTRS_LEN_MAX + SYMLINK_LEN_MAX + (16 << 10) <= LIST_NODE_LEN_TARGET);
 
 /// Something lists are made of: the elements themselves, or nodes of the level below.
-pub trait Element: Sized {
+pub trait Element: Clone {
     /// A node of these as its parent speaks of it.
     type Child: Element<Child = Self::Child> + PartialEq;
 
@@ -178,6 +178,7 @@ impl Element for InnerFile {
 }
 
 /// The node of one level that is being filled.
+#[derive(Clone)]
 struct Level<T> {
     elements: Vec<T>,
     len: usize,
@@ -225,6 +226,19 @@ pub struct ListWriter<'a, T: Bottom> {
     upper: Vec<Level<T::Child>>,
 }
 
+/// A list that is not finished, at rest: one node a level. Any copy of it may be gone on with.
+#[derive(Clone)]
+pub struct PausedList<T: Bottom> {
+    bottom: Level<T>,
+    upper: Vec<Level<T::Child>>,
+}
+
+impl<T: Bottom> Default for PausedList<T> {
+    fn default() -> Self {
+        Self { bottom: Level::EMPTY, upper: Vec::new() }
+    }
+}
+
 /// Makes a directory of entries that come strictly ascending by name bytes.
 pub type DirectoryWriter<'a> = ListWriter<'a, Entry>;
 
@@ -234,7 +248,17 @@ pub type FileWriter<'a> = ListWriter<'a, Piece>;
 impl<'a, T: Bottom> ListWriter<'a, T> {
     /// An empty list.
     pub fn new(split: &'a Split<'a>) -> Self {
-        Self { split, bottom: Level::EMPTY, upper: Vec::new() }
+        Self::resume(split, PausedList::default())
+    }
+
+    /// Goes on with a list, with the same `split`.
+    pub fn resume(split: &'a Split<'a>, list: PausedList<T>) -> Self {
+        Self { split, bottom: list.bottom, upper: list.upper }
+    }
+
+    /// Puts the list to rest.
+    pub fn pause(self) -> PausedList<T> {
+        PausedList { bottom: self.bottom, upper: self.upper }
     }
 
     /// Appends an element. An element that breaks a rule, order too, fails this call or a later one.

@@ -21,7 +21,7 @@ pub use encode::{
     encode_directory, encode_directory_inner, encode_entries, encode_file, encode_file_inner, encode_pieces,
     encode_snapshot,
 };
-pub use list::{DirectoryWriter, FileWriter, ListWriter, Split, write_directory};
+pub use list::{DirectoryWriter, FileWriter, ListWriter, PausedList, Split, write_directory};
 pub use read::{Branches, DirectoryReader, FileReader, find, node, snapshot};
 
 use crate::env::Time;
