@@ -5,6 +5,7 @@
 
 pub mod copier;
 pub mod ground;
+pub mod healer;
 pub mod online;
 pub mod run;
 pub mod serve;
@@ -22,6 +23,7 @@ use crate::transport::serve::Connections;
 use crate::work::Work;
 use copier::Copier;
 use ground::Ground;
+use healer::Healer;
 use online::Online;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,6 +103,8 @@ pub struct Host {
     pub online: Mutex<Online>,
     /// What goes where.
     pub copier: Copier,
+    /// What is bad here and may be whole elsewhere.
+    pub healer: Healer,
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
@@ -165,6 +169,7 @@ impl Host {
             connections: Arc::default(),
             online: Mutex::default(),
             copier: Copier::default(),
+            healer: Healer::default(),
             env,
             work,
             ground,

@@ -113,6 +113,25 @@ pub struct AuditRow {
     pub what: String,
 }
 
+/// What verifying the office came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScrubRow {
+    /// Frames verified, at the host and elsewhere.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames of the host that are bad.
+    pub bad: u64,
+    /// Of those, frames that got their bytes again.
+    pub healed: u64,
+    /// Machines that verified what they hold.
+    pub machines: u32,
+    /// Copies that were bad.
+    pub copies_bad: u64,
+    /// Machines that did not answer.
+    pub silent: Vec<String>,
+}
+
 /// How a host is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostRow {
@@ -353,6 +372,27 @@ impl Admin {
                 });
             }
             Ok(rows)
+        })
+    }
+
+    /// Has everything verified that can be reached, and healed. Returns when it is done.
+    pub fn scrub(&self) -> Result<ScrubRow, Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.scrub_request().send().promise.await?;
+            let report = answer.get()?.get_report()?;
+            let mut silent = Vec::new();
+            for name in report.get_silent()? {
+                silent.push(name?.to_string()?);
+            }
+            Ok(ScrubRow {
+                frames: report.get_frames(),
+                bytes: report.get_bytes(),
+                bad: report.get_bad(),
+                healed: report.get_healed(),
+                machines: report.get_machines(),
+                copies_bad: report.get_copies_bad(),
+                silent,
+            })
         })
     }
 

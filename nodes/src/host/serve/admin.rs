@@ -1,7 +1,7 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
 use super::user::{kind_word, used};
-use crate::host::{Host, lock};
+use crate::host::{Host, healer, lock};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::{Event, Login, VaultKind};
 use crate::tracker::holders::HoldersError;
@@ -393,6 +393,21 @@ impl admin::Server for AdminServer {
         status.set_connections(u32::try_from(self.host.connections.count()).unwrap_or(u32::MAX));
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
         status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
+        Ok(())
+    }
+
+    async fn scrub(self: Rc<Self>, _params: admin::ScrubParams, mut results: admin::ScrubResults) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let health = healer::scrub(&self.host).await?;
+        let mut report = results.get().init_report();
+        report.set_frames(health.scrubbed.frames);
+        report.set_bytes(health.scrubbed.bytes);
+        report.set_bad(health.bad);
+        report.set_healed(health.healed);
+        report.set_machines(health.machines);
+        report.set_copies_bad(health.scrubbed.bad);
+        let mut silent = report.init_silent(health.silent.len() as u32);
+        (0..).zip(&health.silent).for_each(|(at, name)| silent.set(at, &name[..]));
         Ok(())
     }
 

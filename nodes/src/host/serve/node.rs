@@ -2,7 +2,7 @@
 
 use super::bootstrap::require_active;
 use crate::host::copier::Wanted;
-use crate::host::online::{Errand, Live};
+use crate::host::online::{Errand, Live, Scrubbed};
 use crate::host::{Host, lock};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::Event;
@@ -17,7 +17,7 @@ use capnp::Error;
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use twinkeep_engine::id::FrameId;
 use twinkeep_engine::store::Store;
 use twinkeep_schema::office_capnp::{copies, inventory, node_session, registration};
@@ -218,6 +218,8 @@ impl Machine {
                     sent
                 }
                 Errand::Drop(frames) => set_aside(&host, &copies, frames).await,
+                Errand::Fetch(frames, answer) => fetch(&host, number, &copies, frames, &answer).await,
+                Errand::Scrub(answer) => scrub(&host, number, &copies, answer).await,
             };
             if let Err(error) = result {
                 tracing::warn!(machine = %number, %error, "an errand failed");
@@ -309,6 +311,47 @@ async fn set_aside(host: &Arc<Host>, copies: &copies::Client, frames: Vec<FrameI
     let mut request = copies.drop_request();
     request.get().set_order(&crate::terminal::order::sign(&host.identity.authority, &frames));
     deadline(request.send().promise).await?;
+    Ok(())
+}
+
+/// Gets frames back from a machine. One that it does not give, or gives wrong, it does not hold.
+async fn fetch(
+    host: &Arc<Host>,
+    machine: MachineNumber,
+    copies: &copies::Client,
+    frames: Vec<FrameId>,
+    answer: &mpsc::UnboundedSender<(FrameId, Vec<u8>)>,
+) -> Result<(), Error> {
+    for id in frames {
+        let mut request = copies.read_request();
+        request.get().set_frame(&id.0);
+        let bytes = match deadline(request.send().promise).await {
+            Ok(read) => read.get()?.get_bytes()?.to_vec(),
+            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error),
+            Err(_) => Vec::new(),
+        };
+        match twinkeep_engine::frame::frame_id(&bytes) == id {
+            true => drop(answer.send((id, bytes))),
+            false => retract(host, machine, vec![id]).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Has a machine verify what it holds. However long that takes: the line is watched by other calls.
+async fn scrub(
+    host: &Arc<Host>,
+    machine: MachineNumber,
+    copies: &copies::Client,
+    answer: oneshot::Sender<Scrubbed>,
+) -> Result<(), Error> {
+    let told = copies.scrub_request().send().promise.await?;
+    let told = told.get()?;
+    let bad = split::<FrameId>(told.get_bad()?)?;
+    let scrubbed = Scrubbed { frames: told.get_frames(), bytes: told.get_bytes(), bad: bad.len() as u64 };
+    retract(host, machine, bad).await?;
+    // Whoever asked may have gone.
+    let _ = answer.send(scrubbed);
     Ok(())
 }
 

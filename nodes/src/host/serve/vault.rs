@@ -303,6 +303,7 @@ impl vault::Server for VaultServer {
                 vault.store.expel(&bad)
             })
             .await?;
+        self.caller.host.healer.wake();
         results.get().set_ids(&join(&ids));
         Ok(())
     }
@@ -335,7 +336,9 @@ impl vault::Server for VaultServer {
                     .filter(|node| machines.contains(&MachineNumber(node.number)))
                     .map(|node| node.name.clone())
                     .collect();
-                let owed = match host.holders.is_owed_below(id, newest.saturating_sub(1))? {
+                // What is bad here is not here: the other copy is then the only one.
+                let is_bad_here = !vault.store.unwhole()?.is_empty();
+                let owed = match host.holders.is_owed_below(id, newest.saturating_sub(1))? || is_bad_here {
                     false => 0,
                     true => {
                         let counts = host.holders.owed_counts()?;
