@@ -222,6 +222,8 @@ interface Admin {
   companyKey @15 () -> (publicKey :Data);
   scrub @16 () -> (report :ScrubReport);
   # Verifies everything at the host and at every machine that is there, and heals what can be healed.
+  collect @17 () -> (bytes :UInt64, frames :UInt64, copies :UInt64, problems :List(Text));
+  # Frees what nothing needs any more.
 }
 
 struct NewUser {

@@ -91,7 +91,8 @@ fn at_office(run: &Run, args: &ScrubArgs) -> anyhow::Result<Code> {
         let machines = show::count(u64::from(report.machines), "machine");
         run.screen.tell(&format!("verified {} at the host and {machines}", show::size(report.bytes)))?;
         if report.copies_bad > 0 {
-            run.screen.tell(&format!("damaged on other machines, and made again there: {}", frames(report.copies_bad)))?;
+            run.screen
+                .tell(&format!("damaged on other machines, and made again there: {}", frames(report.copies_bad)))?;
         }
         if report.bad > 0 {
             let (bad, healed) = (frames(report.bad), report.healed);

@@ -3,6 +3,7 @@
 //! What always holds: what a writer was told to be settled is in the vault's own index, durable; the map of holders
 //! follows from the vaults and from what machines confirmed, so it is never the only place where something is known.
 
+pub mod collector;
 pub mod copier;
 pub mod ground;
 pub mod healer;
@@ -13,6 +14,7 @@ pub mod setup;
 
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};
+use crate::tracker::limits::LOCK_DAYS;
 use crate::tracker::login::Throttle;
 use crate::tracker::names::NodeKey;
 use crate::tracker::office::{Office, OfficeError};
@@ -124,6 +126,13 @@ pub struct HostVault {
     pub stored: AtomicU64,
     /// One at a time enters frames in the map of holders.
     feeding: Mutex<()>,
+}
+
+impl HostVault {
+    /// Days that its snapshots are kept at least: what its config says, and never less than an office keeps.
+    pub fn retention_days_min(&self) -> Result<u32, VaultError> {
+        Ok(self.head.unverified()?.retention_days_min.max(LOCK_DAYS))
+    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

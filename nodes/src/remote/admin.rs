@@ -1,6 +1,7 @@
 //! The office in an administrator's hands.
 
 use super::line::Cap;
+use crate::tracker::limits::LOCK_DAYS;
 use crate::tracker::login::{PasswordParams, derive, seal_account_key};
 use crate::tracker::member::{seal_vault, wrap_for_company};
 use crate::tracker::names::{AccountId, NodeKey};
@@ -13,10 +14,6 @@ use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_engine::vault::{CreateOptions, Vault};
 use twinkeep_schema::office_capnp::admin;
 use zeroize::Zeroizing;
-
-/// Days that snapshots of an office's vaults are kept at least, whatever anybody asks for: whoever has taken over a PC
-/// cannot take away what was before.
-pub const RETENTION_DAYS: u32 = 30;
 
 /// See the module.
 pub struct Admin(pub Cap<admin::Client>);
@@ -132,6 +129,19 @@ pub struct ScrubRow {
     pub silent: Vec<String>,
 }
 
+/// What was freed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FreedRow {
+    /// Bytes at the host.
+    pub bytes: u64,
+    /// Frames at the host.
+    pub frames: u64,
+    /// Copies that other machines set aside.
+    pub copies: u64,
+    /// What could not be done.
+    pub problems: Vec<String>,
+}
+
 /// How a host is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostRow {
@@ -180,7 +190,8 @@ impl Admin {
         let mut account_key = Zeroizing::new([0; 32]);
         entropy.fill(&mut *account_key);
         let wrapped_key = seal_account_key(&keys.wrapping, &id, &account_key, entropy);
-        let options = CreateOptions { retention_days_min: RETENTION_DAYS, ..CreateOptions::default() };
+        let options =
+            CreateOptions { retention_days_min: LOCK_DAYS, undelete_days: LOCK_DAYS, ..CreateOptions::default() };
         let prepared = Vault::prepare(env, &options, &[])?;
         let company = PublicKey(self.company_key()?);
         let company_wrap = match user.is_private {
@@ -393,6 +404,19 @@ impl Admin {
                 copies_bad: report.get_copies_bad(),
                 silent,
             })
+        })
+    }
+
+    /// Frees what nothing needs any more. Returns when it is done.
+    pub fn collect(&self) -> Result<FreedRow, Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.collect_request().send().promise.await?;
+            let freed = answer.get()?;
+            let mut problems = Vec::new();
+            for text in freed.get_problems()? {
+                problems.push(text?.to_string()?);
+            }
+            Ok(FreedRow { bytes: freed.get_bytes(), frames: freed.get_frames(), copies: freed.get_copies(), problems })
         })
     }
 

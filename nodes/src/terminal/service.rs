@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixListener};
 use tokio_rustls::TlsConnector;
 use twinkeep_engine::env::Env;
+use twinkeep_engine::limits::COPIES_TRASH_SECS;
 use twinkeep_schema::office_capnp::{bootstrap, copies, local, node_session};
 
 /// What a terminal is.
@@ -224,16 +225,25 @@ async fn soon<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Er
 /// kilobytes a second.
 const UPKEEP: (Duration, u64) = (Duration::from_secs(60), 8 << 20);
 
+/// What was set aside lies in trash for so long, of the machine's own uptime.
+const TRASH: Duration = Duration::from_secs(COPIES_TRASH_SECS);
+
+/// Rounds of upkeep between two looks into the trash.
+const TRASH_ROUNDS: u64 = 60;
+
 /// Verifies what is held, a little at a time, and frees what has been in trash for long enough. What is bad is owed again
 /// as soon as the host hears of it, which gives it anew.
 async fn keep_up(kept: &Arc<Kept>, line: &Rc<Line>, work: Work) {
     let mut cursor = None;
-    loop {
+    for round in 0_u64.. {
         tokio::time::sleep(UPKEEP.0).await;
         let store = kept.store.clone();
         let step = work
             .run(move || {
                 store.tick()?;
+                if round.is_multiple_of(TRASH_ROUNDS) {
+                    store.empty_trash(TRASH)?;
+                }
                 store.scrub(cursor, UPKEEP.1)
             })
             .await;

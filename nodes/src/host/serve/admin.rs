@@ -1,7 +1,7 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
 use super::user::{kind_word, used};
-use crate::host::{Host, healer, lock};
+use crate::host::{Host, collector, healer, lock};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::{Event, Login, VaultKind};
 use crate::tracker::holders::HoldersError;
@@ -408,6 +408,22 @@ impl admin::Server for AdminServer {
         report.set_copies_bad(health.scrubbed.bad);
         let mut silent = report.init_silent(health.silent.len() as u32);
         (0..).zip(&health.silent).for_each(|(at, name)| silent.set(at, &name[..]));
+        Ok(())
+    }
+
+    async fn collect(
+        self: Rc<Self>,
+        _params: admin::CollectParams,
+        mut results: admin::CollectResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let freed = collector::collect(&self.host).await;
+        let mut results = results.get();
+        results.set_bytes(freed.bytes);
+        results.set_frames(freed.frames);
+        results.set_copies(freed.copies);
+        let mut problems = results.init_problems(freed.problems.len() as u32);
+        (0..).zip(&freed.problems).for_each(|(at, text)| problems.set(at, &text[..]));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use super::write::WriteServer;
 use crate::host::HostVault;
 use crate::remote::wire::{get_link, get_place, put_link, put_place};
 use crate::tracker::MachineNumber;
+use crate::tracker::limits::LOCK_DAYS;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX};
 use crate::transport::problem::{Problem, Why, problem};
@@ -13,10 +14,11 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use twinkeep_engine::env::Time;
+use twinkeep_engine::history::{self, History};
 use twinkeep_engine::id::{ChunkId, VaultId};
 use twinkeep_engine::index::{FrameNumber, PackNumber};
-use twinkeep_engine::record::{Record, RecordKind};
-use twinkeep_engine::store::{BadFrame, ChainLink, Store, StoreError};
+use twinkeep_engine::record::{ChangeKind, ChangeRecord, Record, RecordKind};
+use twinkeep_engine::store::{BadFrame, ChainLink, Store, StoreError, StoredRecord};
 use twinkeep_schema::office_capnp::{pin, vault};
 
 /// A record's time may be so far from the host's: it was made from a link given a moment ago.
@@ -86,11 +88,41 @@ pub(super) fn append(
     if now.0.abs_diff(received.0) > RECEIVED_SLACK_NANOS.unsigned_abs() {
         return Err(refuse("it was made too long ago, or the host's clock was set meanwhile: try again".to_owned()));
     }
+    if kind == RecordKind::Change {
+        may_change(vault, &record, bytes).map_err(refuse)?;
+    }
     let taken = vault.store.append(&mut |place| {
         let is_here = (place.count, place.previous) == (link.count, link.previous);
         is_here.then(|| bytes.to_vec())
     })?;
     Ok(taken.is_some())
+}
+
+/// Whether a member may say this of the vault's history. The host has no key to see who says it, so what it lets in must
+/// do no harm whoever it was.
+fn may_change(vault: &HostVault, record: &Record, bytes: &[u8]) -> Result<(), String> {
+    let change = ChangeRecord::decode(&record.payload).map_err(|error| error.to_string())?;
+    match change.kind {
+        ChangeKind::Forget { undelete_days } if undelete_days < LOCK_DAYS => {
+            return Err(format!("what is forgotten at an office can be brought back for {LOCK_DAYS} days"));
+        }
+        ChangeKind::ClockIsRight => {
+            return Err("the clock at an office is the host's; ask an administrator".to_owned());
+        }
+        _ => {}
+    }
+    // The same rules as for whoever reads the records later: what they would not believe is not let in.
+    let days_min = vault.retention_days_min().map_err(|error| error.to_string())?;
+    let mut records = vault.store.records().map_err(|error| error.to_string())?;
+    let faults = |records: &[StoredRecord]| {
+        History::replay(records, vault.store.vault(), days_min, &mut history::unkeyed).faults.len()
+    };
+    let before = faults(&records);
+    records.push(StoredRecord { count: record.count, name: "the new record".to_owned(), bytes: Ok(bytes.to_vec()) });
+    match faults(&records) > before {
+        true => Err("it says what no rule allows: minimum retention, a window that is not over, or a pin".to_owned()),
+        false => Ok(()),
+    }
 }
 
 impl vault::Server for VaultServer {
