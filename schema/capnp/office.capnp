@@ -224,6 +224,8 @@ interface Admin {
   # Verifies everything at the host and at every machine that is there, and heals what can be healed.
   collect @17 () -> (bytes :UInt64, frames :UInt64, copies :UInt64, problems :List(Text));
   # Frees what nothing needs any more.
+  giveUp @18 () -> ();
+  # Those terminals that are missing now, so many that nothing was decided of them, do not come back.
 }
 
 struct NewUser {
@@ -324,7 +326,8 @@ struct HostStatus {
   vaults @6 :UInt32;
   frames @7 :UInt64;
   owedFrames @8 :UInt64;
-  kitVerified @9 :Int64;
+  question @9 :Text;
+  # What an administrator has to decide; empty when nothing.
 }
 
 interface Local {

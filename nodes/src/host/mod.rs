@@ -11,6 +11,7 @@ pub mod online;
 pub mod run;
 pub mod serve;
 pub mod setup;
+pub mod watch;
 
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};
@@ -36,6 +37,7 @@ use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::KvHome;
 use twinkeep_engine::store::{LocalStore, Store, StoreError};
 use twinkeep_engine::vault::{HeadBytes, Vault, VaultError};
+use watch::Watch;
 
 /// Frames entered in the map of holders at a time.
 const FEED_COUNT: usize = 4096;
@@ -103,6 +105,8 @@ pub struct Host {
     pub connections: Arc<Connections>,
     /// Machines that are there.
     pub online: Mutex<Online>,
+    /// Who is there, and who was away for too long.
+    pub watch: Watch,
     /// What goes where.
     pub copier: Copier,
     /// What is bad here and may be whole elsewhere.
@@ -177,6 +181,7 @@ impl Host {
             office,
             connections: Arc::default(),
             online: Mutex::default(),
+            watch: Watch::open(ground.office(), env.clock.elapsed()),
             copier: Copier::default(),
             healer: Healer::default(),
             env,
@@ -193,6 +198,7 @@ impl Host {
             lock(&host.vaults).insert(id, opened.clone());
             host.feed(id, &opened).map_err(|source| HostError::Vault { vault: id, source })?;
         }
+        watch::begin(&host)?;
         Ok(Arc::new(host))
     }
 

@@ -2,7 +2,7 @@
 
 use super::Host;
 use super::serve::{AdminServer, BootstrapServer, HostService};
-use super::{collector, copier, healer};
+use super::{collector, copier, healer, watch};
 use crate::tracker::log::Actor;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
@@ -37,6 +37,7 @@ pub async fn run(
     tokio::select! {
         () = copier::run(host.clone()) => {}
         () = healer::run(host.clone()) => {}
+        () = watch::run(host.clone()) => {}
         () = collector::run(host.clone()) => {}
         () = serve_local(host, socket) => {}
         () = stop => {}

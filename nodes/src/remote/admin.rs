@@ -161,6 +161,8 @@ pub struct HostRow {
     pub vaults: u32,
     /// Frames without a second place.
     pub owed_frames: u64,
+    /// What an administrator has to decide; empty when nothing.
+    pub question: String,
 }
 
 /// What is done to a machine.
@@ -420,6 +422,11 @@ impl Admin {
         })
     }
 
+    /// Gives up the terminals that are missing now.
+    pub fn give_up(&self) -> Result<(), Problem> {
+        self.0.call(|admin| async move { admin.give_up_request().send().promise.await.map(drop) })
+    }
+
     /// How the host is.
     pub fn status(&self) -> Result<HostRow, Problem> {
         self.0.call(|admin| async move {
@@ -434,6 +441,7 @@ impl Admin {
                 connections: status.get_connections(),
                 vaults: status.get_vaults(),
                 owed_frames: status.get_owed_frames(),
+                question: status.get_question()?.to_string()?,
             })
         })
     }

@@ -1,12 +1,13 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
 use super::user::{kind_word, used};
-use crate::host::{Host, collector, healer, lock};
+use crate::host::{Host, collector, healer, lock, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::{Event, Login, VaultKind};
 use crate::tracker::holders::HoldersError;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{AccountId, NodeKey};
+use crate::tracker::presence::{Event as Seen, Presence};
 use crate::tracker::registry::{Node, Registry};
 use crate::tracker::token::{self, JoinToken};
 use crate::transport::ids::{fixed, one};
@@ -20,9 +21,6 @@ use twinkeep_engine::id::FrameId;
 use twinkeep_engine::vault::HeadBytes;
 use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_schema::office_capnp::{admin, new_vault};
-
-/// Rows of a lost machine that are forgotten at a time.
-const FORGET_COUNT: usize = 4096;
 
 /// See the module.
 pub struct AdminServer {
@@ -97,14 +95,10 @@ impl NewVault {
     }
 }
 
-/// What is held by a machine that will not come back is owed again.
-fn forget_all(host: &Host, machine: MachineNumber) -> Result<(), HoldersError> {
-    loop {
-        if host.holders.forget_machine(machine, FORGET_COUNT)?.left == 0 {
-            host.copier.wake();
-            return Ok(());
-        }
-    }
+/// A machine does not come back: nobody waits for it, and what it held is owed.
+fn drop_machine(host: &Host, machine: MachineNumber) -> Result<(), HoldersError> {
+    watch::note(host, Seen::Forgotten(machine))?;
+    watch::forget_all(host, machine)
 }
 
 fn number_of(registry: &Registry, key: &NodeKey) -> Option<MachineNumber> {
@@ -228,7 +222,11 @@ impl admin::Server for AdminServer {
             info.set_name(&node.name[..]);
             info.set_key(&node.key.0);
             info.set_status(node.status.word());
-            info.set_presence(if live.is_some() { "online" } else { "offline" });
+            info.set_presence(match self.host.watch.presence(MachineNumber(node.number)) {
+                Presence::Online => "online",
+                Presence::Suspect => "suspect",
+                Presence::Offline => "offline",
+            });
             info.set_granted(live.map_or(node.grant, |live| live.granted));
             info.set_used(held.map_or(0, |held| held.bytes));
             info.set_frames(held.map_or(0, |held| held.frames));
@@ -266,7 +264,7 @@ impl admin::Server for AdminServer {
         let number = self.host.office.read(|registry| number_of(registry, &key));
         if let Some(machine) = number {
             let host = self.host.clone();
-            self.host.work().run(move || forget_all(&host, machine)).await?;
+            self.host.work().run(move || drop_machine(&host, machine)).await?;
         }
         Ok(())
     }
@@ -279,7 +277,7 @@ impl admin::Server for AdminServer {
         let number = self.host.office.read(|registry| number_of(registry, &key));
         if let Some(machine) = number {
             let host = self.host.clone();
-            self.host.work().run(move || forget_all(&host, machine)).await?;
+            self.host.work().run(move || drop_machine(&host, machine)).await?;
         }
         Ok(())
     }
@@ -392,6 +390,7 @@ impl admin::Server for AdminServer {
         status.set_total(space.total);
         status.set_connections(u32::try_from(self.host.connections.count()).unwrap_or(u32::MAX));
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
+        status.set_question(&self.host.watch.question().unwrap_or_default()[..]);
         status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
         Ok(())
     }
@@ -424,6 +423,17 @@ impl admin::Server for AdminServer {
         results.set_copies(freed.copies);
         let mut problems = results.init_problems(freed.problems.len() as u32);
         (0..).zip(&freed.problems).for_each(|(at, text)| problems.set(at, &text[..]));
+        Ok(())
+    }
+
+    async fn give_up(
+        self: Rc<Self>,
+        _params: admin::GiveUpParams,
+        _results: admin::GiveUpResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let host = self.host.clone();
+        self.host.work().run(move || watch::note(&host, Seen::GiveUpMissing)).await?;
         Ok(())
     }
 

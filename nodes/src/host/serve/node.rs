@@ -3,12 +3,13 @@
 use super::bootstrap::require_active;
 use crate::host::copier::Wanted;
 use crate::host::online::{Errand, Live, Scrubbed};
-use crate::host::{Host, lock};
+use crate::host::{Host, lock, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::Event;
 use crate::tracker::holders::Why as Owed;
 use crate::tracker::log::Actor;
 use crate::tracker::names::NodeKey;
+use crate::tracker::presence::Event as Seen;
 use crate::transport::ids::{fixed, join, split};
 use crate::transport::limits::{IDS_MAX, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
@@ -57,6 +58,9 @@ pub(super) fn register(
         host.office.append(Actor::Node(key), Event::NodeGrant { key, bytes: live.granted }).map_err(Problem::from)?;
     }
     lock(&host.online).come(key, live);
+    for seen in [Seen::Joined(number), Seen::Beat(number)] {
+        watch::note(host, seen).map_err(Problem::from)?;
+    }
     tracing::info!(machine = %number, "a machine is there");
     let server = NodeServer { host: host.clone(), peer: peer.clone(), number, errands: errands.clone() };
     let machine = Machine { host: host.clone(), key, number, copies, errands };
@@ -90,6 +94,11 @@ impl Drop for NodeServer {
     fn drop(&mut self) {
         lock(&self.host.online).go(&self.peer.key, &self.errands);
         self.host.copier.gone(self.number);
+        if lock(&self.host.online).live(&self.peer.key).is_none()
+            && let Err(error) = watch::note(&self.host, Seen::Closed(self.number))
+        {
+            tracing::warn!(%error, "cannot take note that a machine went");
+        }
         tracing::info!(machine = %self.number, "a machine went");
     }
 }
@@ -115,6 +124,7 @@ impl node_session::Server for NodeServer {
             live.frames = said.frames;
         }
         drop(online);
+        watch::note(&self.host, Seen::Beat(self.number)).map_err(Problem::from)?;
         results.get().set_time(self.host.env().clock.now().0);
         Ok(())
     }
