@@ -138,6 +138,7 @@ impl node_session::Server for NodeServer {
         _results: node_session::RetractResults,
     ) -> Result<(), Error> {
         let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
         let frames = split::<FrameId>(params.get()?.get_frames()?)?;
         retract(&self.host, self.number, frames).await?;
         Ok(())
@@ -149,6 +150,7 @@ impl node_session::Server for NodeServer {
         mut results: node_session::PlaceResults,
     ) -> Result<(), Error> {
         let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
         fixed::<16>(params.get()?.get_vault()?, "the id of a vault")?;
         let draining = self.host.office.read(|registry| registry.node(&self.peer.key).is_none_or(|node| node.draining));
         let online = lock(&self.host.online);
