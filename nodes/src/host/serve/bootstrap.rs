@@ -1,7 +1,7 @@
 //! The first capability: join, login, and being there.
 
 use super::node;
-use super::user::UserServer;
+use super::user::{Caller, UserServer};
 use crate::host::Host;
 use crate::tracker::event::{AuditKind, Event};
 use crate::tracker::log::Actor;
@@ -227,9 +227,12 @@ impl login_capnp::Server for LoginServer {
         host.work().run(move || host.office.append(Actor::Node(node), entry)).await?;
         let account = judged?;
         let mut results = results.get();
-        results.set_wrapped_key(&account.login.wrapped_key);
-        let user = UserServer::new(self.host.clone(), self.peer.clone(), account.id);
-        results.set_session(capnp_rpc::new_client(user));
+        if device.is_none() {
+            // Of use to who knows the password alone; to others it would be something to try passwords on.
+            results.set_wrapped_key(&account.login.wrapped_key);
+        }
+        let caller = Caller { host: self.host.clone(), peer: self.peer.clone(), account: account.id, device };
+        results.set_session(capnp_rpc::new_client(UserServer::new(caller)));
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use crate::tracker::names::AccountId;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::IDS_MAX;
 use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::serve::Call;
 use crate::transport::upload::{FrameTarget, UploadServer, no_frame};
 use capnp::Error;
 use std::cell::RefCell;
@@ -84,6 +85,11 @@ impl WriteServer {
         Self { caller, id, vault, session: Arc::new(frames), settled: RefCell::default() }
     }
 
+    fn begin_call(&self) -> Result<Call, Problem> {
+        self.caller.require_member(&self.id)?;
+        self.caller.call()
+    }
+
     fn session_id(&self) -> SessionId {
         self.session.session.id()
     }
@@ -116,7 +122,7 @@ impl write_session::Server for WriteServer {
         params: write_session::ClaimParams,
         mut results: write_session::ClaimResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
+        let _call = self.begin_call()?;
         let ids = split::<ChunkId>(params.get()?.get_ids()?)?;
         let claims = self.run(move |session| session.claim(&ids)).await?;
         let byte = |claim: &Claim| match claim {
@@ -133,9 +139,10 @@ impl write_session::Server for WriteServer {
         _params: write_session::UploadParams,
         mut results: write_session::UploadResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
-        let caller = self.caller.clone();
+        let _call = self.begin_call()?;
+        let (caller, id) = (self.caller.clone(), self.id);
         let upload = UploadServer::new(self.session.clone(), self.caller.host.work(), move || {
+            caller.require_member(&id)?;
             Ok(Box::new(caller.call()?) as Box<dyn std::any::Any>)
         });
         results.get().set_upload(capnp_rpc::new_client(upload));
@@ -147,7 +154,7 @@ impl write_session::Server for WriteServer {
         _params: write_session::CheckpointParams,
         _results: write_session::CheckpointResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
+        let _call = self.begin_call()?;
         self.run(|session| session.checkpoint()).await?;
         self.feed().await?;
         Ok(())
@@ -158,7 +165,7 @@ impl write_session::Server for WriteServer {
         params: write_session::SettleParams,
         mut results: write_session::SettleResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
+        let _call = self.begin_call()?;
         let root: ChunkId = one(params.get()?.get_root()?)?;
         let missing = self
             .run(move |session| match session.settle(root) {
@@ -187,7 +194,7 @@ impl write_session::Server for WriteServer {
         params: write_session::PublishParams,
         mut results: write_session::PublishResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
+        let _call = self.begin_call()?;
         let params = params.get()?;
         let root: ChunkId = one(params.get_root()?)?;
         let (link, record) = (get_link(params.get_link()?)?, params.get_record()?.to_vec());
@@ -214,7 +221,7 @@ impl write_session::Server for WriteServer {
         _params: write_session::HealedParams,
         mut results: write_session::HealedResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
+        let _call = self.begin_call()?;
         let mut ids = self.session.session.healed();
         ids.truncate(IDS_MAX);
         results.get().set_ids(&join(&ids));
