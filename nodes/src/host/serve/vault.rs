@@ -6,8 +6,9 @@ use crate::host::HostVault;
 use crate::remote::wire::{get_link, get_place, put_link, put_place};
 use crate::tracker::MachineNumber;
 use crate::transport::ids::{join, one, split};
-use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX};
+use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX, SESSIONS_PER_MACHINE_MAX};
 use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::serve::{Call, Held};
 use capnp::Error;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use twinkeep_engine::env::Time;
 use twinkeep_engine::id::{ChunkId, VaultId};
 use twinkeep_engine::index::{FrameNumber, PackNumber};
-use twinkeep_engine::record::{Record, RecordKind};
+use twinkeep_engine::record::{ChangeRecord, Record, RecordKind, RefRecord};
 use twinkeep_engine::store::{BadFrame, ChainLink, Store, StoreError};
 use twinkeep_schema::office_capnp::{pin, vault};
 
@@ -34,6 +35,7 @@ pub(super) struct VaultServer {
 
 struct PinServer {
     _pin: Option<Box<dyn Send + Sync>>,
+    _held: Held,
 }
 
 impl pin::Server for PinServer {}
@@ -54,7 +56,18 @@ impl VaultServer {
         self.caller.host.work().run(move || work(&vault)).await
     }
 
-    fn begin_call(&self) -> Result<crate::transport::serve::Call, Problem> {
+    /// Fails where the machine that calls has as many writers as it may have.
+    fn require_writers_left(&self) -> Result<(), Problem> {
+        let host = &self.caller.host;
+        let number = host.office.read(|registry| registry.node(&self.caller.peer.key).map(|node| node.number));
+        let writers = host.keeping().values().filter(|machine| Some(machine.0) == number).count();
+        match writers < SESSIONS_PER_MACHINE_MAX {
+            true => Ok(()),
+            false => Err(problem(Why::Busy, format!("this machine has {writers} backups under way"))),
+        }
+    }
+
+    fn begin_call(&self) -> Result<Call, Problem> {
         self.caller.require_member(&self.id)?;
         self.caller.call()
     }
@@ -79,6 +92,13 @@ pub(super) fn append(
     let refuse = |text: String| problem(Why::Usage, format!("the record is refused: {text}"));
     let record = Record::parse(bytes).map_err(|error| refuse(error.to_string()))?.record;
     record.expect(kind, vault.store.vault()).map_err(|error| refuse(error.to_string()))?;
+    // One that nobody can read would stop every gc of the vault for good.
+    let content = match kind {
+        RecordKind::Change => ChangeRecord::decode(&record.payload).map(drop),
+        RecordKind::Ref => RefRecord::decode(&record.payload).map(drop),
+        RecordKind::Config | RecordKind::Keyring => Ok(()),
+    };
+    content.map_err(|error| refuse(error.to_string()))?;
     let received = link.received.unwrap_or_default();
     if (record.count, record.previous, record.received) != (link.count, link.previous, received) {
         return Err(refuse("it was not made for this place in the chain".to_owned()));
@@ -147,12 +167,12 @@ impl vault::Server for VaultServer {
         let bytes = self
             .run(move |vault| {
                 // Where it is, and how long, is the index's word and not the caller's.
-                let known = vault.store.frame_if_any(place.number)?;
-                if known.is_none_or(|known| known.id != place.frame) {
+                let found = vault.store.frames(place.number, 1)?.into_iter().find(|found| found.number == place.number);
+                let Some(found) = found.filter(|found| found.frame == place.frame) else {
                     return Err(StoreError::Gone { frame: place.frame });
-                }
+                };
                 let mut bytes = Vec::new();
-                vault.store.read_frame(&place, &mut bytes)?;
+                vault.store.read_frame(&found, &mut bytes)?;
                 Ok(bytes)
             })
             .await?;
@@ -189,9 +209,11 @@ impl vault::Server for VaultServer {
     async fn begin(self: Rc<Self>, _params: vault::BeginParams, mut results: vault::BeginResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         self.caller.host.has_room()?;
+        let held = self.caller.peer.hold()?;
+        self.require_writers_left()?;
         let session = self.run(move |vault| vault.store.begin()).await?;
         let id = session.id();
-        let server = WriteServer::new(self.caller.clone(), self.id, self.vault.clone(), session);
+        let server = WriteServer::new(self.caller.clone(), self.id, self.vault.clone(), session, held);
         let mut results = results.get();
         results.set_id(&id.0);
         results.set_session(capnp_rpc::new_client(server));
@@ -277,8 +299,9 @@ impl vault::Server for VaultServer {
     async fn pin(self: Rc<Self>, params: vault::PinParams, mut results: vault::PinResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let root: ChunkId = one(params.get()?.get_root()?)?;
+        let held = self.caller.peer.hold()?;
         let pin = self.run(move |vault| Store::pin(&vault.store, root)).await?;
-        results.get().set_pin(capnp_rpc::new_client(PinServer { _pin: pin }));
+        results.get().set_pin(capnp_rpc::new_client(PinServer { _pin: pin, _held: held }));
         Ok(())
     }
 

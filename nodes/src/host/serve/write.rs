@@ -9,7 +9,7 @@ use crate::tracker::names::AccountId;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::IDS_MAX;
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::Call;
+use crate::transport::serve::{Call, Held};
 use crate::transport::upload::{FrameTarget, UploadServer, no_frame};
 use capnp::Error;
 use std::cell::RefCell;
@@ -32,6 +32,7 @@ pub(super) struct WriteServer {
     vault: Arc<HostVault>,
     session: Arc<Frames>,
     settled: RefCell<HashSet<ChunkId>>,
+    _held: Held,
 }
 
 /// What is behind an upload: verified frames go into the session.
@@ -75,14 +76,14 @@ impl FrameTarget for Frames {
 }
 
 impl WriteServer {
-    pub fn new(caller: Caller, id: VaultId, vault: Arc<HostVault>, session: Box<dyn Session>) -> Self {
+    pub fn new(caller: Caller, id: VaultId, vault: Arc<HostVault>, session: Box<dyn Session>, held: Held) -> Self {
         let host = caller.host.clone();
         let owner = host.office.read(|registry| registry.vault(&id).map(|vault| vault.owner));
         if let Some(number) = host.office.read(|registry| registry.node(&caller.peer.key).map(|node| node.number)) {
             host.keeping().insert(session.id(), MachineNumber(number));
         }
         let frames = Frames { host, vault: vault.clone(), id, session, owner };
-        Self { caller, id, vault, session: Arc::new(frames), settled: RefCell::default() }
+        Self { caller, id, vault, session: Arc::new(frames), settled: RefCell::default(), _held: held }
     }
 
     fn begin_call(&self) -> Result<Call, Problem> {
