@@ -10,7 +10,7 @@ use crate::work::Work;
 use capnp::Error;
 use std::rc::Rc;
 use std::sync::Arc;
-use twinkeep_schema::office_capnp::{keeper, local, node_session};
+use twinkeep_schema::office_capnp::{bootstrap, keeper, local, node_session};
 
 /// See the module.
 pub struct LocalServer {
@@ -41,7 +41,7 @@ impl local::Server for LocalServer {
     ) -> Result<(), Error> {
         let bootstrap = self.line.bootstrap.borrow().clone().ok_or_else(|| self.unreachable())?;
         let mut results = results.get();
-        results.set_bootstrap(bootstrap);
+        results.set_bootstrap(capnp_rpc::new_client(Lent(bootstrap)));
         results.set_host_key(&self.settings.host_key.0);
         results.set_node_key(&node_key(&self.settings.key).0);
         Ok(())
@@ -81,6 +81,52 @@ impl local::Server for LocalServer {
         status.set_trash(inventory.trash_bytes);
         status.set_granted(self.kept.granted.load(std::sync::atomic::Ordering::Relaxed));
         Ok(())
+    }
+}
+
+/// The host's bootstrap as programs on this machine have it: they log in through the machine, and are not the machine. Who
+/// could say in its name what it holds could have the host count copies that nobody has.
+struct Lent(bootstrap::Client);
+
+fn not_lent() -> Error {
+    problem(Why::NotAllowed, "that is for this machine's own service alone").into()
+}
+
+impl bootstrap::Server for Lent {
+    async fn hello(
+        self: Rc<Self>,
+        params: bootstrap::HelloParams,
+        mut results: bootstrap::HelloResults,
+    ) -> Result<(), Error> {
+        let mut request = self.0.hello_request();
+        request.get().set_version(params.get()?.get_version());
+        results.set(request.send().promise.await?.get()?)
+    }
+
+    async fn join(self: Rc<Self>, _: bootstrap::JoinParams, _: bootstrap::JoinResults) -> Result<(), Error> {
+        Err(not_lent())
+    }
+
+    async fn status(
+        self: Rc<Self>,
+        _params: bootstrap::StatusParams,
+        mut results: bootstrap::StatusResults,
+    ) -> Result<(), Error> {
+        results.set(self.0.status_request().send().promise.await?.get()?)
+    }
+
+    async fn node(self: Rc<Self>, _: bootstrap::NodeParams, _: bootstrap::NodeResults) -> Result<(), Error> {
+        Err(not_lent())
+    }
+
+    async fn login(
+        self: Rc<Self>,
+        params: bootstrap::LoginParams,
+        mut results: bootstrap::LoginResults,
+    ) -> Result<(), Error> {
+        let mut request = self.0.login_request();
+        request.get().set_account(params.get()?.get_account()?);
+        results.set(request.send().promise.await?.get()?)
     }
 }
 
