@@ -15,7 +15,7 @@ use crate::transport::limits::{IDS_MAX, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::serve::{Held, Peer};
 use capnp::Error;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -295,7 +295,7 @@ async fn send(
     frames: &[Wanted],
 ) -> Result<(), Error> {
     let upload = copies.upload_request().send().promise.await?.get()?.get_upload()?;
-    let mut sent = HashSet::new();
+    let mut sent = BTreeSet::new();
     for wanted in frames {
         let (tracker, frame) = (host.clone(), *wanted);
         // Gone since, or bad here: its owner hears of it in another way.
