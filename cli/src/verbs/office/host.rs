@@ -216,7 +216,7 @@ fn status(run: &Run) -> anyhow::Result<Code> {
             "host",
             &json!({
                 "name": status.name,
-                "address": status.address,
+                "addresses": status.address.split(", ").collect::<Vec<_>>(),
                 "generation": status.generation,
                 "free": status.free,
                 "total": status.total,
@@ -248,14 +248,17 @@ fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
         KitVerb::Verify => {
             setup::verify_kit(&data, &words).map_err(setup_told)?;
             match run.screen.json {
-                true => run.screen.message("kit", &json!({ "verified": true }))?,
+                true => run.screen.message("kit_verified", &json!({ "data": data.to_string_lossy() }))?,
                 false => run.screen.tell("the words are right, and the kit is this host's")?,
             }
         }
         KitVerb::Renew => {
             let new = setup::renew_kit(&data, &run.env(Some(1)), &words).map_err(setup_told)?.words();
             match run.screen.json {
-                true => run.screen.message("kit", &json!({ "verified": true, "words": new.as_str() }))?,
+                true => {
+                    let fields = json!({ "data": data.to_string_lossy(), "words": new.as_str() });
+                    run.screen.message("kit_renewed", &fields)?;
+                }
                 false => run.screen.notice(&framed(&new, &data)),
             }
         }
