@@ -21,9 +21,6 @@ use twinkeep_engine::vault::HeadBytes;
 use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_schema::office_capnp::{admin, new_vault};
 
-/// Rows of a lost machine that are forgotten at a time.
-const FORGET_COUNT: usize = 4096;
-
 /// See the module.
 pub struct AdminServer {
     host: Arc<Host>,
@@ -94,16 +91,6 @@ impl NewVault {
             company_wrap: told.get_company_wrap()?.to_vec(),
             wrapped: told.get_wrapped()?.to_vec(),
         })
-    }
-}
-
-/// What is held by a machine that will not come back is owed again.
-fn forget_all(host: &Host, machine: MachineNumber) -> Result<(), HoldersError> {
-    loop {
-        if host.holders.forget_machine(machine, FORGET_COUNT)?.left == 0 {
-            host.copier.wake();
-            return Ok(());
-        }
     }
 }
 
@@ -266,7 +253,7 @@ impl admin::Server for AdminServer {
         let number = self.host.office.read(|registry| number_of(registry, &key));
         if let Some(machine) = number {
             let host = self.host.clone();
-            self.host.work().run(move || forget_all(&host, machine)).await?;
+            self.host.work().run(move || host.forget_copies(machine)).await?;
         }
         Ok(())
     }
@@ -279,7 +266,7 @@ impl admin::Server for AdminServer {
         let number = self.host.office.read(|registry| number_of(registry, &key));
         if let Some(machine) = number {
             let host = self.host.clone();
-            self.host.work().run(move || forget_all(&host, machine)).await?;
+            self.host.work().run(move || host.forget_copies(machine)).await?;
         }
         Ok(())
     }
@@ -435,7 +422,9 @@ fn describe(registry: &Registry, event: &Event) -> String {
         Event::NodeApproved { key } => format!("approved {}", node(key)),
         Event::NodeRevoked { key } => format!("revoked the key of {}", node(key)),
         Event::NodeForgotten { key } => format!("forgot {}", node(key)),
-        Event::NodeDraining { key, on } => format!("{} {}", node(key), if *on { "gets nothing new" } else { "is used again" }),
+        Event::NodeDraining { key, on } => {
+            format!("{} {}", node(key), if *on { "gets nothing new" } else { "is used again" })
+        }
         Event::NodeGrant { key, bytes } => format!("{} grants {} MB", node(key), bytes / 1_000_000),
         Event::StandbyAppointed { key, on } => format!("{} is {}a standby", node(key), switched(*on)),
         Event::AccountMade { name, is_admin, .. } => {
