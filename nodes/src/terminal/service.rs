@@ -147,7 +147,10 @@ async fn connected(
     let said = tokio::select! {
         said = be_there(settings, kept, line, host, start, work) => said,
         ended = &mut driver => match ended {
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the connection broke");
+                Err(Error::disconnected("the connection broke".into()))
+            }
             Ok(Ok(())) | Err(_) => Err(Error::disconnected("the host has hung up".into())),
         },
     };

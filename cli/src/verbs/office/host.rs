@@ -18,7 +18,7 @@ use super::serve;
 use crate::error::{Code, hinted, told as told_code};
 use crate::office::{Role, Service, admin, told};
 use crate::password;
-use crate::session::{Run, framed, host_name};
+use crate::session::{Run, host_name, in_frame};
 use crate::show;
 
 /// What to do with the host.
@@ -162,12 +162,22 @@ fn init(run: &Run, args: &InitArgs) -> anyhow::Result<Code> {
         )?;
         return Ok(Code::Done);
     }
-    run.screen.notice(&framed(&words, &data));
-    run.screen.notice("These words are the office's recovery kit. They are shown only now.\n");
+    run.screen.notice(&kit_words(&words, &data));
     run.screen.tell(&format!("made the host {name} in {}", data.display()))?;
     run.screen.tell(&format!("its key is {}", fingerprint(&key)))?;
     run.screen.tell("`twinkeep host run` runs it")?;
     Ok(Code::Done)
+}
+
+/// The words of a recovery kit as they are shown.
+fn kit_words(words: &str, data: &Path) -> String {
+    format!(
+        "Recovery kit of the host in {}\n{}\
+         Write these words down and keep them away from this machine; they are shown only now. With the\n\
+         host's folder they open every vault that is not private, and are the host and the company.\n",
+        data.display(),
+        in_frame(words)
+    )
 }
 
 fn folder(named: Option<&Path>) -> anyhow::Result<PathBuf> {
@@ -259,7 +269,7 @@ fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
                     let fields = json!({ "data": data.to_string_lossy(), "words": new.as_str() });
                     run.screen.message("kit_renewed", &fields)?;
                 }
-                false => run.screen.notice(&framed(&new, &data)),
+                false => run.screen.notice(&kit_words(&new, &data)),
             }
         }
     }
