@@ -291,6 +291,8 @@ struct VaultCopies {
   owedBytes @5 :UInt64;
   why @6 :Text;
   # Why the first of them has no second place yet; empty when it is on its way.
+  kind @7 :Text;
+  # company, private or shared.
 }
 
 struct AuditEntry {

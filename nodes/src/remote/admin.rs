@@ -83,8 +83,10 @@ pub struct NodeRow {
 pub struct VaultRow {
     /// Its id.
     pub id: VaultId,
-    /// Its name and kind.
+    /// Its name.
     pub name: String,
+    /// company, private or shared.
+    pub kind: String,
     /// Whose it is.
     pub owner: String,
     /// Bytes at the host.
@@ -357,6 +359,7 @@ impl Admin {
                 rows.push(VaultRow {
                     id: VaultId(fixed(vault.get_vault()?, "the id of a vault")?),
                     name: vault.get_name()?.to_string()?,
+                    kind: vault.get_kind()?.to_string()?,
                     owner: vault.get_owner()?.to_string()?,
                     bytes: vault.get_bytes(),
                     owed_frames: vault.get_owed_frames(),

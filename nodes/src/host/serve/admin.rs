@@ -307,7 +307,8 @@ impl admin::Server for AdminServer {
                 let owed = counts.vaults.iter().find(|count| count.vault == id);
                 rows.push(VaultRow {
                     id: id.0,
-                    name: entry.map_or(String::new(), |entry| format!("{} ({})", entry.name, kind_word(entry.kind))),
+                    name: entry.map_or(String::new(), |entry| entry.name.clone()),
+                    kind: entry.map_or("", |entry| kind_word(entry.kind)),
                     owner: owner.map_or(String::new(), |owner| owner.name.clone()),
                     bytes: vault.stored.load(std::sync::atomic::Ordering::Relaxed),
                     owed: owed.map_or((0, 0), |owed| (owed.frames, owed.bytes)),
@@ -322,6 +323,7 @@ impl admin::Server for AdminServer {
             let mut copies = list.reborrow().get(at);
             copies.set_vault(&row.id);
             copies.set_name(&row.name[..]);
+            copies.set_kind(row.kind);
             copies.set_owner(&row.owner[..]);
             copies.set_bytes(row.bytes);
             copies.set_owed_frames(row.owed.0);
@@ -451,6 +453,7 @@ impl admin::Server for AdminServer {
 struct VaultRow {
     id: [u8; 16],
     name: String,
+    kind: &'static str,
     owner: String,
     bytes: u64,
     owed: (u64, u64),
@@ -473,7 +476,9 @@ fn describe(registry: &Registry, event: &Event) -> String {
         Event::NodeApproved { key } => format!("approved {}", node(key)),
         Event::NodeRevoked { key } => format!("revoked the key of {}", node(key)),
         Event::NodeForgotten { key } => format!("forgot {}", node(key)),
-        Event::NodeDraining { key, on } => format!("{} is {}being emptied", node(key), switched(*on)),
+        Event::NodeDraining { key, on } => {
+            format!("{} {}", node(key), if *on { "gets nothing new" } else { "is used again" })
+        }
         Event::NodeGrant { key, bytes } => format!("{} grants {} MB", node(key), bytes / 1_000_000),
         Event::StandbyAppointed { key, on } => format!("{} is {}a standby", node(key), switched(*on)),
         Event::AccountMade { name, is_admin, .. } => {
