@@ -25,4 +25,6 @@ pub mod scrub;
 pub mod fidelity;
 pub mod home;
 pub mod jsondoc;
+pub mod jsonoffice;
 pub mod protocol;
+pub mod simulation;

@@ -170,3 +170,99 @@ impl keeper::Server for KeeperServer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::names::NodeKey;
+    use crate::tracker::sign::SigningKey;
+    use std::cell::RefCell;
+    use twinkeep_engine::copies::CopyStore;
+    use twinkeep_engine::env::Env;
+    use twinkeep_engine::files::memory::MemoryFiles;
+    use twinkeep_engine::kv::memory::MemoryKvHome;
+
+    /// A tracker that writes down what it is asked.
+    #[derive(Default)]
+    struct Tracker(Rc<RefCell<Vec<String>>>);
+
+    impl bootstrap::Server for Tracker {
+        async fn join(
+            self: Rc<Self>,
+            _params: bootstrap::JoinParams,
+            _results: bootstrap::JoinResults,
+        ) -> Result<(), Error> {
+            self.0.borrow_mut().push("join".into());
+            Ok(())
+        }
+
+        async fn status(
+            self: Rc<Self>,
+            _params: bootstrap::StatusParams,
+            mut results: bootstrap::StatusResults,
+        ) -> Result<(), Error> {
+            results.get().set_name("pc1");
+            Ok(())
+        }
+
+        async fn node(
+            self: Rc<Self>,
+            _params: bootstrap::NodeParams,
+            _results: bootstrap::NodeResults,
+        ) -> Result<(), Error> {
+            self.0.borrow_mut().push("node".into());
+            Ok(())
+        }
+
+        async fn login(
+            self: Rc<Self>,
+            params: bootstrap::LoginParams,
+            mut results: bootstrap::LoginResults,
+        ) -> Result<(), Error> {
+            let name = params.get()?.get_account()?.to_string()?;
+            self.0.borrow_mut().push(format!("login {name}"));
+            results.get().set_challenge(&[7; 32]);
+            results.get().set_passes(3);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn programs_of_this_machine_do_not_speak_in_its_name() {
+        let asked = Rc::new(RefCell::new(Vec::new()));
+        let line = Rc::new(Line::default());
+        *line.bootstrap.borrow_mut() = Some(capnp_rpc::new_client(Tracker(asked.clone())));
+        let key = SigningKey::from_seed(&[1; 32]);
+        let settings = Rc::new(Settings {
+            data: "/nowhere".into(),
+            name: "pc1".into(),
+            authority: key.authority(),
+            key,
+            hosts: Vec::new(),
+            host_key: NodeKey([2; 32]),
+            machine_id: [3; 16],
+            version: String::new(),
+        });
+        let files = Arc::new(MemoryFiles::new());
+        let opened = CopyStore::open(files, Arc::new(MemoryKvHome::default()), Env::system(1), "test").unwrap();
+        let server = LocalServer::new(settings, Kept::new(opened.store, 1 << 20), line, Work::Here);
+        let local: local::Client = capnp_rpc::new_client(server);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let answer = local.tracker_request().send().promise.await.unwrap();
+            let lent = answer.get().unwrap().get_bootstrap().unwrap();
+            let status = lent.status_request().send().promise.await.unwrap();
+            assert_eq!(status.get().unwrap().get_name().unwrap(), "pc1");
+            let mut login = lent.login_request();
+            login.get().set_account("anna");
+            let begun = login.send().promise.await.unwrap();
+            let begun = begun.get().unwrap();
+            assert_eq!((begun.get_challenge().unwrap(), begun.get_passes()), (&[7; 32][..], 3));
+            let why = |error: Error| Problem::from(error).why;
+            let join = lent.join_request().send().promise.await.err().map(why);
+            let node = lent.node_request().send().promise.await.err().map(why);
+            assert_eq!((join, node), (Some(Why::NotAllowed), Some(Why::NotAllowed)));
+        });
+        assert_eq!(*asked.borrow(), ["login anna"]);
+    }
+}

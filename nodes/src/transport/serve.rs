@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
@@ -220,15 +220,15 @@ pub fn listen(
     threads: usize,
 ) -> std::io::Result<Listening> {
     let address = listener.local_addr()?;
-    let acceptor = TlsAcceptor::from(tls::server(key));
+    let answers = Answers::new(key, service, connections.clone());
     let mut workers = Vec::new();
     for number in 0..threads.max(1) {
         let (sender, receiver) = mpsc::channel(HANDSHAKES_MAX);
-        let worker = Worker { acceptor: acceptor.clone(), service: service.clone(), connections: connections.clone() };
+        let answers = answers.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name(format!("connections-{number}"))
-            .spawn(move || LocalSet::new().block_on(&runtime, worker.run(receiver)))?;
+            .spawn(move || LocalSet::new().block_on(&runtime, answers.run(receiver)))?;
         workers.push(sender);
     }
     tokio::spawn(accept(listener, workers));
@@ -259,38 +259,53 @@ async fn accept(listener: TcpListener, workers: Vec<mpsc::Sender<Accepted>>) {
     }
 }
 
+/// What answers whoever connects, over any stream.
 #[derive(Clone)]
-struct Worker {
+pub struct Answers {
     acceptor: TlsAcceptor,
     service: Arc<dyn Service>,
     connections: Arc<Connections>,
 }
 
-impl Worker {
+impl Answers {
+    /// In the name of `key`.
+    pub fn new(key: &SigningKey, service: Arc<dyn Service>, connections: Arc<Connections>) -> Self {
+        Self { acceptor: TlsAcceptor::from(tls::server(key)), service, connections }
+    }
+
     async fn run(self, mut accepted: mpsc::Receiver<Accepted>) {
         while let Some((stream, address, handshake)) = accepted.recv().await {
-            let worker = self.clone();
+            let answers = self.clone();
             tokio::task::spawn_local(async move {
-                if let Err(error) = worker.connection(stream, address, handshake).await {
+                let stream = TcpStream::from_std(stream).and_then(|stream| {
+                    stream.set_nodelay(true)?;
+                    Ok(stream)
+                });
+                let ended = match stream {
+                    Ok(stream) => answers.serve(stream, address.ip(), handshake).await,
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = ended {
                     tracing::debug!(%address, %error, "a connection ended");
                 }
             });
         }
     }
 
-    async fn connection(
-        &self,
-        stream: std::net::TcpStream,
-        address: SocketAddr,
-        handshake: Handshake,
-    ) -> Result<(), Box<dyn std::error::Error>> {
-        let stream = TcpStream::from_std(stream)?;
-        stream.set_nodelay(true)?;
+    /// A connection from its first byte to its end; `handshake` goes as soon as the handshake is over. To be called on a
+    /// local task set.
+    ///
+    /// # Errors
+    /// Why it ended, if it was not hung up.
+    pub async fn serve<S, H>(&self, stream: S, address: IpAddr, handshake: H) -> Result<(), Box<dyn std::error::Error>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let stream = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await??;
         drop(handshake);
         let key = tls::peer_key(stream.get_ref().1).ok_or("no key was shown")?;
         let outgoing = Arc::new(Outgoing::default());
-        let peer = Peer::of(key, address.ip(), !self.service.is_known(&key), Some(outgoing.clone()));
+        let peer = Peer::of(key, address, !self.service.is_known(&key), Some(outgoing.clone()));
         let stream = Counted { stream, outgoing };
         if !self.connections.add(&peer) {
             return Err("too many connections".into());
@@ -305,9 +320,11 @@ impl Worker {
             // Whoever has joined meanwhile comes again, as a machine.
             tokio::time::timeout(STRANGER, connection.drive()).await.unwrap_or(Ok(()))
         };
+        // In this order always: a simulation repeats exactly.
         let result = tokio::select! {
-            result = drive => result,
+            biased;
             () = peer.end.notified() => Ok(()),
+            result = drive => result,
         };
         self.connections.remove(&peer);
         self.service.ended(&peer);

@@ -2,22 +2,23 @@
 
 use super::bootstrap::require_active;
 use crate::host::copier::Wanted;
-use crate::host::online::{Errand, Live};
-use crate::host::{Host, lock};
+use crate::host::online::{Errand, Live, Scrubbed};
+use crate::host::{Host, lock, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::Event;
 use crate::tracker::holders::Why as Owed;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{NodeKey, check_label};
+use crate::tracker::presence::Event as Seen;
 use crate::transport::ids::{fixed, join, split};
 use crate::transport::limits::{IDS_MAX, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::serve::{Held, Peer};
 use capnp::Error;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use twinkeep_engine::id::FrameId;
 use twinkeep_engine::store::Store;
 use twinkeep_schema::office_capnp::{copies, inventory, node_session, registration};
@@ -60,6 +61,9 @@ pub(super) fn register(
         host.office.append(Actor::Node(key), Event::NodeGrant { key, bytes: live.granted }).map_err(Problem::from)?;
     }
     lock(&host.online).come(key, live);
+    for seen in [Seen::Joined(number), Seen::Beat(number)] {
+        watch::note(host, seen).map_err(Problem::from)?;
+    }
     tracing::info!(machine = %number, "a machine is there");
     let server = NodeServer { host: host.clone(), peer: peer.clone(), number, errands: errands.clone(), _held: held };
     let machine = Machine { host: host.clone(), key, number, copies, errands };
@@ -94,6 +98,11 @@ impl Drop for NodeServer {
     fn drop(&mut self) {
         lock(&self.host.online).go(&self.peer.key, &self.errands);
         self.host.copier.gone(self.number);
+        if lock(&self.host.online).live(&self.peer.key).is_none()
+            && let Err(error) = watch::note(&self.host, Seen::Closed(self.number))
+        {
+            tracing::warn!(%error, "cannot take note that a machine went");
+        }
         tracing::info!(machine = %self.number, "a machine went");
     }
 }
@@ -119,6 +128,7 @@ impl node_session::Server for NodeServer {
             live.frames = said.frames;
         }
         drop(online);
+        watch::note(&self.host, Seen::Beat(self.number)).map_err(Problem::from)?;
         results.get().set_time(self.host.env().clock.now().0);
         Ok(())
     }
@@ -224,6 +234,8 @@ impl Machine {
                     sent
                 }
                 Errand::Drop(frames) => set_aside(&host, &copies, frames).await,
+                Errand::Fetch(frames, answer) => fetch(&host, number, &copies, frames, &answer).await,
+                Errand::Scrub(answer) => scrub(&host, number, &copies, answer).await,
             };
             if let Err(error) = result {
                 tracing::warn!(machine = %number, %error, "an errand failed");
@@ -283,7 +295,7 @@ async fn send(
     frames: &[Wanted],
 ) -> Result<(), Error> {
     let upload = copies.upload_request().send().promise.await?.get()?.get_upload()?;
-    let mut sent = HashSet::new();
+    let mut sent = BTreeSet::new();
     for wanted in frames {
         let (tracker, frame) = (host.clone(), *wanted);
         // Gone since, or bad here: its owner hears of it in another way.
@@ -317,6 +329,47 @@ async fn set_aside(host: &Arc<Host>, copies: &copies::Client, frames: Vec<FrameI
     let mut request = copies.drop_request();
     request.get().set_order(&crate::terminal::order::sign(&host.identity.authority, &frames));
     deadline(request.send().promise).await?;
+    Ok(())
+}
+
+/// Gets frames back from a machine. One that it does not give, or gives wrong, it does not hold.
+async fn fetch(
+    host: &Arc<Host>,
+    machine: MachineNumber,
+    copies: &copies::Client,
+    frames: Vec<FrameId>,
+    answer: &mpsc::UnboundedSender<(FrameId, Vec<u8>)>,
+) -> Result<(), Error> {
+    for id in frames {
+        let mut request = copies.read_request();
+        request.get().set_frame(&id.0);
+        let bytes = match deadline(request.send().promise).await {
+            Ok(read) => read.get()?.get_bytes()?.to_vec(),
+            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error),
+            Err(_) => Vec::new(),
+        };
+        match twinkeep_engine::frame::frame_id(&bytes) == id {
+            true => drop(answer.send((id, bytes))),
+            false => retract(host, machine, vec![id]).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Has a machine verify what it holds. However long that takes: the line is watched by other calls.
+async fn scrub(
+    host: &Arc<Host>,
+    machine: MachineNumber,
+    copies: &copies::Client,
+    answer: oneshot::Sender<Scrubbed>,
+) -> Result<(), Error> {
+    let told = copies.scrub_request().send().promise.await?;
+    let told = told.get()?;
+    let bad = split::<FrameId>(told.get_bad()?)?;
+    let scrubbed = Scrubbed { frames: told.get_frames(), bytes: told.get_bytes(), bad: bad.len() as u64 };
+    retract(host, machine, bad).await?;
+    // Whoever asked may have gone.
+    let _ = answer.send(scrubbed);
     Ok(())
 }
 

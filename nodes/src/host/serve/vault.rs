@@ -5,6 +5,7 @@ use super::write::WriteServer;
 use crate::host::HostVault;
 use crate::remote::wire::{get_link, get_place, put_link, put_place};
 use crate::tracker::MachineNumber;
+use crate::tracker::limits::LOCK_DAYS;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX, SESSIONS_PER_MACHINE_MAX};
 use crate::transport::problem::{Problem, Why, problem};
@@ -14,10 +15,12 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use twinkeep_engine::env::Time;
+use twinkeep_engine::files::FilesError;
+use twinkeep_engine::history::{self, History};
 use twinkeep_engine::id::{ChunkId, VaultId};
 use twinkeep_engine::index::{FrameNumber, PackNumber};
-use twinkeep_engine::record::{ChangeRecord, Record, RecordKind, RefRecord};
-use twinkeep_engine::store::{BadFrame, ChainLink, Store, StoreError};
+use twinkeep_engine::record::{ChangeKind, ChangeRecord, Record, RecordKind, RefRecord};
+use twinkeep_engine::store::{BadFrame, ChainLink, Store, StoreError, StoredRecord};
 use twinkeep_schema::office_capnp::{pin, vault};
 
 /// A record's time may be so far from the host's: it was made from a link given a moment ago.
@@ -106,11 +109,46 @@ pub(super) fn append(
     if now.0.abs_diff(received.0) > RECEIVED_SLACK_NANOS.unsigned_abs() {
         return Err(refuse("it was made too long ago, or the host's clock was set meanwhile: try again".to_owned()));
     }
+    if kind == RecordKind::Change {
+        may_change(vault, &record, bytes).map_err(refuse)?;
+    }
     let taken = vault.store.append(&mut |place| {
         let is_here = (place.count, place.previous) == (link.count, link.previous);
         is_here.then(|| bytes.to_vec())
     })?;
     Ok(taken.is_some())
+}
+
+/// Whether an error says that the bytes are not there any more, and not that they cannot be had now.
+fn is_lost(error: &FilesError) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || twinkeep_engine::pack::is_media(error)
+}
+
+/// Whether a member may say this of the vault's history. The host has no key to see who says it, so what it lets in must
+/// do no harm whoever it was.
+fn may_change(vault: &HostVault, record: &Record, bytes: &[u8]) -> Result<(), String> {
+    let change = ChangeRecord::decode(&record.payload).map_err(|error| error.to_string())?;
+    match change.kind {
+        ChangeKind::Forget { undelete_days } if undelete_days < LOCK_DAYS => {
+            return Err(format!("what is forgotten at an office can be brought back for {LOCK_DAYS} days"));
+        }
+        ChangeKind::ClockIsRight => {
+            return Err("the clock at an office is the host's; ask an administrator".to_owned());
+        }
+        _ => {}
+    }
+    // The same rules as for whoever reads the records later: what they would not believe is not let in.
+    let days_min = vault.retention_days_min().map_err(|error| error.to_string())?;
+    let mut records = vault.store.records().map_err(|error| error.to_string())?;
+    let faults = |records: &[StoredRecord]| {
+        History::replay(records, vault.store.vault(), days_min, &mut history::unkeyed).faults.len()
+    };
+    let before = faults(&records);
+    records.push(StoredRecord { count: record.count, name: "the new record".to_owned(), bytes: Ok(bytes.to_vec()) });
+    match faults(&records) > before {
+        true => Err("it says what no rule allows: minimum retention, a window that is not over, or a pin".to_owned()),
+        false => Ok(()),
+    }
 }
 
 impl vault::Server for VaultServer {
@@ -330,14 +368,19 @@ impl vault::Server for VaultServer {
                     let mut bytes = Vec::new();
                     let place = vault.store.frames(number, 1)?.into_iter().find(|place| place.number == number);
                     let Some(place) = place else { continue };
-                    let read = vault.store.read_frame(&place, &mut bytes);
-                    if read.is_err() || twinkeep_engine::frame::frame_id(&bytes) != row.id {
-                        bad.push(BadFrame::from(&place));
+                    match vault.store.read_frame(&place, &mut bytes) {
+                        Ok(()) if twinkeep_engine::frame::frame_id(&bytes) == row.id => {}
+                        Ok(()) => bad.push(BadFrame::from(&place)),
+                        Err(StoreError::Gone { .. }) => {}
+                        Err(StoreError::Files(error)) if is_lost(&error) => bad.push(BadFrame::from(&place)),
+                        // Without means, such as descriptors, nothing can be said of it.
+                        Err(error) => return Err(error),
                     }
                 }
                 vault.store.expel(&bad)
             })
             .await?;
+        self.caller.host.healer.wake();
         results.get().set_ids(&join(&ids));
         Ok(())
     }
@@ -370,7 +413,9 @@ impl vault::Server for VaultServer {
                     .filter(|node| machines.contains(&MachineNumber(node.number)))
                     .map(|node| node.name.clone())
                     .collect();
-                let owed = match host.holders.is_owed_below(id, newest.saturating_sub(1))? {
+                // What is bad here is not here: the other copy is then the only one.
+                let is_bad_here = !vault.store.unwhole()?.is_empty();
+                let owed = match host.holders.is_owed_below(id, newest.saturating_sub(1))? || is_bad_here {
                     false => 0,
                     true => {
                         let counts = host.holders.owed_counts()?;
