@@ -224,6 +224,11 @@ impl Session {
         Ok(Self { line, user, device, key, role: service.role })
     }
 
+    /// Gives the account another password.
+    pub fn passwd(&self, env: &Env, password: &str) -> anyhow::Result<()> {
+        self.user.passwd(env, &self.key, password).map_err(told)
+    }
+
     /// The vault of a name, or the account's own where none is named.
     fn vault(&self, name: Option<&str>) -> anyhow::Result<(VaultOf, VaultSecret)> {
         let vaults = self.user.vaults().map_err(told)?;

@@ -80,6 +80,14 @@ impl Run {
         }
     }
 
+    /// Whether what is asked for is asked of the office: the vault is there, or this is its host and no other is named.
+    pub fn is_office(&self) -> anyhow::Result<bool> {
+        let is_host = || {
+            Ok::<_, anyhow::Error>(office::Service::find()?.is_some_and(|service| service.role == office::Role::Host))
+        };
+        Ok(matches!(self.site()?, Site::Office(_)) || (self.globals.vault.is_none() && is_host()?))
+    }
+
     /// The folder of the vault.
     ///
     /// # Errors

@@ -27,3 +27,4 @@ pub mod home;
 pub mod jsondoc;
 pub mod jsonoffice;
 pub mod protocol;
+pub mod simulation;

@@ -176,6 +176,12 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     if let Some(id) = summary.snapshot.filter(|_| args.pin) {
         pin(run, &vault, &id)?;
     }
+    if run.office_store().is_some()
+        && let Err(error) = retention::purge(&vault)
+    {
+        // What was forgotten long ago is let go by whoever has the keys; the host frees it. It can wait.
+        run.screen.detail(&format!("nothing was let go: {error}"));
+    }
     let copies = copies(run, args, &summary)?;
     tell(run, args, &summary, copies.as_ref())?;
     let wanted = args.wait.and_then(|wait| copies.as_ref().map(|copies| copies.count() < wait.0));

@@ -110,7 +110,7 @@ fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>)
             granted: live.map_or(node.grant, |live| live.granted),
             used: live.map_or(0, |live| live.used),
             free: live.map_or(0, |live| live.free),
-            presence: if live.is_some() { Presence::Online } else { Presence::Offline },
+            presence: if live.is_some() { host.watch.presence(machine) } else { Presence::Offline },
             on_host_network: true,
             is_draining: node.draining,
             has_twin: online.has_twin(&node.key),

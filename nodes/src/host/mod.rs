@@ -3,19 +3,22 @@
 //! What always holds: what a writer was told to be settled is in the vault's own index, durable; the map of holders
 //! follows from the vaults and from what machines confirmed, so it is never the only place where something is known.
 
+pub mod collector;
 pub mod copier;
 pub mod ground;
+pub mod healer;
 pub mod online;
 pub mod run;
 pub mod serve;
 pub mod setup;
+pub mod watch;
 
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};
+use crate::tracker::limits::LOCK_DAYS;
 use crate::tracker::login::Throttle;
 use crate::tracker::names::NodeKey;
 use crate::tracker::office::{Office, OfficeError};
-use crate::tracker::registry::{Node, NodeStatus};
 use crate::tracker::sign::SigningKey;
 use crate::transport::keys::node_key;
 use crate::transport::problem::{Problem, Why, problem};
@@ -23,6 +26,7 @@ use crate::transport::serve::Connections;
 use crate::work::Work;
 use copier::Copier;
 use ground::Ground;
+use healer::Healer;
 use online::Online;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,12 +37,10 @@ use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::KvHome;
 use twinkeep_engine::store::{LocalStore, Store, StoreError};
 use twinkeep_engine::vault::{HeadBytes, Vault, VaultError};
+use watch::Watch;
 
 /// Frames entered in the map of holders at a time.
 const FEED_COUNT: usize = 4096;
-
-/// Rows of a machine that will not come back are forgotten so many at a time.
-const FORGET_COUNT: usize = 4096;
 
 /// Copies wanted besides the host's.
 const COPIES_WANTED: u32 = 1;
@@ -103,8 +105,12 @@ pub struct Host {
     pub connections: Arc<Connections>,
     /// Machines that are there.
     pub online: Mutex<Online>,
+    /// Who is there, and who was away for too long.
+    pub watch: Watch,
     /// What goes where.
     pub copier: Copier,
+    /// What is bad here and may be whole elsewhere.
+    pub healer: Healer,
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
@@ -124,6 +130,13 @@ pub struct HostVault {
     pub stored: AtomicU64,
     /// One at a time enters frames in the map of holders.
     feeding: Mutex<()>,
+}
+
+impl HostVault {
+    /// Days that its snapshots are kept at least: what its config says, and never less than an office keeps.
+    pub fn retention_days_min(&self) -> Result<u32, VaultError> {
+        Ok(self.head.unverified()?.retention_days_min.max(LOCK_DAYS))
+    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -168,7 +181,9 @@ impl Host {
             office,
             connections: Arc::default(),
             online: Mutex::default(),
+            watch: Watch::open(ground.office(), env.clock.elapsed()),
             copier: Copier::default(),
+            healer: Healer::default(),
             env,
             work,
             ground,
@@ -183,21 +198,8 @@ impl Host {
             lock(&host.vaults).insert(id, opened.clone());
             host.feed(id, &opened).map_err(|source| HostError::Vault { vault: id, source })?;
         }
-        // The host may have stopped between the word of an administrator and what follows from it.
-        let gone = |node: &&Node| matches!(node.status, NodeStatus::Revoked | NodeStatus::Forgotten);
-        let gone: Vec<u32> =
-            host.office.read(|registry| registry.nodes().filter(gone).map(|node| node.number).collect());
-        for number in gone {
-            host.forget_copies(MachineNumber(number))?;
-        }
+        watch::begin(&host)?;
         Ok(Arc::new(host))
-    }
-
-    /// What is held by a machine that will not come back is owed again.
-    pub fn forget_copies(&self, machine: MachineNumber) -> Result<(), HoldersError> {
-        while self.holders.forget_machine(machine, FORGET_COUNT)?.left > 0 {}
-        self.copier.wake();
-        Ok(())
     }
 
     /// Its key, by which others know it.

@@ -5,16 +5,31 @@ use crate::tracker::MachineNumber;
 use crate::tracker::names::NodeKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use twinkeep_engine::id::FrameId;
 
 /// Work for a machine, done on the thread of its connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Errand {
     /// Send it these frames.
     Send(Vec<Wanted>),
     /// Have it set these aside.
     Drop(Vec<FrameId>),
+    /// Fetch these; each that is there comes back, verified.
+    Fetch(Vec<FrameId>, mpsc::UnboundedSender<(FrameId, Vec<u8>)>),
+    /// Have it verify what it holds.
+    Scrub(oneshot::Sender<Scrubbed>),
+}
+
+/// What a machine verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Scrubbed {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Frames that were bad.
+    pub bad: u64,
 }
 
 /// A machine's connection.

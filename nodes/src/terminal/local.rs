@@ -4,7 +4,7 @@ use super::copies::Kept;
 use super::service::{Line, Settings};
 use crate::transport::ids::{fixed, join};
 use crate::transport::keys::node_key;
-use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::problem::{Why, problem};
 use crate::transport::upload::UploadServer;
 use crate::work::Work;
 use capnp::Error;
@@ -84,12 +84,12 @@ impl local::Server for LocalServer {
     }
 }
 
-/// The tracker's bootstrap for programs on this machine: the line is lent, the machine's name is not. Whoever may open
-/// the socket logs in through it; only the service itself says what the machine is and holds.
+/// The host's bootstrap as programs on this machine have it: they log in through the machine, and are not the machine. Who
+/// could say in its name what it holds could have the host count copies that nobody has.
 struct Lent(bootstrap::Client);
 
-fn not_lent() -> Problem {
-    problem(Why::NotAllowed, "only the terminal itself speaks for this machine")
+fn not_lent() -> Error {
+    problem(Why::NotAllowed, "that is for this machine's own service alone").into()
 }
 
 impl bootstrap::Server for Lent {
@@ -100,16 +100,11 @@ impl bootstrap::Server for Lent {
     ) -> Result<(), Error> {
         let mut request = self.0.hello_request();
         request.get().set_version(params.get()?.get_version());
-        let answer = request.send().promise.await?;
-        results.set(answer.get()?)
+        results.set(request.send().promise.await?.get()?)
     }
 
-    async fn join(
-        self: Rc<Self>,
-        _params: bootstrap::JoinParams,
-        _results: bootstrap::JoinResults,
-    ) -> Result<(), Error> {
-        Err(not_lent().into())
+    async fn join(self: Rc<Self>, _: bootstrap::JoinParams, _: bootstrap::JoinResults) -> Result<(), Error> {
+        Err(not_lent())
     }
 
     async fn status(
@@ -117,16 +112,11 @@ impl bootstrap::Server for Lent {
         _params: bootstrap::StatusParams,
         mut results: bootstrap::StatusResults,
     ) -> Result<(), Error> {
-        let answer = self.0.status_request().send().promise.await?;
-        results.set(answer.get()?)
+        results.set(self.0.status_request().send().promise.await?.get()?)
     }
 
-    async fn node(
-        self: Rc<Self>,
-        _params: bootstrap::NodeParams,
-        _results: bootstrap::NodeResults,
-    ) -> Result<(), Error> {
-        Err(not_lent().into())
+    async fn node(self: Rc<Self>, _: bootstrap::NodeParams, _: bootstrap::NodeResults) -> Result<(), Error> {
+        Err(not_lent())
     }
 
     async fn login(
@@ -136,8 +126,7 @@ impl bootstrap::Server for Lent {
     ) -> Result<(), Error> {
         let mut request = self.0.login_request();
         request.get().set_account(params.get()?.get_account()?);
-        let answer = request.send().promise.await?;
-        results.set(answer.get()?)
+        results.set(request.send().promise.await?.get()?)
     }
 }
 
@@ -187,6 +176,7 @@ mod tests {
     use super::*;
     use crate::tracker::names::NodeKey;
     use crate::tracker::sign::SigningKey;
+    use crate::transport::problem::Problem;
     use std::cell::RefCell;
     use twinkeep_engine::copies::CopyStore;
     use twinkeep_engine::env::Env;

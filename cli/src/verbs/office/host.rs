@@ -233,6 +233,7 @@ fn status(run: &Run) -> anyhow::Result<Code> {
                 "connections": status.connections,
                 "vaults": status.vaults,
                 "owed_frames": status.owed_frames,
+                "question": status.question,
             }),
         )?;
         return Ok(Code::Done);
@@ -245,6 +246,9 @@ fn status(run: &Run) -> anyhow::Result<Code> {
         0 => "everything is kept twice".to_owned(),
         owed => format!("{} have no second place yet: `twinkeep copies status`", show::count(owed, "frame")),
     })?;
+    if !status.question.is_empty() {
+        run.screen.line(&status.question)?;
+    }
     Ok(Code::Done)
 }
 

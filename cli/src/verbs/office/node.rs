@@ -33,6 +33,12 @@ enum NodeVerb {
     /// A machine does not come back: its copies are made again elsewhere
     #[command(after_help = "Example:\n  twinkeep node forget pc7")]
     Forget(NameArgs),
+    /// Terminals that are missing now do not come back: make their copies again elsewhere
+    #[command(
+        after_help = "Asked by `twinkeep host status` when over a third of the terminals are missing at once.\n\n\
+        Example:\n  twinkeep node give-up"
+    )]
+    GiveUp,
     /// Never trust a machine's key again, and make its copies again elsewhere
     #[command(after_help = "Example: it was stolen\n  twinkeep node revoke pc7")]
     Revoke(NameArgs),
@@ -85,6 +91,15 @@ pub fn run(run: &Run, args: &NodeArgs) -> anyhow::Result<Code> {
             confirmed(run, &format!("forget {}, and make its copies again elsewhere", args.name))?;
             let words = ["forgotten", "is forgotten; its copies are made again elsewhere"];
             change(run, &args.name, NodeChange::Forget, words)
+        }
+        NodeVerb::GiveUp => {
+            confirmed(run, "give up the terminals that are missing now")?;
+            admin()?.give_up().map_err(told)?;
+            match run.screen.json {
+                true => run.screen.message("given_up", &json!({}))?,
+                false => run.screen.tell("those missing now are given up; their copies are made again elsewhere")?,
+            }
+            Ok(Code::Done)
         }
         NodeVerb::Revoke(args) => {
             confirmed(run, &format!("never trust the key of {} again", args.name))?;

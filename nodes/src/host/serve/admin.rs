@@ -1,12 +1,13 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
 use super::user::{kind_word, used};
-use crate::host::{Host, lock};
+use crate::host::{Host, collector, healer, lock, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::{Event, Login, VaultKind};
 use crate::tracker::holders::HoldersError;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{AccountId, NodeKey};
+use crate::tracker::presence::{Event as Seen, Presence};
 use crate::tracker::registry::{Node, Registry};
 use crate::tracker::token::{self, JoinToken};
 use crate::transport::ids::{fixed, one};
@@ -92,6 +93,12 @@ impl NewVault {
             wrapped: told.get_wrapped()?.to_vec(),
         })
     }
+}
+
+/// A machine does not come back: nobody waits for it, and what it held is owed.
+fn drop_machine(host: &Host, machine: MachineNumber) -> Result<(), HoldersError> {
+    watch::note(host, Seen::Forgotten(machine))?;
+    watch::forget_all(host, machine)
 }
 
 fn number_of(registry: &Registry, key: &NodeKey) -> Option<MachineNumber> {
@@ -215,7 +222,11 @@ impl admin::Server for AdminServer {
             info.set_name(&node.name[..]);
             info.set_key(&node.key.0);
             info.set_status(node.status.word());
-            info.set_presence(if live.is_some() { "online" } else { "offline" });
+            info.set_presence(match self.host.watch.presence(MachineNumber(node.number)) {
+                Presence::Online => "online",
+                Presence::Suspect => "suspect",
+                Presence::Offline => "offline",
+            });
             info.set_granted(live.map_or(node.grant, |live| live.granted));
             info.set_used(held.map_or(0, |held| held.bytes));
             info.set_frames(held.map_or(0, |held| held.frames));
@@ -253,7 +264,7 @@ impl admin::Server for AdminServer {
         let number = self.host.office.read(|registry| number_of(registry, &key));
         if let Some(machine) = number {
             let host = self.host.clone();
-            self.host.work().run(move || host.forget_copies(machine)).await?;
+            self.host.work().run(move || drop_machine(&host, machine)).await?;
         }
         Ok(())
     }
@@ -266,7 +277,7 @@ impl admin::Server for AdminServer {
         let number = self.host.office.read(|registry| number_of(registry, &key));
         if let Some(machine) = number {
             let host = self.host.clone();
-            self.host.work().run(move || host.forget_copies(machine)).await?;
+            self.host.work().run(move || drop_machine(&host, machine)).await?;
         }
         Ok(())
     }
@@ -381,7 +392,50 @@ impl admin::Server for AdminServer {
         status.set_total(space.total);
         status.set_connections(u32::try_from(self.host.connections.count()).unwrap_or(u32::MAX));
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
+        status.set_question(&self.host.watch.question().unwrap_or_default()[..]);
         status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
+        Ok(())
+    }
+
+    async fn scrub(self: Rc<Self>, _params: admin::ScrubParams, mut results: admin::ScrubResults) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let health = healer::scrub(&self.host).await?;
+        let mut report = results.get().init_report();
+        report.set_frames(health.scrubbed.frames);
+        report.set_bytes(health.scrubbed.bytes);
+        report.set_bad(health.bad);
+        report.set_healed(health.healed);
+        report.set_machines(health.machines);
+        report.set_copies_bad(health.scrubbed.bad);
+        let mut silent = report.init_silent(health.silent.len() as u32);
+        (0..).zip(&health.silent).for_each(|(at, name)| silent.set(at, &name[..]));
+        Ok(())
+    }
+
+    async fn collect(
+        self: Rc<Self>,
+        _params: admin::CollectParams,
+        mut results: admin::CollectResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let freed = collector::collect(&self.host).await;
+        let mut results = results.get();
+        results.set_bytes(freed.bytes);
+        results.set_frames(freed.frames);
+        results.set_copies(freed.copies);
+        let mut problems = results.init_problems(freed.problems.len() as u32);
+        (0..).zip(&freed.problems).for_each(|(at, text)| problems.set(at, &text[..]));
+        Ok(())
+    }
+
+    async fn give_up(
+        self: Rc<Self>,
+        _params: admin::GiveUpParams,
+        _results: admin::GiveUpResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let host = self.host.clone();
+        self.host.work().run(move || watch::note(&host, Seen::GiveUpMissing)).await?;
         Ok(())
     }
 
