@@ -243,10 +243,7 @@ impl Worker {
             return Err("too many connections".into());
         }
         let connection = Connection::serving(stream, self.service.bootstrap(&peer));
-        let result = tokio::select! {
-            result = connection.drive() => result,
-            () = peer.end.notified() => Ok(()),
-        };
+        let result = connection.drive_until(peer.end.notified()).await;
         self.connections.remove(&peer);
         self.service.ended(&peer);
         Ok(result?)
