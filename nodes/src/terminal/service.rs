@@ -100,15 +100,15 @@ async fn serve_local(listener: UnixListener, settings: Rc<Settings>, kept: Arc<K
 async fn keep_line(settings: &Settings, kept: &Arc<Kept>, line: &Rc<Line>, start: [u8; 16], work: Work) {
     let mut wait = RECONNECT.0;
     loop {
-        let began = tokio::time::Instant::now();
         let ended = connected(settings, kept, line, start, work).await;
         line.bootstrap.take();
-        line.session.take();
+        let was_there = line.session.take().is_some();
         if let Err(error) = &ended {
             tracing::warn!(%error, "the line to the host is down");
             *line.trouble.borrow_mut() = error.to_string();
         }
-        if began.elapsed() > RECONNECT.1 {
+        // However short it was: a host that is started again is found at once.
+        if was_there {
             wait = RECONNECT.0;
         }
         tokio::time::sleep(wait).await;
@@ -144,7 +144,8 @@ async fn connected(
 ) -> Result<(), Problem> {
     let mut connection = dial(settings).await?;
     let host: bootstrap::Client = connection.bootstrap();
-    let mut driver = tokio::task::spawn_local(connection.drive());
+    let (over, end) = tokio::sync::oneshot::channel::<()>();
+    let mut driver = tokio::task::spawn_local(connection.drive_until(async { drop(end.await) }));
     let said = tokio::select! {
         said = be_there(settings, kept, line, host, start, work) => said,
         ended = &mut driver => match ended {
@@ -152,7 +153,8 @@ async fn connected(
             Ok(Ok(())) | Err(_) => Err(Error::disconnected("the host has hung up".into())),
         },
     };
-    driver.abort();
+    // Programs on this machine that wait for the host are told.
+    drop(over);
     said.map_err(Problem::from)
 }
 
