@@ -24,5 +24,6 @@ pub mod devices;
 pub mod scrub;
 pub mod fidelity;
 pub mod home;
+pub mod office;
 pub mod jsondoc;
 pub mod protocol;
