@@ -100,6 +100,12 @@ impl Online {
         self.machines.get(key)?.iter().max_by_key(|live| live.heard)
     }
 
+    /// Machines of which a connection says nothing any more.
+    pub fn silent(&self, now: Duration, longest: Duration) -> Vec<NodeKey> {
+        let is_silent = |live: &Live| now.saturating_sub(live.heard) > longest;
+        self.machines.iter().filter(|(_, all)| all.iter().any(is_silent)).map(|(key, _)| *key).collect()
+    }
+
     /// Whether two different starts speak in its name.
     pub fn has_twin(&self, key: &NodeKey) -> bool {
         self.machines.get(key).is_some_and(|all| all.iter().any(|live| live.run != all[0].run))

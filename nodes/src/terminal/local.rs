@@ -176,7 +176,6 @@ mod tests {
     use super::*;
     use crate::tracker::names::NodeKey;
     use crate::tracker::sign::SigningKey;
-    use crate::transport::problem::Problem;
     use std::cell::RefCell;
     use twinkeep_engine::copies::CopyStore;
     use twinkeep_engine::env::Env;

@@ -171,15 +171,15 @@ impl<O: Outside> Terminal<O> {
     async fn keep_line(&self) {
         let mut wait = RECONNECT.0;
         loop {
-            let began = tokio::time::Instant::now();
             let ended = self.connected().await;
             self.line.bootstrap.take();
-            self.line.session.take();
+            let was_there = self.line.session.take().is_some();
             if let Err(error) = &ended {
                 tracing::warn!(%error, "the line to the host is down");
                 *self.line.trouble.borrow_mut() = error.to_string();
             }
-            if began.elapsed() > RECONNECT.1 {
+            // However short it was: a host that is started again is found at once.
+            if was_there {
                 wait = RECONNECT.0;
             }
             tokio::time::sleep(wait).await;
@@ -190,7 +190,8 @@ impl<O: Outside> Terminal<O> {
     async fn connected(&self) -> Result<(), Problem> {
         let mut connection = dial(&*self.outside, &self.settings).await?;
         let host: bootstrap::Client = connection.bootstrap();
-        let mut driver = tokio::task::spawn_local(connection.drive());
+        let (over, end) = tokio::sync::oneshot::channel::<()>();
+        let mut driver = tokio::task::spawn_local(connection.drive_until(async { drop(end.await) }));
         let said = tokio::select! {
             biased;
             said = self.be_there(host) => said,
@@ -202,7 +203,8 @@ impl<O: Outside> Terminal<O> {
                 Ok(Ok(())) | Err(_) => Err(Error::disconnected("the host has hung up".into())),
             },
         };
-        driver.abort();
+        // Programs on this machine that wait for the host are told.
+        drop(over);
         said.map_err(Problem::from)
     }
 

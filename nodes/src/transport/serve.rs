@@ -311,20 +311,16 @@ impl Answers {
             return Err("too many connections".into());
         }
         let bootstrap = self.service.bootstrap(&peer);
-        let drive = async {
-            if !peer.is_stranger {
-                return Connection::serving(stream, bootstrap).drive().await;
+        let ended = peer.end.notified();
+        let result = match peer.is_stranger {
+            false => Connection::serving(stream, bootstrap).drive_until(ended).await,
+            true => {
+                let (read, write) = tokio::io::split(stream);
+                let stream = tokio::io::join(read.take(STRANGER_LEN), write);
+                // Whoever has joined meanwhile comes again, as a machine.
+                let patience = async { drop(tokio::time::timeout(STRANGER, ended).await) };
+                Connection::serving(stream, bootstrap).drive_until(patience).await
             }
-            let (read, write) = tokio::io::split(stream);
-            let connection = Connection::serving(tokio::io::join(read.take(STRANGER_LEN), write), bootstrap);
-            // Whoever has joined meanwhile comes again, as a machine.
-            tokio::time::timeout(STRANGER, connection.drive()).await.unwrap_or(Ok(()))
-        };
-        // In this order always: a simulation repeats exactly.
-        let result = tokio::select! {
-            biased;
-            () = peer.end.notified() => Ok(()),
-            result = drive => result,
         };
         self.connections.remove(&peer);
         self.service.ended(&peer);

@@ -287,6 +287,7 @@ impl admin::Server for AdminServer {
         let params = params.get()?;
         let key = self.node(params.get_name()?.to_str()?)?;
         self.append(Event::NodeDraining { key, on: params.get_on() }).await?;
+        self.host.copier.wake();
         Ok(())
     }
 

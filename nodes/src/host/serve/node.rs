@@ -240,6 +240,8 @@ impl Machine {
             if let Err(error) = result {
                 tracing::warn!(machine = %number, %error, "an errand failed");
                 if Problem::from(&error).why == Why::Unreachable {
+                    // Deaf, or gone: it may come again, and whatever was meant for it goes elsewhere meanwhile.
+                    host.connections.end(&key);
                     break;
                 }
             }
