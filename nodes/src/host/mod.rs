@@ -8,6 +8,7 @@ pub mod copier;
 pub mod ground;
 pub mod healer;
 pub mod online;
+pub mod prover;
 pub mod run;
 pub mod serve;
 pub mod setup;
