@@ -36,7 +36,7 @@ impl AdminServer {
     }
 
     async fn append(&self, event: Event) -> Result<(), Problem> {
-        let (host, actor) = (self.host.clone(), self.actor.clone());
+        let (host, actor) = (self.host.clone(), self.actor);
         self.host.work().run(move || host.office.append(actor, event)).await.map(drop)
     }
 
