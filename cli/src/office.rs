@@ -173,6 +173,20 @@ pub fn log_in(account: &str, password: &str) -> anyhow::Result<User> {
     Ok(user)
 }
 
+/// Gives the account that is logged in here another password; gives its name.
+pub fn change_password(env: &Env, old: &str, new: &str) -> anyhow::Result<String> {
+    let user = Service::get()?.line()?.login(&current()?.account, &Proof::Password(old)).map_err(told)?;
+    let key = user.key.clone().context("a login by password gives the account's key")?;
+    user.passwd(env, &key, new).map_err(told)?;
+    Ok(user.name)
+}
+
+/// Who is logged in here, where somebody must be.
+pub fn current() -> anyhow::Result<Login> {
+    login()?
+        .ok_or_else(|| hinted(Code::WrongKey, "nobody is logged in on this machine", "`twinkeep login NAME` logs in"))
+}
+
 /// Forgets who is logged in, and the keys.
 pub fn forget_login() -> anyhow::Result<bool> {
     let path = config_dir()?.join("login.toml");
@@ -204,9 +218,7 @@ impl Session {
     /// Logs in as whoever is logged in on this machine.
     pub fn begin() -> anyhow::Result<Self> {
         let service = Service::get()?;
-        let login = login()?.ok_or_else(|| {
-            hinted(Code::WrongKey, "nobody is logged in on this machine", "`twinkeep login NAME` logs in")
-        })?;
+        let login = current()?;
         let [device_path, account_path] = key_paths()?;
         let read = |path: &Path| secrets::read(path).with_context(|| format!("cannot use {}", path.display()));
         let (device_key, key) = (SigningKey::from_seed(&*read(&device_path)?), read(&account_path)?);
@@ -222,11 +234,6 @@ impl Session {
                 _ => told(problem),
             })?;
         Ok(Self { line, user, device, key, role: service.role })
-    }
-
-    /// Gives the account another password.
-    pub fn passwd(&self, env: &Env, password: &str) -> anyhow::Result<()> {
-        self.user.passwd(env, &self.key, password).map_err(told)
     }
 
     /// The vault of a name, or the account's own where none is named.

@@ -228,7 +228,7 @@ fn use_it(host: &Machine<'_>, one: &Machine<'_>) {
     one.run(0, "snapshots", &[]);
     one.run(0, "restore", &["latest", "--target", "back"]);
     one.run(13, "user list", &[]);
-    one.run(0, "user passwd", &["--new-password-file", "bad"]);
+    one.run(0, "user passwd", &["--password-file", "pw", "--new-password-file", "bad"]);
     until("everything is kept twice", || host.home.run(&["copies", "status"]).code == Some(0));
     host.run(0, "copies status", &[]);
     host.run(0, "user list", &[]);

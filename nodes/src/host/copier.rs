@@ -10,7 +10,7 @@ use crate::tracker::names::NodeKey;
 use crate::tracker::placement::{Ask, Candidate, Choice, Hindrance, choose};
 use crate::tracker::presence::Presence;
 use crate::tracker::registry::NodeStatus;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -38,6 +38,9 @@ const PACE: Duration = Duration::from_secs(1);
 /// A frame on its way for longer than this was lost on it.
 const ON_ITS_WAY: Duration = Duration::from_secs(600);
 
+/// Who writes a frame has so long to say that it keeps it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A frame to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wanted {
@@ -61,12 +64,24 @@ struct State {
     on_their_way: HashMap<FrameId, (MachineNumber, Duration)>,
     errands: HashMap<MachineNumber, usize>,
     hindrances: BTreeMap<VaultId, Hindrance>,
+    /// Frames whose writer may keep them itself, and since when that is waited for.
+    patience: HashMap<FrameId, Duration>,
 }
 
 impl Copier {
     /// Something is owed, or somebody has come.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Whether the writer of a frame may still be waited for to say that it keeps it.
+    fn is_patient(&self, id: &FrameId, now: Duration) -> bool {
+        let mut state = lock(&self.state);
+        // Of more than one plan looks at nobody is waited for.
+        if state.patience.len() >= LOOKED_AT_MAX && !state.patience.contains_key(id) {
+            return false;
+        }
+        now.saturating_sub(*state.patience.entry(*id).or_insert(now)) < PATIENCE
     }
 
     /// An errand is over, whatever came of it.
@@ -167,14 +182,18 @@ pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
     let (candidates, keys) = candidates(host);
     lock(&host.copier.state).on_their_way.retain(|_, (_, since)| now.saturating_sub(*since) < ON_ITS_WAY);
     let mut plan = Plan { candidates, batches: BTreeMap::new(), hindrances: BTreeMap::new() };
-    give(host, &mut plan)?;
+    give(host, &mut plan, now)?;
     empty(host, &mut plan)?;
     lock(&host.copier.state).hindrances = plan.hindrances;
     Ok(hand_out(host, plan.batches, &keys, now))
 }
 
 /// Finds places for what is owed, the most endangered first.
-fn give(host: &Host, plan: &mut Plan) -> Result<(), HoldersError> {
+fn give(host: &Host, plan: &mut Plan, now: Duration) -> Result<(), HoldersError> {
+    let writing: BTreeSet<MachineNumber> = host.keeping().values().copied().collect();
+    if writing.is_empty() {
+        lock(&host.copier.state).patience.clear();
+    }
     let (mut after, mut looked_at) = (None, 0);
     while looked_at < LOOKED_AT_MAX {
         let owed = host.holders.owed(after, ROWS_AT_ONCE)?;
@@ -185,9 +204,9 @@ fn give(host: &Host, plan: &mut Plan) -> Result<(), HoldersError> {
             if host.copier.is_on_its_way(&frame.id) {
                 continue;
             }
-            // Who writes it and keeps it is about to say so.
-            let is_writing = |machine: &MachineNumber| host.keeping().values().any(|keeping| keeping == machine);
-            if frame.holders.is_empty() && frame.writer.is_some_and(|writer| is_writing(&writer)) {
+            // Who writes it and keeps it is about to say so, but is not waited for as long as it likes to write.
+            let is_kept = frame.writer.is_some_and(|writer| writing.contains(&writer));
+            if frame.holders.is_empty() && is_kept && host.copier.is_patient(&frame.id, now) {
                 continue;
             }
             let ask = Ask {

@@ -4,9 +4,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use twinkeep_nodes::remote::admin::NewUser;
 
-use crate::error::Code;
-use crate::office::{Session, admin, told};
+use crate::dirs;
+use crate::error::{Code, usage};
+use crate::office::{admin, change_password, current, told};
 use crate::parse;
+use crate::password;
 use crate::session::Run;
 use crate::show;
 use crate::verbs::key::NewPassword;
@@ -170,9 +172,13 @@ fn disable(run: &Run, name: &str, on: bool) -> anyhow::Result<Code> {
 }
 
 fn passwd(run: &Run, args: &PasswdArgs) -> anyhow::Result<Code> {
-    let session = Session::begin()?;
-    session.passwd(&run.env(Some(1)), &args.password.get()?)?;
-    let name = &session.user.name;
+    let account = current()?.account;
+    let old = match password::given(&run.globals, &dirs::process_var)? {
+        Some(password) => password,
+        None if password::can_ask() => password::ask(&format!("present password of {account}"))?,
+        None => return Err(usage("give the present password with --password-file, and the new one")),
+    };
+    let name = change_password(&run.env(Some(1)), &old, &args.password.get()?)?;
     match run.screen.json {
         true => run.screen.message("password_changed", &json!({ "name": name }))?,
         false => run.screen.tell(&format!("{name} has a new password"))?,

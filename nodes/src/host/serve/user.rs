@@ -177,6 +177,10 @@ impl user_session::Server for UserServer {
         _results: user_session::PasswdResults,
     ) -> Result<(), Error> {
         let _call = self.0.call()?;
+        // Whoever found a machine's files must not be able to take the account over with them.
+        if self.0.device.is_some() {
+            return Err(problem(Why::NotAllowed, "changing the password takes the password").into());
+        }
         let params = params.get()?;
         let login = Login {
             login_key: fixed(params.get_login_key()?, "a key")?,
