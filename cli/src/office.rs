@@ -15,7 +15,7 @@ use twinkeep_engine::vault::{Unlock, Vault};
 use twinkeep_nodes::host::ground::Folder;
 use twinkeep_nodes::remote::RemoteStore;
 use twinkeep_nodes::remote::admin::Admin;
-use twinkeep_nodes::remote::office::{OfficeLine, Proof, User, VaultOf};
+use twinkeep_nodes::remote::office::{OfficeLine, Proof, User, VaultOf, service_status};
 use twinkeep_nodes::secrets;
 use twinkeep_nodes::terminal;
 use twinkeep_nodes::tracker::names::AccountDeviceId;
@@ -224,6 +224,11 @@ impl Session {
         Ok(Self { line, user, device, key, role: service.role })
     }
 
+    /// Gives the account another password.
+    pub fn passwd(&self, env: &Env, password: &str) -> anyhow::Result<()> {
+        self.user.passwd(env, &self.key, password).map_err(told)
+    }
+
     /// The vault of a name, or the account's own where none is named.
     fn vault(&self, name: Option<&str>) -> anyhow::Result<(VaultOf, VaultSecret)> {
         let vaults = self.user.vaults().map_err(told)?;
@@ -267,7 +272,8 @@ pub fn admin() -> anyhow::Result<Admin> {
 pub fn machine_name() -> Option<String> {
     let service = Service::find().ok()??;
     match service.role {
-        Role::Terminal => Some(terminal::setup::read_settings(&service.data).ok()?.name),
+        // The service tells everybody; its settings are its owner's.
+        Role::Terminal => Some(service_status(&service.socket()).ok()?.name),
         Role::Host => None,
     }
 }

@@ -224,6 +224,8 @@ interface Admin {
   # Verifies everything at the host and at every machine that is there, and heals what can be healed.
   collect @17 () -> (bytes :UInt64, frames :UInt64, copies :UInt64, problems :List(Text));
   # Frees what nothing needs any more.
+  giveUp @18 () -> ();
+  # Those terminals that are missing now, so many that nothing was decided of them, do not come back.
 }
 
 struct NewUser {
@@ -289,6 +291,8 @@ struct VaultCopies {
   owedBytes @5 :UInt64;
   why @6 :Text;
   # Why the first of them has no second place yet; empty when it is on its way.
+  kind @7 :Text;
+  # company, private or shared.
 }
 
 struct AuditEntry {
@@ -324,7 +328,8 @@ struct HostStatus {
   vaults @6 :UInt32;
   frames @7 :UInt64;
   owedFrames @8 :UInt64;
-  kitVerified @9 :Int64;
+  question @9 :Text;
+  # What an administrator has to decide; empty when nothing.
 }
 
 interface Local {

@@ -26,4 +26,6 @@ pub mod fidelity;
 pub mod home;
 pub mod office;
 pub mod jsondoc;
+pub mod jsonoffice;
 pub mod protocol;
+pub mod simulation;

@@ -118,7 +118,7 @@ fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>)
             used: live.map_or(0, |live| live.used),
             // Of one that is not there nobody knows, and that is what is in the way, not its room.
             free: live.map_or(u64::MAX, |live| live.free),
-            presence: if live.is_some() { Presence::Online } else { Presence::Offline },
+            presence: if live.is_some() { host.watch.presence(machine) } else { Presence::Offline },
             on_host_network: true,
             is_draining: node.draining,
             has_twin: online.has_twin(&node.key),

@@ -11,6 +11,7 @@ pub mod online;
 pub mod run;
 pub mod serve;
 pub mod setup;
+pub mod watch;
 
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};
@@ -18,6 +19,7 @@ use crate::tracker::limits::LOCK_DAYS;
 use crate::tracker::login::Throttle;
 use crate::tracker::names::NodeKey;
 use crate::tracker::office::{Office, OfficeError};
+
 use crate::tracker::sign::SigningKey;
 use crate::transport::keys::node_key;
 use crate::transport::problem::{Problem, Why, problem};
@@ -36,6 +38,7 @@ use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::KvHome;
 use twinkeep_engine::store::{LocalStore, Store, StoreError};
 use twinkeep_engine::vault::{HeadBytes, Vault, VaultError};
+use watch::Watch;
 
 /// Frames entered in the map of holders at a time.
 const FEED_COUNT: usize = 4096;
@@ -103,6 +106,8 @@ pub struct Host {
     pub connections: Arc<Connections>,
     /// Machines that are there.
     pub online: Mutex<Online>,
+    /// Who is there, and who was away for too long.
+    pub watch: Watch,
     /// What goes where.
     pub copier: Copier,
     /// What is bad here and may be whole elsewhere.
@@ -177,6 +182,7 @@ impl Host {
             office,
             connections: Arc::default(),
             online: Mutex::default(),
+            watch: Watch::open(ground.office(), env.clock.elapsed()),
             copier: Copier::default(),
             healer: Healer::default(),
             env,
@@ -193,6 +199,7 @@ impl Host {
             lock(&host.vaults).insert(id, opened.clone());
             host.feed(id, &opened).map_err(|source| HostError::Vault { vault: id, source })?;
         }
+        watch::begin(&host)?;
         Ok(Arc::new(host))
     }
 
@@ -359,5 +366,57 @@ fn open_holders(home: &dyn KvHome) -> Result<Holders, HostError> {
             Ok(Holders::open(kv)?)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::event::Event;
+    use crate::tracker::log::Actor;
+    use crate::tracker::names::MachineId;
+    use crate::tracker::token;
+    use ground::Folder;
+    use twinkeep_engine::id::{FrameId, Kind};
+
+    fn open(data: &std::path::Path) -> Arc<Host> {
+        let identity = setup::load(data).unwrap();
+        Host::open(Box::new(Folder(data.to_owned())), Env::system(1), Work::Here, identity).unwrap()
+    }
+
+    #[test]
+    fn a_machine_is_forgotten_though_the_host_stopped_on_the_way() {
+        for by_revoking in [true, false] {
+            let temp = tempfile::tempdir().unwrap();
+            let data = temp.path().join("host");
+            let options = setup::HostOptions {
+                name: "tower".into(),
+                listen: "127.0.0.1:0".into(),
+                addresses: vec!["127.0.0.1:7272".into()],
+                machine_id: [7; 16],
+            };
+            setup::init(&data, &Env::system(1), &options).unwrap();
+            let host = open(&data);
+            let (key, secret) = (NodeKey([9; 32]), [1; 16]);
+            let (name, token_hash) = ("pc1".to_owned(), token::hash(&secret));
+            let expires = token::expires(host.env().clock.now(), std::time::Duration::from_secs(60));
+            let made = Event::NodeTokenMade { name: name.clone(), token_hash, expires, auto: true };
+            host.office.append(Actor::Host, made).unwrap();
+            let machine_id = MachineId([3; 16]);
+            let joined = Event::NodeJoined { name, key, machine_id, token_hash, pending: false };
+            host.office.append(Actor::Host, joined).unwrap();
+            let machine = MachineNumber(host.office.read(|registry| registry.node(&key).unwrap().number));
+            let frame = NewFrame { id: FrameId([5; 32]), number_in_index: 0, kind: Kind::Leaf, len: 10, writer: None };
+            let vault = VaultId([4; 16]);
+            host.holders.enter(vault, &[frame], 1).unwrap();
+            host.holders.confirm(machine, &[frame.id]).unwrap();
+            assert!(!host.holders.is_owed_below(vault, 0).unwrap());
+            let gone = if by_revoking { Event::NodeRevoked { key } } else { Event::NodeForgotten { key } };
+            host.office.append(Actor::Host, gone).unwrap();
+            drop(host);
+            let host = open(&data);
+            assert_eq!(host.holders.inventory(machine).unwrap().frames, 0);
+            assert!(host.holders.is_owed_below(vault, 0).unwrap());
+        }
     }
 }

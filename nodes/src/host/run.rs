@@ -2,7 +2,7 @@
 
 use super::serve::{AdminServer, BootstrapServer, HostService};
 use super::{Host, lock};
-use super::{collector, copier, healer};
+use super::{collector, copier, healer, watch};
 use crate::tracker::limits::OFFLINE_SECS;
 use crate::tracker::log::Actor;
 use crate::transport::limits::BEAT;
@@ -39,6 +39,7 @@ pub async fn run(
     tokio::select! {
         () = copier::run(host.clone()) => {}
         () = healer::run(host.clone()) => {}
+        () = watch::run(host.clone()) => {}
         () = collector::run(host.clone()) => {}
         () = end_silent(host.clone()) => {}
         () = serve_local(host, socket) => {}

@@ -83,8 +83,10 @@ pub struct NodeRow {
 pub struct VaultRow {
     /// Its id.
     pub id: VaultId,
-    /// Its name and kind.
+    /// Its name.
     pub name: String,
+    /// company, private or shared.
+    pub kind: String,
     /// Whose it is.
     pub owner: String,
     /// Bytes at the host.
@@ -161,6 +163,8 @@ pub struct HostRow {
     pub vaults: u32,
     /// Frames without a second place.
     pub owed_frames: u64,
+    /// What an administrator has to decide; empty when nothing.
+    pub question: String,
 }
 
 /// What is done to a machine.
@@ -355,6 +359,7 @@ impl Admin {
                 rows.push(VaultRow {
                     id: VaultId(fixed(vault.get_vault()?, "the id of a vault")?),
                     name: vault.get_name()?.to_string()?,
+                    kind: vault.get_kind()?.to_string()?,
                     owner: vault.get_owner()?.to_string()?,
                     bytes: vault.get_bytes(),
                     owed_frames: vault.get_owed_frames(),
@@ -420,6 +425,11 @@ impl Admin {
         })
     }
 
+    /// Gives up the terminals that are missing now.
+    pub fn give_up(&self) -> Result<(), Problem> {
+        self.0.call(|admin| async move { admin.give_up_request().send().promise.await.map(drop) })
+    }
+
     /// How the host is.
     pub fn status(&self) -> Result<HostRow, Problem> {
         self.0.call(|admin| async move {
@@ -434,6 +444,7 @@ impl Admin {
                 connections: status.get_connections(),
                 vaults: status.get_vaults(),
                 owed_frames: status.get_owed_frames(),
+                question: status.get_question()?.to_string()?,
             })
         })
     }

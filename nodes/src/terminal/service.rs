@@ -2,7 +2,7 @@
 
 use super::copies::{CopiesServer, Kept};
 use super::local::LocalServer;
-use crate::host::ground::space;
+use crate::host::ground::{Space, space};
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::{AuthorityKey, SigningKey};
 use crate::transport::limits::{BEAT, HANDSHAKE, PING_DEADLINE, PROTOCOL, RECONNECT};
@@ -13,11 +13,13 @@ use crate::work::Work;
 use capnp::Error;
 use capnp::capability::FromClientHook;
 use std::cell::RefCell;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixListener};
 use tokio_rustls::TlsConnector;
 use twinkeep_engine::env::Env;
@@ -55,6 +57,58 @@ pub struct Line {
     pub trouble: RefCell<String>,
 }
 
+/// What is outside a terminal: the network and its disk.
+pub trait Outside {
+    /// A connection to another machine.
+    type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
+
+    /// Reaches an address, `host:port`.
+    fn connect(&self, address: &str) -> impl Future<Output = io::Result<Self::Stream>>;
+    /// The disk that copies are on.
+    fn space(&self) -> Space;
+}
+
+/// This machine's, with the terminal's folder.
+pub struct Machine(pub PathBuf);
+
+impl Outside for Machine {
+    type Stream = TcpStream;
+
+    async fn connect(&self, address: &str) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    fn space(&self) -> Space {
+        space(&self.0)
+    }
+}
+
+/// A terminal's service: cheap to clone, clones are the same service.
+pub struct Terminal<O> {
+    settings: Rc<Settings>,
+    kept: Arc<Kept>,
+    line: Rc<Line>,
+    outside: Rc<O>,
+    /// Drawn at every start.
+    start: [u8; 16],
+    work: Work,
+}
+
+impl<O> Clone for Terminal<O> {
+    fn clone(&self) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            kept: self.kept.clone(),
+            line: self.line.clone(),
+            outside: self.outside.clone(),
+            start: self.start,
+            work: self.work,
+        }
+    }
+}
+
 /// Runs a terminal until `stop` comes. To be called on a local task set.
 ///
 /// # Errors
@@ -67,65 +121,155 @@ pub async fn run(
     listener: UnixListener,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Problem> {
-    let settings = Rc::new(settings);
-    let line = Rc::new(Line::default());
-    let mut start = [0; 16];
-    env.entropy.fill(&mut start);
-    let socket = serve_local(listener, settings.clone(), kept.clone(), line.clone(), work);
-    let host = keep_line(&settings, &kept, &line, start, work);
-    let upkeep = keep_up(&kept, &line, work);
+    let outside = Machine(settings.data.clone());
+    let terminal = Terminal::new(settings, kept, &env, work, outside);
     tokio::select! {
-        () = socket => Err(problem(Why::Other, "the local socket was closed")),
-        () = host => Ok(()),
-        () = upkeep => Ok(()),
+        () = serve_local(listener, &terminal) => Err(problem(Why::Other, "the local socket was closed")),
+        () = terminal.run() => Ok(()),
         () = stop => Ok(()),
     }
 }
 
 /// Programs on this machine.
-async fn serve_local(listener: UnixListener, settings: Rc<Settings>, kept: Arc<Kept>, line: Rc<Line>, work: Work) {
+async fn serve_local<O: Outside + 'static>(listener: UnixListener, terminal: &Terminal<O>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let server = LocalServer::new(settings.clone(), kept.clone(), line.clone(), work);
-        let client: local::Client = capnp_rpc::new_client(server);
-        let client = capnp::capability::Client::new(client.into_client_hook());
+        let client = capnp::capability::Client::new(terminal.local().into_client_hook());
         tokio::task::spawn_local(async move { Connection::serving(stream, client).drive().await });
     }
 }
 
-/// Reaches the host again and again, with longer and longer waits.
-async fn keep_line(settings: &Settings, kept: &Arc<Kept>, line: &Rc<Line>, start: [u8; 16], work: Work) {
-    let mut wait = RECONNECT.0;
-    loop {
-        let ended = connected(settings, kept, line, start, work).await;
-        line.bootstrap.take();
-        let was_there = line.session.take().is_some();
-        if let Err(error) = &ended {
-            tracing::warn!(%error, "the line to the host is down");
-            *line.trouble.borrow_mut() = error.to_string();
+impl<O: Outside> Terminal<O> {
+    /// One that has just started.
+    pub fn new(settings: Settings, kept: Arc<Kept>, env: &Env, work: Work, outside: O) -> Self {
+        let mut start = [0; 16];
+        env.entropy.fill(&mut start);
+        let (settings, outside) = (Rc::new(settings), Rc::new(outside));
+        Self { settings, kept, line: Rc::default(), outside, start, work }
+    }
+
+    /// What a program on this machine is given.
+    pub fn local(&self) -> local::Client {
+        let (settings, kept, line) = (self.settings.clone(), self.kept.clone(), self.line.clone());
+        capnp_rpc::new_client(LocalServer::new(settings, kept, line, self.work))
+    }
+
+    /// Keeps the line to the host and looks after the store, for ever. To be called on a local task set.
+    pub async fn run(&self) {
+        // In this order always: a simulation repeats exactly.
+        tokio::select! {
+            biased;
+            () = self.keep_line() => {}
+            () = keep_up(&self.kept, &self.line, self.work) => {}
         }
-        // However short it was: a host that is started again is found at once.
-        if was_there {
-            wait = RECONNECT.0;
+    }
+
+    /// Reaches the host again and again, with longer and longer waits.
+    async fn keep_line(&self) {
+        let mut wait = RECONNECT.0;
+        loop {
+            let ended = self.connected().await;
+            self.line.bootstrap.take();
+            let was_there = self.line.session.take().is_some();
+            if let Err(error) = &ended {
+                tracing::warn!(%error, "the line to the host is down");
+                *self.line.trouble.borrow_mut() = error.to_string();
+            }
+            // However short it was: a host that is started again is found at once.
+            if was_there {
+                wait = RECONNECT.0;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RECONNECT.1);
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RECONNECT.1);
+    }
+
+    async fn connected(&self) -> Result<(), Problem> {
+        let mut connection = dial(&*self.outside, &self.settings).await?;
+        let host: bootstrap::Client = connection.bootstrap();
+        let (over, end) = tokio::sync::oneshot::channel::<()>();
+        let mut driver = tokio::task::spawn_local(connection.drive_until(async { drop(end.await) }));
+        let said = tokio::select! {
+            biased;
+            said = self.be_there(host) => said,
+            ended = &mut driver => match ended {
+                Ok(Err(error)) => {
+                tracing::debug!(%error, "the connection broke");
+                Err(Error::disconnected("the connection broke".into()))
+            }
+                Ok(Ok(())) | Err(_) => Err(Error::disconnected("the host has hung up".into())),
+            },
+        };
+        // Programs on this machine that wait for the host are told.
+        drop(over);
+        said.map_err(Problem::from)
+    }
+
+    /// Everything between a handshake and the end of the line.
+    async fn be_there(&self, host: bootstrap::Client) -> Result<(), Error> {
+        let Self { settings, kept, line, outside, start, work } = self;
+        let work = *work;
+        let mut hello = host.hello_request();
+        hello.get().set_version(PROTOCOL);
+        soon(hello.send().promise).await?;
+        loop {
+            let answer = soon(host.status_request().send().promise).await?;
+            match answer.get()?.get_status()? {
+                bootstrap::Status::Active => break,
+                bootstrap::Status::Pending => {
+                    *line.trouble.borrow_mut() = "this machine waits for an administrator's approval".into();
+                }
+                bootstrap::Status::Unknown | bootstrap::Status::Revoked => {
+                    let text = "the host does not trust this machine's key: join again with a new token";
+                    return Err(problem(Why::NotAllowed, text).into());
+                }
+            }
+            tokio::time::sleep(BEAT).await;
+        }
+        let mut request = host.node_request();
+        let inventory = {
+            let kept = kept.clone();
+            work.run(move || kept.store.inventory()).await?
+        };
+        let server = CopiesServer::new(kept.clone(), settings.authority, work);
+        let copies: copies::Client = capnp_rpc::new_client(server);
+        request.get().set_copies(copies);
+        let mut told = request.get().init_registration();
+        told.set_granted(kept.granted.load(Ordering::Relaxed));
+        told.set_free(outside.space().free);
+        told.set_machine_id(&settings.machine_id);
+        told.set_incarnation(&inventory.incarnation);
+        told.set_run(start);
+        told.set_version(&settings.version[..]);
+        kept.tell(told.init_inventory())?;
+        let session = soon(request.send().promise).await?.get()?.get_session()?;
+        tracing::info!(host = ?settings.hosts, "the host has us");
+        line.trouble.take();
+        *line.bootstrap.borrow_mut() = Some(host);
+        *line.session.borrow_mut() = Some(session.clone());
+        loop {
+            tokio::time::sleep(BEAT).await;
+            let mut beat = session.beat_request();
+            beat.get().set_granted(kept.granted.load(Ordering::Relaxed));
+            beat.get().set_free(outside.space().free);
+            kept.tell(beat.get().init_inventory())?;
+            soon(beat.send().promise).await?;
+        }
     }
 }
 
 /// Dials the addresses of the host in turn.
-async fn dial(settings: &Settings) -> Result<Connection, Problem> {
+///
+/// # Errors
+/// None of them answers as the host.
+pub async fn dial<O: Outside>(outside: &O, settings: &Settings) -> Result<Connection, Problem> {
     let connector = TlsConnector::from(tls::client(&settings.key, &[settings.host_key]));
     let mut failures = Vec::new();
     for address in &settings.hosts {
-        let connect = async {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            connector.connect(tls::server_name(), stream).await
-        };
+        let connect = async { connector.connect(tls::server_name(), outside.connect(address).await?).await };
         match tokio::time::timeout(HANDSHAKE, connect).await {
             Ok(Ok(stream)) => return Ok(Connection::calling(stream)),
             Ok(Err(error)) => failures.push(format!("{address}: {error}")),
@@ -133,86 +277,6 @@ async fn dial(settings: &Settings) -> Result<Connection, Problem> {
         }
     }
     Err(problem(Why::Unreachable, format!("cannot reach the host ({})", failures.join("; "))))
-}
-
-async fn connected(
-    settings: &Settings,
-    kept: &Arc<Kept>,
-    line: &Rc<Line>,
-    start: [u8; 16],
-    work: Work,
-) -> Result<(), Problem> {
-    let mut connection = dial(settings).await?;
-    let host: bootstrap::Client = connection.bootstrap();
-    let (over, end) = tokio::sync::oneshot::channel::<()>();
-    let mut driver = tokio::task::spawn_local(connection.drive_until(async { drop(end.await) }));
-    let said = tokio::select! {
-        said = be_there(settings, kept, line, host, start, work) => said,
-        ended = &mut driver => match ended {
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(())) | Err(_) => Err(Error::disconnected("the host has hung up".into())),
-        },
-    };
-    // Programs on this machine that wait for the host are told.
-    drop(over);
-    said.map_err(Problem::from)
-}
-
-/// Everything between a handshake and the end of the line.
-async fn be_there(
-    settings: &Settings,
-    kept: &Arc<Kept>,
-    line: &Rc<Line>,
-    host: bootstrap::Client,
-    start: [u8; 16],
-    work: Work,
-) -> Result<(), Error> {
-    let mut hello = host.hello_request();
-    hello.get().set_version(PROTOCOL);
-    soon(hello.send().promise).await?;
-    loop {
-        let answer = soon(host.status_request().send().promise).await?;
-        match answer.get()?.get_status()? {
-            bootstrap::Status::Active => break,
-            bootstrap::Status::Pending => {
-                *line.trouble.borrow_mut() = "this machine waits for an administrator's approval".into();
-            }
-            bootstrap::Status::Unknown | bootstrap::Status::Revoked => {
-                let text = "the host does not trust this machine's key: join again with a new token";
-                return Err(problem(Why::NotAllowed, text).into());
-            }
-        }
-        tokio::time::sleep(BEAT).await;
-    }
-    let mut request = host.node_request();
-    let inventory = {
-        let kept = kept.clone();
-        work.run(move || kept.store.inventory()).await?
-    };
-    let server = CopiesServer::new(kept.clone(), settings.authority, work);
-    let copies: copies::Client = capnp_rpc::new_client(server);
-    request.get().set_copies(copies);
-    let mut told = request.get().init_registration();
-    told.set_granted(kept.granted.load(Ordering::Relaxed));
-    told.set_free(space(&settings.data).free);
-    told.set_machine_id(&settings.machine_id);
-    told.set_incarnation(&inventory.incarnation);
-    told.set_run(&start);
-    told.set_version(&settings.version[..]);
-    kept.tell(told.init_inventory())?;
-    let session = soon(request.send().promise).await?.get()?.get_session()?;
-    tracing::info!(host = ?settings.hosts, "the host has us");
-    line.trouble.take();
-    *line.bootstrap.borrow_mut() = Some(host);
-    *line.session.borrow_mut() = Some(session.clone());
-    loop {
-        tokio::time::sleep(BEAT).await;
-        let mut beat = session.beat_request();
-        beat.get().set_granted(kept.granted.load(Ordering::Relaxed));
-        beat.get().set_free(space(&settings.data).free);
-        kept.tell(beat.get().init_inventory())?;
-        soon(beat.send().promise).await?;
-    }
 }
 
 /// Waits for an answer, not for ever.

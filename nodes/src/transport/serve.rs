@@ -5,6 +5,7 @@
 
 use super::limits::{
     CALLS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKE, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
+    HELD_MAX, STRANGER, STRANGER_LEN, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX,
 };
 use super::problem::{Problem, Why, problem};
 use super::rpc::Connection;
@@ -16,6 +17,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
@@ -27,14 +29,34 @@ pub struct Peer {
     pub key: NodeKey,
     /// Its address.
     pub address: IpAddr,
+    /// Whether the key was no machine's of the office when it came.
+    is_stranger: bool,
     calls: AtomicUsize,
+    held: AtomicUsize,
     end: Notify,
 }
 
 impl Peer {
-    /// Somebody at this address, with this key.
+    /// A machine of the office at this address, with this key.
     pub fn new(key: NodeKey, address: IpAddr) -> Arc<Self> {
-        Arc::new(Self { key, address, calls: AtomicUsize::new(0), end: Notify::new() })
+        Self::of(key, address, false)
+    }
+
+    fn of(key: NodeKey, address: IpAddr, is_stranger: bool) -> Arc<Self> {
+        let (calls, held) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { key, address, is_stranger, calls, held, end: Notify::new() })
+    }
+
+    /// Gives something that stays in memory for as long as the other side holds it.
+    ///
+    /// # Errors
+    /// It holds too much.
+    pub fn hold(self: &Arc<Self>) -> Result<Held, Problem> {
+        let held = Held(self.clone());
+        match self.held.fetch_add(1, Ordering::AcqRel) < HELD_MAX {
+            true => Ok(held),
+            false => Err(problem(Why::Busy, format!("this connection has {HELD_MAX} logins, sessions and pins open"))),
+        }
     }
 
     /// Begins a call; it ends when what is given goes.
@@ -65,8 +87,19 @@ impl Drop for Call {
     }
 }
 
+/// Something that a connection holds.
+pub struct Held(Arc<Peer>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// What is offered to whoever connects.
 pub trait Service: Send + Sync + 'static {
+    /// Whether a key is that of a machine of the office; others get little, and not for long.
+    fn is_known(&self, key: &NodeKey) -> bool;
     /// The first capability of a connection; made on the thread the connection lives on.
     fn bootstrap(&self, peer: &Arc<Peer>) -> AnyClient;
     /// The connection has ended.
@@ -96,6 +129,13 @@ impl Connections {
         let mut all = self.lock();
         if all.values().map(Vec::len).sum::<usize>() >= CONNECTIONS_MAX {
             return false;
+        }
+        if peer.is_stranger {
+            let strangers = all.values().flatten().filter(|other| other.is_stranger);
+            let neighbours = strangers.clone().filter(|other| other.address == peer.address).count();
+            if neighbours >= STRANGERS_PER_ADDRESS_MAX || strangers.count() >= STRANGERS_MAX {
+                return false;
+            }
         }
         let own = all.entry(peer.key).or_default();
         if own.len() >= CONNECTIONS_PER_KEY_MAX {
@@ -169,15 +209,15 @@ pub fn listen(
     threads: usize,
 ) -> std::io::Result<Listening> {
     let address = listener.local_addr()?;
-    let acceptor = TlsAcceptor::from(tls::server(key));
+    let answers = Answers::new(key, service, connections.clone());
     let mut workers = Vec::new();
     for number in 0..threads.max(1) {
         let (sender, receiver) = mpsc::channel(HANDSHAKES_MAX);
-        let worker = Worker { acceptor: acceptor.clone(), service: service.clone(), connections: connections.clone() };
+        let answers = answers.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name(format!("connections-{number}"))
-            .spawn(move || LocalSet::new().block_on(&runtime, worker.run(receiver)))?;
+            .spawn(move || LocalSet::new().block_on(&runtime, answers.run(receiver)))?;
         workers.push(sender);
     }
     tokio::spawn(accept(listener, workers));
@@ -208,42 +248,66 @@ async fn accept(listener: TcpListener, workers: Vec<mpsc::Sender<Accepted>>) {
     }
 }
 
+/// What answers whoever connects, over any stream.
 #[derive(Clone)]
-struct Worker {
+pub struct Answers {
     acceptor: TlsAcceptor,
     service: Arc<dyn Service>,
     connections: Arc<Connections>,
 }
 
-impl Worker {
+impl Answers {
+    /// In the name of `key`.
+    pub fn new(key: &SigningKey, service: Arc<dyn Service>, connections: Arc<Connections>) -> Self {
+        Self { acceptor: TlsAcceptor::from(tls::server(key)), service, connections }
+    }
+
     async fn run(self, mut accepted: mpsc::Receiver<Accepted>) {
         while let Some((stream, address, handshake)) = accepted.recv().await {
-            let worker = self.clone();
+            let answers = self.clone();
             tokio::task::spawn_local(async move {
-                if let Err(error) = worker.connection(stream, address, handshake).await {
+                let stream = TcpStream::from_std(stream).and_then(|stream| {
+                    stream.set_nodelay(true)?;
+                    Ok(stream)
+                });
+                let ended = match stream {
+                    Ok(stream) => answers.serve(stream, address.ip(), handshake).await,
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = ended {
                     tracing::debug!(%address, %error, "a connection ended");
                 }
             });
         }
     }
 
-    async fn connection(
-        &self,
-        stream: std::net::TcpStream,
-        address: SocketAddr,
-        handshake: Handshake,
-    ) -> Result<(), Box<dyn std::error::Error>> {
-        let stream = TcpStream::from_std(stream)?;
-        stream.set_nodelay(true)?;
+    /// A connection from its first byte to its end; `handshake` goes as soon as the handshake is over. To be called on a
+    /// local task set.
+    ///
+    /// # Errors
+    /// Why it ended, if it was not hung up.
+    pub async fn serve<S, H>(&self, stream: S, address: IpAddr, handshake: H) -> Result<(), Box<dyn std::error::Error>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let stream = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await??;
         drop(handshake);
         let key = tls::peer_key(stream.get_ref().1).ok_or("no key was shown")?;
-        let peer = Peer::new(key, address.ip());
+        let peer = Peer::of(key, address, !self.service.is_known(&key));
         if !self.connections.add(&peer) {
             return Err("too many connections".into());
         }
-        let connection = Connection::serving(stream, self.service.bootstrap(&peer));
-        let result = connection.drive_until(peer.end.notified()).await;
+        let bootstrap = self.service.bootstrap(&peer);
+        let end = peer.end.notified();
+        let result = match peer.is_stranger {
+            false => Connection::serving(stream, bootstrap).drive_until(end).await,
+            true => {
+                let (read, write) = tokio::io::split(stream);
+                let connection = Connection::serving(tokio::io::join(read.take(STRANGER_LEN), write), bootstrap);
+                // Whoever has joined meanwhile comes again, as a machine.
+                connection.drive_until(async { drop(tokio::time::timeout(STRANGER, end).await) }).await
+            }
+        };
         self.connections.remove(&peer);
         self.service.ended(&peer);
         Ok(result?)

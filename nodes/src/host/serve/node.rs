@@ -3,18 +3,19 @@
 use super::bootstrap::require_active;
 use crate::host::copier::Wanted;
 use crate::host::online::{Errand, Live, Scrubbed};
-use crate::host::{Host, lock};
+use crate::host::{Host, lock, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::Event;
 use crate::tracker::holders::Why as Owed;
 use crate::tracker::log::Actor;
-use crate::tracker::names::NodeKey;
+use crate::tracker::names::{NodeKey, check_label};
+use crate::tracker::presence::Event as Seen;
 use crate::transport::ids::{fixed, join, split};
 use crate::transport::limits::{IDS_MAX, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::Peer;
+use crate::transport::serve::{Held, Peer};
 use capnp::Error;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -37,6 +38,9 @@ pub(super) fn register(
     let Some((number, grant)) = node else {
         return Err(problem(Why::NotAllowed, "the host does not send copies to itself").into());
     };
+    let held = peer.hold()?;
+    let version = told.get_version()?.to_string()?;
+    check_label("version", &version).map_err(|error| problem(Why::Usage, error.to_string()))?;
     let number = MachineNumber(number);
     let (errands, queue) = mpsc::unbounded_channel();
     let said = Said::read(told.get_inventory()?)?;
@@ -49,7 +53,7 @@ pub(super) fn register(
         used: said.bytes,
         free: told.get_free(),
         frames: said.frames,
-        version: told.get_version()?.to_string()?,
+        version,
         is_compared: false,
         errands: errands.clone(),
     };
@@ -57,8 +61,11 @@ pub(super) fn register(
         host.office.append(Actor::Node(key), Event::NodeGrant { key, bytes: live.granted }).map_err(Problem::from)?;
     }
     lock(&host.online).come(key, live);
+    for seen in [Seen::Joined(number), Seen::Beat(number)] {
+        watch::note(host, seen).map_err(Problem::from)?;
+    }
     tracing::info!(machine = %number, "a machine is there");
-    let server = NodeServer { host: host.clone(), peer: peer.clone(), number, errands: errands.clone() };
+    let server = NodeServer { host: host.clone(), peer: peer.clone(), number, errands: errands.clone(), _held: held };
     let machine = Machine { host: host.clone(), key, number, copies, errands };
     tokio::task::spawn_local(machine.work(queue, said));
     Ok(capnp_rpc::new_client(server))
@@ -84,12 +91,18 @@ struct NodeServer {
     peer: Arc<Peer>,
     number: MachineNumber,
     errands: mpsc::UnboundedSender<Errand>,
+    _held: Held,
 }
 
 impl Drop for NodeServer {
     fn drop(&mut self) {
         lock(&self.host.online).go(&self.peer.key, &self.errands);
         self.host.copier.gone(self.number);
+        if lock(&self.host.online).live(&self.peer.key).is_none()
+            && let Err(error) = watch::note(&self.host, Seen::Closed(self.number))
+        {
+            tracing::warn!(%error, "cannot take note that a machine went");
+        }
         tracing::info!(machine = %self.number, "a machine went");
     }
 }
@@ -115,6 +128,7 @@ impl node_session::Server for NodeServer {
             live.frames = said.frames;
         }
         drop(online);
+        watch::note(&self.host, Seen::Beat(self.number)).map_err(Problem::from)?;
         results.get().set_time(self.host.env().clock.now().0);
         Ok(())
     }
@@ -138,6 +152,7 @@ impl node_session::Server for NodeServer {
         _results: node_session::RetractResults,
     ) -> Result<(), Error> {
         let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
         let frames = split::<FrameId>(params.get()?.get_frames()?)?;
         retract(&self.host, self.number, frames).await?;
         Ok(())
@@ -149,6 +164,7 @@ impl node_session::Server for NodeServer {
         mut results: node_session::PlaceResults,
     ) -> Result<(), Error> {
         let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
         fixed::<16>(params.get()?.get_vault()?, "the id of a vault")?;
         let draining = self.host.office.read(|registry| registry.node(&self.peer.key).is_none_or(|node| node.draining));
         let online = lock(&self.host.online);
@@ -245,15 +261,17 @@ impl Machine {
             let mut request = self.copies.list_request();
             request.get().set_after(after.as_ref().map_or(&[], |id| &id.0[..]));
             request.get().set_count(FRAMES_AT_ONCE as u32);
-            let answer = request.send().promise.await?;
+            let answer = deadline(request.send().promise).await?;
             let frames = split::<FrameId>(answer.get()?.get_frames()?)?;
             let Some(last) = frames.last() else { break };
             if after.is_some_and(|after| *last <= after) {
                 return Err(problem(Why::Other, "the machine lists what it holds in a circle").into());
             }
             after = Some(*last);
-            held.extend(frames.iter().copied());
-            confirm(&self.host, self.number, frames).await?;
+            let unknown: HashSet<FrameId> =
+                confirm(&self.host, self.number, frames.clone()).await?.into_iter().collect();
+            // What the host never heard of is not remembered: a machine may list whatever it likes.
+            held.extend(frames.into_iter().filter(|id| !unknown.contains(id)));
         }
         let mut lost = Vec::new();
         let mut from = None;
@@ -279,7 +297,7 @@ async fn send(
     frames: &[Wanted],
 ) -> Result<(), Error> {
     let upload = copies.upload_request().send().promise.await?.get()?.get_upload()?;
-    let mut sent = HashSet::new();
+    let mut sent = BTreeSet::new();
     for wanted in frames {
         let (tracker, frame) = (host.clone(), *wanted);
         // Gone since, or bad here: its owner hears of it in another way.
