@@ -95,6 +95,13 @@ fn machine_id(number: u32) -> String {
     format!("{number:032x}")
 }
 
+/// Text that does not compress to much less.
+fn noise(len: usize) -> String {
+    let mut bytes = vec![0; len / 2];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A port that is free.
 fn address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
@@ -211,7 +218,7 @@ fn join<'a>(host: &Machine<'a>, one: &Machine<'a>, two: &Machine<'a>) -> [Servic
 fn use_it(host: &Machine<'_>, one: &Machine<'_>) {
     one.home.write("pw", PASSWORD);
     one.home.write("bad", "wrong");
-    one.home.write("docs/a.txt", "written on a PC");
+    one.home.write("docs/a.txt", &noise(400_000));
     guess(host, one);
     until("the pause after wrong passwords is over", || {
         one.home.run(&["login", "anna", "--password-file", "pw"]).code == Some(0)
@@ -221,9 +228,21 @@ fn use_it(host: &Machine<'_>, one: &Machine<'_>) {
     one.run(0, "snapshots", &[]);
     one.run(0, "restore", &["latest", "--target", "back"]);
     one.run(13, "user list", &[]);
+    one.run(0, "user passwd", &["--new-password-file", "bad"]);
     until("everything is kept twice", || host.home.run(&["copies", "status"]).code == Some(0));
     host.run(0, "copies status", &[]);
     host.run(0, "user list", &[]);
+    let scrubbed = host.one("scrub start", &[], "office_scrub");
+    assert_eq!((&scrubbed["machines"], &scrubbed["bad"]), (&Value::from(2), &Value::from(0)));
+    // All of it is needed. That packs of several backups are put together frees next to nothing.
+    for text in ["a", "b", "c", "d", "e"] {
+        one.home.write("docs/b.txt", text);
+        one.run(0, "backup", &["docs"]);
+    }
+    let freed = host.one("gc", &[], "office_gc");
+    assert_eq!(freed["frames"], Value::from(0));
+    assert!(freed["bytes"].as_u64().is_some_and(|bytes| bytes < 100_000), "{freed}");
+    host.run(2, "gc", &["--no-key"]);
 }
 
 /// Passwords are guessed until it is said to wait. What was not even looked at is not written down: whoever guesses
@@ -258,6 +277,7 @@ fn change(host: &Machine<'_>, two: &Machine<'_>) {
     let status: Vec<&str> = all.iter().filter_map(|machine| machine["status"].as_str()).collect();
     assert_eq!(status, ["revoked", "forgotten"]);
     host.run(1, "node approve", &["pc9"]);
+    host.run(0, "node give-up", &["--yes"]);
     until("a forgotten terminal is told so", || two.one("terminal status", &[], "terminal")["connected"] == false);
     let entries = messages(&host.run(0, "audit", &["--last", "3"]).out);
     assert_eq!(entries.len(), 3);

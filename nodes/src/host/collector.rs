@@ -72,13 +72,14 @@ fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, P
     let access = Access::Keyless { store: &vault.store, retention_days_min: vault.retention_days_min()? };
     let report = gc::collect(access, &GcOptions::default(), &Progress::silent())
         .map_err(|error| problem(Why::Other, error.to_string()))?;
-    let mut freed = Freed { bytes: report.bytes_freed, frames: report.frames_removed.len() as u64, ..Freed::default() };
+    // Small packs are put together: what only moved is not free.
+    let bytes = report.bytes_freed.saturating_sub(report.bytes_moved);
+    let mut freed = Freed { bytes, frames: report.frames_removed.len() as u64, ..Freed::default() };
     if report.frames_removed.is_empty() {
         return Ok(freed);
     }
-    let _ = vault
-        .stored
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |stored| Some(stored.saturating_sub(report.bytes_freed)));
+    let _ =
+        vault.stored.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |stored| Some(stored.saturating_sub(bytes)));
     let mut orders: BTreeMap<MachineNumber, Vec<FrameId>> = BTreeMap::new();
     for part in report.frames_removed.chunks(FRAMES_PER_CHANGE_MAX) {
         for (frame, machines) in host.holders.remove_frames(part)? {

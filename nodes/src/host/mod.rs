@@ -19,7 +19,6 @@ use crate::tracker::limits::LOCK_DAYS;
 use crate::tracker::login::Throttle;
 use crate::tracker::names::NodeKey;
 use crate::tracker::office::{Office, OfficeError};
-
 use crate::tracker::sign::SigningKey;
 use crate::transport::keys::node_key;
 use crate::transport::problem::{Problem, Why, problem};

@@ -258,7 +258,7 @@ mod tests {
             let begun = login.send().promise.await.unwrap();
             let begun = begun.get().unwrap();
             assert_eq!((begun.get_challenge().unwrap(), begun.get_passes()), (&[7; 32][..], 3));
-            let why = |error: Error| Problem::from(error).why;
+            let why = |error: Error| crate::transport::problem::Problem::from(error).why;
             let join = lent.join_request().send().promise.await.err().map(why);
             let node = lent.node_request().send().promise.await.err().map(why);
             assert_eq!((join, node), (Some(Why::NotAllowed), Some(Why::NotAllowed)));

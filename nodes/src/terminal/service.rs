@@ -197,9 +197,9 @@ impl<O: Outside> Terminal<O> {
             said = self.be_there(host) => said,
             ended = &mut driver => match ended {
                 Ok(Err(error)) => {
-                tracing::debug!(%error, "the connection broke");
-                Err(Error::disconnected("the connection broke".into()))
-            }
+                    tracing::debug!(%error, "the connection broke");
+                    Err(Error::disconnected("the connection broke".into()))
+                }
                 Ok(Ok(())) | Err(_) => Err(Error::disconnected("the host has hung up".into())),
             },
         };

@@ -44,6 +44,10 @@ pub const STRANGER_LEN: u64 = 64 << 10;
 /// Logins, sessions, pins and the like that one connection may have: each holds memory for as long as it is held.
 pub const HELD_MAX: usize = 512;
 
+/// Bytes of frames and records on their way to one connection. Who asks for more waits until what came before is sent,
+/// or a machine that asks and does not read could have the host's memory filled.
+pub const ANSWERS_LEN_MAX: usize = 64 << 20;
+
 /// Writers of one machine at a time, over all its connections: each has files open.
 pub const SESSIONS_PER_MACHINE_MAX: usize = 64;
 
@@ -80,3 +84,4 @@ pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duratio
 // A frame and the message around it fit in what a reader accepts.
 const _: () = assert!(FRAME_LEN_MAX + 4096 < MESSAGE_WORDS_MAX * 8);
 const _: () = assert!(STRANGERS_MAX < CONNECTIONS_MAX && STRANGERS_PER_ADDRESS_MAX < STRANGERS_MAX);
+const _: () = assert!(2 * FRAME_LEN_MAX <= ANSWERS_LEN_MAX && RECORDS_LEN_MAX < ANSWERS_LEN_MAX);

@@ -108,6 +108,7 @@ impl Connection {
         // In this order always: a simulation repeats exactly.
         tokio::select! {
             biased;
+            result = &mut self.system => return result,
             () = end => {}
             result = &mut self.system => return result,
         }

@@ -7,6 +7,7 @@ use super::limits::{
     CALLS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKE, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
     HELD_MAX, STRANGER, STRANGER_LEN, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX,
 };
+use super::outgoing::{Counted, Outgoing, Room};
 use super::problem::{Problem, Why, problem};
 use super::rpc::Connection;
 use super::tls;
@@ -33,18 +34,28 @@ pub struct Peer {
     is_stranger: bool,
     calls: AtomicUsize,
     held: AtomicUsize,
+    /// None where answers are not sent over a line of its own.
+    outgoing: Option<Arc<Outgoing>>,
     end: Notify,
 }
 
 impl Peer {
     /// A machine of the office at this address, with this key.
     pub fn new(key: NodeKey, address: IpAddr) -> Arc<Self> {
-        Self::of(key, address, false)
+        Self::of(key, address, false, None)
     }
 
-    fn of(key: NodeKey, address: IpAddr, is_stranger: bool) -> Arc<Self> {
+    fn of(key: NodeKey, address: IpAddr, is_stranger: bool, outgoing: Option<Arc<Outgoing>>) -> Arc<Self> {
         let (calls, held) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { key, address, is_stranger, calls, held, end: Notify::new() })
+        Arc::new(Self { key, address, is_stranger, calls, held, outgoing, end: Notify::new() })
+    }
+
+    /// Waits until a long answer may be made.
+    pub async fn room(&self, len: usize) -> Option<Room> {
+        match &self.outgoing {
+            Some(outgoing) => Some(outgoing.room(len).await),
+            None => None,
+        }
     }
 
     /// Gives something that stays in memory for as long as the other side holds it.
@@ -293,23 +304,67 @@ impl Answers {
         let stream = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await??;
         drop(handshake);
         let key = tls::peer_key(stream.get_ref().1).ok_or("no key was shown")?;
-        let peer = Peer::of(key, address, !self.service.is_known(&key));
+        let outgoing = Arc::new(Outgoing::default());
+        let peer = Peer::of(key, address, !self.service.is_known(&key), Some(outgoing.clone()));
+        let stream = Counted { stream, outgoing };
         if !self.connections.add(&peer) {
             return Err("too many connections".into());
         }
         let bootstrap = self.service.bootstrap(&peer);
-        let end = peer.end.notified();
+        let ended = peer.end.notified();
         let result = match peer.is_stranger {
-            false => Connection::serving(stream, bootstrap).drive_until(end).await,
+            false => Connection::serving(stream, bootstrap).drive_until(ended).await,
             true => {
                 let (read, write) = tokio::io::split(stream);
-                let connection = Connection::serving(tokio::io::join(read.take(STRANGER_LEN), write), bootstrap);
+                let stream = tokio::io::join(read.take(STRANGER_LEN), write);
                 // Whoever has joined meanwhile comes again, as a machine.
-                connection.drive_until(async { drop(tokio::time::timeout(STRANGER, end).await) }).await
+                let patience = async { drop(tokio::time::timeout(STRANGER, ended).await) };
+                Connection::serving(stream, bootstrap).drive_until(patience).await
             }
         };
         self.connections.remove(&peer);
         self.service.ended(&peer);
         Ok(result?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn peer(key: u8, host: u8, is_stranger: bool) -> Arc<Peer> {
+        Peer::of(NodeKey([key; 32]), IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), is_stranger, None)
+    }
+
+    #[test]
+    fn calls_and_what_is_held_are_counted() {
+        let peer = peer(1, 1, false);
+        let calls: Vec<Call> = (0..CALLS_MAX).map(|_| peer.call().unwrap()).collect();
+        assert!(peer.call().is_err());
+        assert!(futures::FutureExt::now_or_never(peer.end.notified()).is_some(), "the connection ends");
+        drop(calls);
+        assert!(peer.call().is_ok());
+        let held: Vec<Held> = (0..HELD_MAX).map(|_| peer.hold().unwrap()).collect();
+        assert!(peer.hold().is_err());
+        drop(held);
+        assert!(peer.hold().is_ok());
+    }
+
+    #[test]
+    fn strangers_have_a_share() {
+        let all = Connections::default();
+        let own: Vec<_> = (0..CONNECTIONS_PER_KEY_MAX).map(|_| peer(1, 1, false)).collect();
+        assert!(own.iter().all(|peer| all.add(peer)) && !all.add(&peer(1, 1, false)));
+        assert!((0..STRANGERS_PER_ADDRESS_MAX).all(|at| all.add(&peer(10 + at as u8, 1, true))));
+        assert!(!all.add(&peer(9, 1, true)) && all.add(&peer(2, 1, false)));
+        let mut next = 0;
+        let more = (0..=255u8).filter(|_| {
+            next += 1;
+            all.add(&peer(3 + (next / 50) as u8, 2 + (next / 4) as u8, true))
+        });
+        assert_eq!(more.count(), STRANGERS_MAX - STRANGERS_PER_ADDRESS_MAX);
+        all.remove(&own[0]);
+        assert!(all.add(&peer(1, 1, false)));
     }
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::task::{JoinHandle, LocalSet};
 use tokio_rustls::TlsConnector;
@@ -193,6 +194,11 @@ impl Office {
 
     /// RPC over a stream.
     pub fn wire(stream: TlsStream<TcpStream>, key: NodeKey) -> Wire {
+        Self::wire_of(stream, key)
+    }
+
+    /// RPC over any stream.
+    pub fn wire_of(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, key: NodeKey) -> Wire {
         let mut connection = Connection::calling(stream);
         let bootstrap = connection.bootstrap();
         let driver = tokio::task::spawn_local(async move { drop(connection.drive().await) });

@@ -233,8 +233,6 @@ impl login_capnp::Server for LoginServer {
         }
         let entry = match &judged {
             Ok(account) => self.audit(Some(account.id), AuditKind::Login),
-            // Not even looked at: whoever guesses without a pause does not fill the log.
-            Err(problem) if problem.why == Why::NotAllowed => return Err(problem.clone().into()),
             Err(_) => self.audit(None, AuditKind::LoginFailed),
         };
         let (host, node) = (self.host.clone(), self.peer.key);

@@ -202,11 +202,12 @@ impl vault::Server for VaultServer {
         let _call = self.begin_call()?;
         let place = get_place(params.get()?.get_place()?)?;
         let place = place.ok_or_else(|| problem(Why::Usage, "that is no place of a frame"))?;
+        let room = self.caller.peer.room(place.len as usize).await;
         let bytes = self
             .run(move |vault| {
                 // Where it is, and how long, is the index's word and not the caller's.
                 let found = vault.store.frames(place.number, 1)?.into_iter().find(|found| found.number == place.number);
-                let Some(found) = found.filter(|found| found.frame == place.frame) else {
+                let Some(found) = found.filter(|found| (found.frame, found.len) == (place.frame, place.len)) else {
                     return Err(StoreError::Gone { frame: place.frame });
                 };
                 let mut bytes = Vec::new();
@@ -215,6 +216,9 @@ impl vault::Server for VaultServer {
             })
             .await?;
         results.get().set_bytes(&bytes);
+        if let Some(room) = room {
+            room.used(bytes.len());
+        }
         Ok(())
     }
 
@@ -265,6 +269,7 @@ impl vault::Server for VaultServer {
     ) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let from = params.get()?.get_from();
+        let room = self.caller.peer.room(RECORDS_LEN_MAX).await;
         let records = self.run(|vault| vault.store.records()).await?;
         let mut len = 0;
         let wanted = records.iter().filter(|record| record.count >= from);
@@ -279,14 +284,21 @@ impl vault::Server for VaultServer {
         let mut results = results.get();
         results.set_more(fits.len() < wanted.count());
         let mut list = results.init_records(fits.len() as u32);
+        let mut sent = 0;
         for (at, record) in (0..).zip(fits) {
             let mut to = list.reborrow().get(at);
             to.set_count(record.count);
             to.set_name(&record.name[..]);
             match &record.bytes {
-                Ok(bytes) => to.set_bytes(bytes),
+                Ok(bytes) => {
+                    to.set_bytes(bytes);
+                    sent += bytes.len();
+                }
                 Err(error) => to.set_problem(&error[..]),
             }
+        }
+        if let Some(room) = room {
+            room.used(sent);
         }
         Ok(())
     }
