@@ -105,12 +105,10 @@ impl Connection {
     /// As [`Self::drive`].
     pub async fn drive_until(mut self, end: impl Future<Output = ()>) -> Result<(), capnp::Error> {
         let disconnector = self.disconnector();
-        // In this order always: a simulation repeats exactly.
         tokio::select! {
             biased;
             result = &mut self.system => return result,
             () = end => {}
-            result = &mut self.system => return result,
         }
         // A system that is only dropped keeps what it gave for ever. The other side may be deaf to the parting words.
         let _ = tokio::time::timeout(HANDSHAKE, futures::future::join(disconnector, self.system)).await;
