@@ -198,7 +198,7 @@ fn frames_that_belong_elsewhere_or_are_none() {
         odd.push([&good.bytes[..], &[0]].concat());
         odd.push([&good.bytes[..], &good.bytes].concat());
         for (at, bytes) in odd.iter().enumerate() {
-            assert!(put(&work.write, &[bytes.clone()]).await.is_err(), "odd frame {at} was taken");
+            assert!(put(&work.write, std::slice::from_ref(bytes)).await.is_err(), "odd frame {at} was taken");
         }
         // Each bit of what the host can see; the rest is sealed, and shows to whoever has the key.
         let mut dice = Dice(seed);

@@ -284,7 +284,6 @@ impl<'a> Rewriter<'a> {
         Ok(true)
     }
 
-    #[expect(clippy::type_complexity, reason = "the pack's row, the length of its file, and the frames that went")]
     fn forget(
         &self,
         number: PackNumber,

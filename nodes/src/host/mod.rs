@@ -8,6 +8,7 @@ pub mod copier;
 pub mod ground;
 pub mod healer;
 pub mod online;
+pub mod prover;
 pub mod run;
 pub mod serve;
 pub mod setup;
@@ -64,7 +65,7 @@ pub enum HostError {
         vault: VaultId,
         /// What is wrong.
         #[source]
-        source: VaultError,
+        source: Box<VaultError>,
     },
 }
 
@@ -194,9 +195,10 @@ impl Host {
         };
         let vaults: Vec<VaultId> = host.office.read(|registry| registry.vaults().map(|vault| vault.id).collect());
         for id in vaults {
-            let opened = host.open_vault(id).map_err(|source| HostError::Vault { vault: id, source })?;
+            let told_of = |source| HostError::Vault { vault: id, source: Box::new(source) };
+            let opened = host.open_vault(id).map_err(told_of)?;
             lock(&host.vaults).insert(id, opened.clone());
-            host.feed(id, &opened).map_err(|source| HostError::Vault { vault: id, source })?;
+            host.feed(id, &opened).map_err(told_of)?;
         }
         watch::begin(&host)?;
         Ok(Arc::new(host))

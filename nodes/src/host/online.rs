@@ -17,6 +17,8 @@ pub enum Errand {
     Drop(Vec<FrameId>),
     /// Fetch these; each that is there comes back, verified.
     Fetch(Vec<FrameId>, mpsc::UnboundedSender<(FrameId, Vec<u8>)>),
+    /// Have it show that it holds these.
+    Prove(Vec<Wanted>),
     /// Have it verify what it holds.
     Scrub(oneshot::Sender<Scrubbed>),
 }

@@ -2,7 +2,7 @@
 
 use super::serve::{AdminServer, BootstrapServer, HostService};
 use super::{Host, lock};
-use super::{collector, copier, healer, watch};
+use super::{collector, copier, healer, prover, watch};
 use crate::tracker::limits::OFFLINE_SECS;
 use crate::tracker::log::Actor;
 use crate::transport::limits::BEAT;
@@ -41,6 +41,7 @@ pub async fn run(
         () = healer::run(host.clone()) => {}
         () = watch::run(host.clone()) => {}
         () = collector::run(host.clone()) => {}
+        () = prover::run(host.clone()) => {}
         () = end_silent(host.clone()) => {}
         () = serve_local(host, socket) => {}
         () = stop => {}

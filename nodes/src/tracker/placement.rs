@@ -95,7 +95,7 @@ impl fmt::Display for Hindrance {
             Self::OnlyTheWriter => "only the machine that wrote it is left, and copies are to be elsewhere",
             Self::NotConfirmed => "terminals wait to be confirmed by an admin",
             Self::HasTwin => "a terminal runs twice under one name",
-            Self::Draining => "the terminals left are to get nothing new",
+            Self::Draining => "the terminals left are being emptied",
             Self::NoRoomGranted => "no terminal grants room",
             Self::NoRoomLeft => "the room that terminals grant is used up",
             Self::OtherNetwork => "no terminal with room shares a network with the host",

@@ -27,7 +27,7 @@ enum NodeVerb {
     /// Let a machine in that has joined
     #[command(after_help = "Example:\n  twinkeep node approve pc7")]
     Approve(NameArgs),
-    /// Give a machine nothing new; what it holds stays there and counts
+    /// Give a machine nothing new, and have what it holds copied elsewhere
     #[command(after_help = "Example:\n  twinkeep node drain pc7")]
     Drain(DrainArgs),
     /// A machine does not come back: its copies are made again elsewhere
@@ -83,7 +83,7 @@ pub fn run(run: &Run, args: &NodeArgs) -> anyhow::Result<Code> {
         NodeVerb::Drain(args) => {
             let words = match args.off {
                 true => ["used", "is used again"],
-                false => ["draining", "gets nothing new; what it holds stays there and counts"],
+                false => ["draining", "gets nothing new, and what it holds is copied elsewhere"],
             };
             change(run, &args.name, NodeChange::Drain(!args.off), words)
         }
@@ -146,7 +146,7 @@ fn list(run: &Run, args: &ListArgs) -> anyhow::Result<Code> {
         let seen = node.last_seen.map(|time| show::local(show::timestamp(time), &run.zone));
         let mut notes = vec![node.note.clone()];
         if node.draining {
-            notes.push("gets nothing new".to_owned());
+            notes.push("is being emptied".to_owned());
         }
         if node.status == "pending" {
             notes.push(format!("key {}", fingerprint(&node.key)));

@@ -36,7 +36,7 @@ impl AdminServer {
     }
 
     async fn append(&self, event: Event) -> Result<(), Problem> {
-        let (host, actor) = (self.host.clone(), self.actor.clone());
+        let (host, actor) = (self.host.clone(), self.actor);
         self.host.work().run(move || host.office.append(actor, event)).await.map(drop)
     }
 
@@ -478,7 +478,7 @@ fn describe(registry: &Registry, event: &Event) -> String {
         Event::NodeRevoked { key } => format!("revoked the key of {}", node(key)),
         Event::NodeForgotten { key } => format!("forgot {}", node(key)),
         Event::NodeDraining { key, on } => {
-            format!("{} {}", node(key), if *on { "gets nothing new" } else { "is used again" })
+            format!("{} {}", node(key), if *on { "is being emptied" } else { "is used again" })
         }
         Event::NodeGrant { key, bytes } => format!("{} grants {} MB", node(key), bytes / 1_000_000),
         Event::StandbyAppointed { key, on } => format!("{} is {}a standby", node(key), switched(*on)),

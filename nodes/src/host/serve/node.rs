@@ -20,8 +20,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use twinkeep_engine::id::FrameId;
-use twinkeep_engine::store::Store;
+use twinkeep_engine::store::{BadFrame, Store};
 use twinkeep_schema::office_capnp::{copies, inventory, node_session, registration};
+
+/// Bytes of a frame over which a machine shows a hash.
+const PROVEN_LEN: usize = 64 << 10;
 
 /// Frames of one question to a machine.
 const FRAMES_AT_ONCE: usize = 4096;
@@ -235,6 +238,7 @@ impl Machine {
                 }
                 Errand::Drop(frames) => set_aside(&host, &copies, frames).await,
                 Errand::Fetch(frames, answer) => fetch(&host, number, &copies, frames, &answer).await,
+                Errand::Prove(frames) => prove(&host, number, &copies, &frames).await,
                 Errand::Scrub(answer) => scrub(&host, number, &copies, answer).await,
             };
             if let Err(error) = result {
@@ -358,6 +362,42 @@ async fn fetch(
     Ok(())
 }
 
+/// Has a machine show that it holds frames: what it cannot show it does not hold.
+async fn prove(
+    host: &Arc<Host>,
+    machine: MachineNumber,
+    copies: &copies::Client,
+    frames: &[Wanted],
+) -> Result<(), Error> {
+    for wanted in frames {
+        let (tracker, frame) = (host.clone(), *wanted);
+        // What is bad here is no measure for others.
+        let Some(bytes) = host.work().run(move || read(&tracker, &frame)).await? else { continue };
+        let (mut nonce, mut dice) = ([0; 32], [0; 8]);
+        host.env().entropy.fill(&mut nonce);
+        host.env().entropy.fill(&mut dice);
+        let len = bytes.len().min(PROVEN_LEN);
+        let offset = (u64::from_le_bytes(dice) % (bytes.len() - len + 1) as u64) as usize;
+        let mut request = copies.prove_request();
+        let mut to = request.get();
+        to.set_frame(&wanted.id.0);
+        to.set_nonce(&nonce);
+        to.set_offset(offset as u32);
+        to.set_len(len as u32);
+        let expected = blake3::keyed_hash(&nonce, &bytes[offset..offset + len]);
+        let shown = match deadline(request.send().promise).await {
+            Ok(answer) => answer.get()?.get_proof()? == expected.as_bytes(),
+            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error),
+            Err(_) => false,
+        };
+        if !shown {
+            tracing::warn!(%machine, frame = %wanted.id, "a machine does not hold what it said");
+            retract(host, machine, vec![wanted.id]).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Has a machine verify what it holds. However long that takes: the line is watched by other calls.
 async fn scrub(
     host: &Arc<Host>,
@@ -393,6 +433,9 @@ fn read(host: &Host, wanted: &Wanted) -> Result<Option<Vec<u8>>, Problem> {
     let is_good = twinkeep_engine::frame::frame_id(&bytes) == wanted.id;
     if !is_good {
         tracing::warn!(frame = %wanted.id, vault = %wanted.vault, "a frame of the host is damaged");
+        // Whoever holds the other copy gives it back.
+        vault.store.expel(&[BadFrame::from(&place)])?;
+        host.healer.wake();
     }
     Ok(is_good.then_some(bytes))
 }
