@@ -16,10 +16,11 @@ pub mod watch;
 
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};
-use crate::tracker::limits::LOCK_DAYS;
+use crate::tracker::limits::{FRAMES_PER_CHANGE_MAX, LOCK_DAYS};
 use crate::tracker::login::Throttle;
 use crate::tracker::names::NodeKey;
 use crate::tracker::office::{Office, OfficeError};
+use crate::tracker::registry::{Node, NodeStatus};
 use crate::tracker::sign::SigningKey;
 use crate::transport::keys::node_key;
 use crate::transport::problem::{Problem, Why, problem};
@@ -33,7 +34,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twinkeep_engine::env::Env;
-use twinkeep_engine::id::{SessionId, VaultId};
+use twinkeep_engine::id::{FrameId, SessionId, VaultId};
 use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::KvHome;
 use twinkeep_engine::store::{LocalStore, Store, StoreError};
@@ -117,6 +118,8 @@ pub struct Host {
     ground: Box<dyn Ground>,
     vaults: Mutex<BTreeMap<VaultId, Arc<HostVault>>>,
     throttle: Mutex<Throttle>,
+    /// Held by who adds to what a machine holds, and by who forgets a machine.
+    leaving: Mutex<()>,
     /// Which machine keeps what a session writes.
     keeping: Mutex<HashMap<SessionId, MachineNumber>>,
 }
@@ -190,6 +193,7 @@ impl Host {
             ground,
             vaults: Mutex::default(),
             throttle: Mutex::new(Throttle::new()),
+            leaving: Mutex::default(),
             keeping: Mutex::default(),
             identity,
         };
@@ -202,6 +206,35 @@ impl Host {
         }
         watch::begin(&host)?;
         Ok(Arc::new(host))
+    }
+
+    /// What a machine says it holds counts from now on, as long as it is a part of the office. Gives the frames that the
+    /// tracker never heard of.
+    pub fn confirm(&self, machine: MachineNumber, frames: &[FrameId]) -> Result<Vec<FrameId>, HoldersError> {
+        let mut unknown = Vec::new();
+        for part in frames.chunks(FRAMES_PER_CHANGE_MAX) {
+            // Who is being forgotten adds nothing behind the back of who forgets.
+            let _one = lock(&self.leaving);
+            let is_active = |node: &Node| node.number == machine.0 && node.status == NodeStatus::Active;
+            if self.office.read(|registry| registry.nodes().any(is_active)) {
+                unknown.extend(self.holders.confirm(machine, part)?);
+            }
+        }
+        Ok(unknown)
+    }
+
+    /// What is held by a machine that will not come back is owed again. Whoever is interrupted begins again the same
+    /// way.
+    pub fn forget_copies(&self, machine: MachineNumber) -> Result<(), HoldersError> {
+        loop {
+            // For each part anew: others have something to say, too.
+            let _one = lock(&self.leaving);
+            if self.holders.forget_machine(machine, FRAMES_PER_CHANGE_MAX)?.left == 0 {
+                break;
+            }
+        }
+        self.copier.wake();
+        Ok(())
     }
 
     /// Its key, by which others know it.

@@ -21,9 +21,6 @@ const LEN_MAX: usize = 4 << 20;
 /// How often time is looked at.
 const TICK: Duration = Duration::from_secs(2);
 
-/// Rows of a lost machine that are forgotten at a time.
-const FORGET_COUNT: usize = 4096;
-
 /// See the module.
 pub struct Watch {
     roster: Mutex<Roster>,
@@ -94,7 +91,7 @@ pub fn note(host: &Host, event: Event) -> Result<(), HoldersError> {
             }
             Action::Lose(machine) => {
                 tracing::warn!(%machine, "away for too long: its copies are made again elsewhere");
-                forget_all(host, machine)?;
+                host.forget_copies(machine)?;
             }
             // It says what it holds as it comes, and that is compared.
             Action::Welcome(machine) => tracing::info!(%machine, "is back"),
@@ -106,16 +103,6 @@ pub fn note(host: &Host, event: Event) -> Result<(), HoldersError> {
     Ok(())
 }
 
-/// What is held by a machine that will not come back is owed again. Whoever is interrupted begins again the same way.
-pub fn forget_all(host: &Host, machine: MachineNumber) -> Result<(), HoldersError> {
-    loop {
-        if host.holders.forget_machine(machine, FORGET_COUNT)?.left == 0 {
-            host.copier.wake();
-            return Ok(());
-        }
-    }
-}
-
 /// Follows everybody from the start: machines that are a part of the office, and those that are to be forgotten.
 pub fn begin(host: &Host) -> Result<(), HoldersError> {
     let registry = host.office.registry();
@@ -125,11 +112,11 @@ pub fn begin(host: &Host) -> Result<(), HoldersError> {
             NodeStatus::Active => note(host, Event::Joined(machine))?,
             NodeStatus::Pending => {}
             // The host may have ended between the entry in the log and the last of its rows.
-            NodeStatus::Revoked | NodeStatus::Forgotten => forget_all(host, machine)?,
+            NodeStatus::Revoked | NodeStatus::Forgotten => host.forget_copies(machine)?,
         }
     }
     let lost: Vec<MachineNumber> = lock(&host.watch.roster).lost().collect();
-    lost.into_iter().try_for_each(|machine| forget_all(host, machine))
+    lost.into_iter().try_for_each(|machine| host.forget_copies(machine))
 }
 
 /// Looks at the time for as long as the host runs.

@@ -50,6 +50,20 @@ impl AdminServer {
         key.ok_or_else(|| problem(Why::NotFound, format!("there is no machine {name}")))
     }
 
+    /// A machine does not take part any more: its connections end, nobody waits for it, and what it held is owed.
+    async fn part_with(&self, key: NodeKey, event: Event) -> Result<(), Problem> {
+        self.append(event).await?;
+        self.host.connections.end(&key);
+        let number = self.host.office.read(|registry| registry.node(&key).map(|node| MachineNumber(node.number)));
+        let Some(machine) = number else { return Ok(()) };
+        let host = self.host.clone();
+        let part = move || {
+            watch::note(&host, Seen::Forgotten(machine))?;
+            host.forget_copies(machine)
+        };
+        self.host.work().run(part).await
+    }
+
     async fn make_vault(&self, vault: &NewVault) -> Result<(), Problem> {
         let owner = self.account(&vault.owner)?;
         let made = Event::VaultMade {
@@ -93,16 +107,6 @@ impl NewVault {
             wrapped: told.get_wrapped()?.to_vec(),
         })
     }
-}
-
-/// A machine does not come back: nobody waits for it, and what it held is owed.
-fn drop_machine(host: &Host, machine: MachineNumber) -> Result<(), HoldersError> {
-    watch::note(host, Seen::Forgotten(machine))?;
-    watch::forget_all(host, machine)
-}
-
-fn number_of(registry: &Registry, key: &NodeKey) -> Option<MachineNumber> {
-    registry.node(key).map(|node| MachineNumber(node.number))
 }
 
 impl admin::Server for AdminServer {
@@ -258,28 +262,14 @@ impl admin::Server for AdminServer {
     async fn revoke(self: Rc<Self>, params: admin::RevokeParams, _results: admin::RevokeResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let key = self.node(params.get()?.get_name()?.to_str()?)?;
-        self.append(Event::NodeRevoked { key }).await?;
-        self.host.connections.end(&key);
         // Its copies are in the hands of somebody who is not trusted.
-        let number = self.host.office.read(|registry| number_of(registry, &key));
-        if let Some(machine) = number {
-            let host = self.host.clone();
-            self.host.work().run(move || drop_machine(&host, machine)).await?;
-        }
-        Ok(())
+        Ok(self.part_with(key, Event::NodeRevoked { key }).await?)
     }
 
     async fn forget(self: Rc<Self>, params: admin::ForgetParams, _results: admin::ForgetResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let key = self.node(params.get()?.get_name()?.to_str()?)?;
-        self.append(Event::NodeForgotten { key }).await?;
-        self.host.connections.end(&key);
-        let number = self.host.office.read(|registry| number_of(registry, &key));
-        if let Some(machine) = number {
-            let host = self.host.clone();
-            self.host.work().run(move || drop_machine(&host, machine)).await?;
-        }
-        Ok(())
+        Ok(self.part_with(key, Event::NodeForgotten { key }).await?)
     }
 
     async fn drain(self: Rc<Self>, params: admin::DrainParams, _results: admin::DrainResults) -> Result<(), Error> {

@@ -182,14 +182,7 @@ impl node_session::Server for NodeServer {
 
 async fn confirm(host: &Arc<Host>, machine: MachineNumber, frames: Vec<FrameId>) -> Result<Vec<FrameId>, Problem> {
     let tracker = host.clone();
-    let confirm = move || {
-        let mut unknown = Vec::new();
-        for part in frames.chunks(FRAMES_AT_ONCE) {
-            unknown.extend(tracker.holders.confirm(machine, part)?);
-        }
-        Ok::<_, crate::tracker::holders::HoldersError>(unknown)
-    };
-    host.work().run(confirm).await
+    host.work().run(move || tracker.confirm(machine, &frames)).await
 }
 
 async fn retract(host: &Arc<Host>, machine: MachineNumber, frames: Vec<FrameId>) -> Result<(), Problem> {
