@@ -26,3 +26,4 @@ pub mod fidelity;
 pub mod home;
 pub mod jsondoc;
 pub mod protocol;
+pub mod simulation;

@@ -1,0 +1,194 @@
+//! What runs on the machines of a simulated office: the host and the terminals that ship, over a simulated network.
+
+use super::liar;
+use super::user;
+use super::world::{Command, HOST, Nature, PORT, Pc, World, space};
+use capnp::Error;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use turmoil::net::{TcpListener, TcpStream};
+use twinkeep_engine::copies::CopyStore;
+use twinkeep_engine::env::Env;
+use twinkeep_nodes::host::Host;
+use twinkeep_nodes::host::copier;
+use twinkeep_nodes::host::ground::Space;
+use twinkeep_nodes::host::serve::{AdminServer, HostService};
+use twinkeep_nodes::terminal::copies::Kept;
+use twinkeep_nodes::terminal::service::{Outside, Settings, Terminal, dial};
+use twinkeep_nodes::tracker::log::Actor;
+use twinkeep_nodes::tracker::token::JoinToken;
+use twinkeep_nodes::transport::problem::Problem;
+use twinkeep_nodes::transport::serve::Answers;
+use twinkeep_nodes::work::Work;
+use twinkeep_schema::office_capnp::{admin, bootstrap};
+
+/// A machine tries so often what did not work.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// The host, until it crashes.
+pub async fn host(world: Rc<World>) -> turmoil::Result {
+    let host = loop {
+        match world.open_host() {
+            Ok(host) => break host,
+            Err(error) => world.note(HOST, format_args!("cannot start: {error}")),
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    world.note(HOST, "runs");
+    *world.host.borrow_mut() = Some(host.clone());
+    let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+    let key = &host.identity.key;
+    let answers = Answers::new(key, Arc::new(HostService(host.clone())), host.connections.clone());
+    tokio::task::spawn_local(copier::run(host.clone()));
+    tokio::task::spawn_local(administer(world, host));
+    loop {
+        let (stream, address) = listener.accept().await?;
+        let answers = answers.clone();
+        // Who is at the other end, and why it went, is the peer's to tell.
+        tokio::task::spawn_local(async move { drop(answers.serve(stream, address.ip(), ()).await) });
+    }
+}
+
+/// Does what the administrator was told to.
+async fn administer(world: Rc<World>, host: Arc<Host>) {
+    let admin: admin::Client = capnp_rpc::new_client(AdminServer::new(host, Actor::Host, || Ok(None)));
+    loop {
+        let command = world.commands.borrow_mut().pop_front();
+        let Some(command) = command else {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            continue;
+        };
+        let done = obey(&world, &admin, &command).await;
+        match done {
+            Ok(()) => world.note("admin", format_args!("{command:?}")),
+            Err(error) => world.note("admin", format_args!("{command:?}: {}", Problem::from(&error).text)),
+        }
+    }
+}
+
+async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result<(), Error> {
+    match command {
+        Command::Invite(pc) => {
+            let pc = &world.pcs[*pc];
+            let mut request = admin.token_request();
+            request.get().set_name(&pc.name[..]);
+            request.get().set_secs(24 * 3600);
+            request.get().set_auto(true);
+            let answer = request.send().promise.await?;
+            let text = answer.get()?.get_token()?.to_string()?;
+            *pc.token.borrow_mut() = JoinToken::parse(&text).ok();
+        }
+        Command::Forget(pc) => {
+            let mut request = admin.forget_request();
+            request.get().set_name(&world.pcs[*pc].name[..]);
+            request.send().promise.await?;
+            world.pcs[*pc].has_joined.set(false);
+        }
+        Command::Drain(pc, on) => {
+            let mut request = admin.drain_request();
+            request.get().set_name(&world.pcs[*pc].name[..]);
+            request.get().set_on(*on);
+            request.send().promise.await?;
+        }
+    }
+    Ok(())
+}
+
+/// The simulated network, and a simulated disk.
+pub struct Net(pub Rc<Pc>);
+
+impl Outside for Net {
+    type Stream = TcpStream;
+
+    async fn connect(&self, address: &str) -> io::Result<TcpStream> {
+        let (name, port) = address.split_once(':').unwrap_or((address, ""));
+        TcpStream::connect((name, port.parse().unwrap_or(PORT))).await
+    }
+
+    fn space(&self) -> Space {
+        space(&self.0.disk)
+    }
+}
+
+/// What a terminal is.
+pub fn settings(world: &World, pc: &Pc) -> Settings {
+    Settings {
+        data: std::path::PathBuf::new(),
+        name: pc.name.clone(),
+        key: pc.signing_key(),
+        hosts: vec![format!("{HOST}:{PORT}")],
+        host_key: world.host_key(),
+        authority: world.authority().authority(),
+        machine_id: pc.machine_id(),
+        version: "simulated".to_owned(),
+    }
+}
+
+/// A PC with its terminal and its users, until it crashes.
+pub async fn pc(world: Rc<World>, pc: Rc<Pc>) -> turmoil::Result {
+    let env = pc.boot(&world);
+    while !pc.has_joined.get() {
+        tokio::time::sleep(AGAIN).await;
+        let token = pc.token.borrow().clone();
+        let Some(token) = token else { continue };
+        match join(&world, &pc, &token).await {
+            Ok(bootstrap::Status::Active) => pc.has_joined.set(true),
+            Ok(status) => world.note(&pc.name, format_args!("is {status:?} in the office")),
+            Err(error) => world.note(&pc.name, format_args!("cannot join: {}", error.text)),
+        }
+    }
+    if pc.nature == Nature::Liar {
+        liar::live(world, pc, env).await;
+        return Ok(());
+    }
+    let store = loop {
+        let (files, kv) = pc.disk.tree("copies");
+        match CopyStore::open(Arc::new(files), Arc::new(kv), env.clone(), &pc.name) {
+            Ok(opened) => break opened.store,
+            Err(error) => world.note(&pc.name, format_args!("cannot open its store: {error}")),
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    world.note(&pc.name, "runs");
+    let kept = Kept::new(store, pc.grant);
+    *pc.kept.borrow_mut() = Some(kept.clone());
+    let terminal = Terminal::new(settings(&world, &pc), kept, &env, Work::Here, Net(pc.clone()));
+    seat(&world, &pc, &terminal, &env);
+    terminal.run().await;
+    Ok(())
+}
+
+/// The users of a PC.
+fn seat(world: &Rc<World>, pc: &Rc<Pc>, terminal: &Terminal<Net>, env: &Env) {
+    let users = world.users.borrow().clone();
+    for user in users.into_iter().filter(|user| world.pcs[user.pc].name == pc.name) {
+        tokio::task::spawn_local(user::live(world.clone(), pc.clone(), user, terminal.local(), env.clone()));
+    }
+}
+
+async fn join(world: &World, pc: &Rc<Pc>, token: &JoinToken) -> Result<bootstrap::Status, Problem> {
+    let mut connection = dial(&Net(pc.clone()), &settings(world, pc)).await?;
+    let host: bootstrap::Client = connection.bootstrap();
+    let driver = tokio::task::spawn_local(connection.drive());
+    let joined = async {
+        let answer = host.status_request().send().promise.await?;
+        let status = answer.get()?.get_status()?;
+        if status != bootstrap::Status::Unknown {
+            return Ok(status);
+        }
+        let mut request = host.join_request();
+        request.get().set_token(token.secret());
+        request.get().set_name(&pc.name[..]);
+        request.get().set_machine_id(&pc.machine_id());
+        let answer = request.send().promise.await?;
+        Ok::<_, Error>(answer.get()?.get_status()?)
+    };
+    let joined = tokio::time::timeout(Duration::from_secs(30), joined).await;
+    driver.abort();
+    match joined {
+        Ok(joined) => Ok(joined?),
+        Err(_) => Err(Problem::from(Error::disconnected("no answer".to_owned()))),
+    }
+}
