@@ -5,7 +5,7 @@
 use super::online::Errand;
 use super::{Host, lock};
 use crate::tracker::MachineNumber;
-use crate::tracker::holders::HoldersError;
+use crate::tracker::holders::{HoldersError, Why};
 use crate::tracker::names::NodeKey;
 use crate::tracker::placement::{Ask, Candidate, Choice, Hindrance, choose};
 use crate::tracker::presence::Presence;
@@ -110,7 +110,11 @@ fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>)
             granted: live.map_or(node.grant, |live| live.granted),
             used: live.map_or(0, |live| live.used),
             free: live.map_or(0, |live| live.free),
-            presence: if live.is_some() { Presence::Online } else { Presence::Offline },
+            // Before it was compared nobody knows what it holds already.
+            presence: match live.is_some_and(|live| live.is_compared) {
+                true => Presence::Online,
+                false => Presence::Offline,
+            },
             on_host_network: true,
             is_draining: node.draining,
             has_twin: online.has_twin(&node.key),
@@ -138,9 +142,15 @@ pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
             if lock(&host.copier.state).on_their_way.contains_key(&frame.id) {
                 continue;
             }
-            // Who writes it and keeps it is about to say so.
+            // Who writes it and keeps it is about to say so: not one that is gone, nor of what it has lost.
             let is_writing = |machine: &MachineNumber| host.keeping().values().any(|keeping| keeping == machine);
-            if frame.holders.is_empty() && frame.writer.is_some_and(|writer| is_writing(&writer)) {
+            let is_there = |machine: &MachineNumber| {
+                candidates.iter().any(|other| other.machine == *machine && other.presence == Presence::Online)
+            };
+            if frame.holders.is_empty()
+                && frame.why == Why::New
+                && frame.writer.is_some_and(|writer| is_writing(&writer) && is_there(&writer))
+            {
                 continue;
             }
             let ask = Ask {
