@@ -15,7 +15,12 @@ pub enum Errand {
     Send(Vec<Wanted>),
     /// Have it set these aside.
     Drop(Vec<FrameId>),
+    /// Compare what it holds with what is believed.
+    Compare,
 }
+
+/// Of what a machine says it holds, and of what is believed of it.
+pub type Digests = ([u8; 32], [u8; 32]);
 
 /// A machine's connection.
 #[derive(Clone, Debug)]
@@ -40,8 +45,21 @@ pub struct Live {
     pub version: String,
     /// Whether what it holds was compared with what the tracker believes.
     pub is_compared: bool,
+    /// Digests of what it says it holds and of what is believed: when they were last compared one by one, and at its
+    /// last heartbeat.
+    pub digests: [Option<Digests>; 2],
     /// To its connection.
     pub errands: mpsc::UnboundedSender<Errand>,
+}
+
+impl Live {
+    /// A machine has said what it holds. Tells whether it is to be compared with what is believed: they differ, have done
+    /// so for a while, and it is not what comparing them came to.
+    pub fn differs(&mut self, digests: Digests) -> bool {
+        let [compared, before] = self.digests;
+        self.digests = [compared, Some(digests)];
+        self.is_compared && digests.0 != digests.1 && before == Some(digests) && compared != Some(digests)
+    }
 }
 
 /// All of them.

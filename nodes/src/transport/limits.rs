@@ -15,6 +15,9 @@ pub const PORT: u16 = 7272;
 /// A handshake takes one round trip; who needs longer is broken or hostile.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
 
+/// Whoever is hung up on may take so long to hear of it.
+pub const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Connections that have not completed their handshake, all together.
 pub const HANDSHAKES_MAX: usize = 64;
 

@@ -4,7 +4,7 @@
 //! of a key are ended when the key is revoked.
 
 use super::limits::{
-    CALLS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKE, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
+    CALLS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, GOODBYE, HANDSHAKE, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
 };
 use super::problem::{Problem, Why, problem};
 use super::rpc::Connection;
@@ -259,11 +259,25 @@ impl Answers {
             return Err("too many connections".into());
         }
         let connection = Connection::serving(stream, self.service.bootstrap(&peer));
+        let disconnector = connection.disconnector();
+        let mut driving = std::pin::pin!(connection.drive());
         // In this order always: a simulation repeats exactly.
         let result = tokio::select! {
             biased;
-            () = peer.end.notified() => Ok(()),
-            result = connection.drive() => result,
+            () = peer.end.notified() => {
+                // What was given to the other side goes at once, also what refers to the connection itself; whether the
+                // other side hears of it is its own affair.
+                let goodbye = async {
+                    tokio::select! {
+                        biased;
+                        said = disconnector => drop(said),
+                        ended = &mut driving => drop(ended),
+                    }
+                };
+                let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+                Ok(())
+            }
+            result = &mut driving => result,
         };
         self.connections.remove(&peer);
         self.service.ended(&peer);
