@@ -118,6 +118,8 @@ pub enum Verb {
     Stats(verbs::stats::StatsArgs),
     /// Ways into the vault: list, add, replace, remove them
     Key(verbs::key::KeyArgs),
+    /// Show what an office does, on this machine alone
+    Demo(verbs::office::demo::DemoArgs),
     /// The host of an office: make it, run it, look after it
     Host(verbs::office::host::HostArgs),
     /// This PC as a part of an office

@@ -96,6 +96,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Scrub(args) => verbs::scrub::run(run, &args),
         Verb::Stats(args) => verbs::stats::run(run, &args),
         Verb::Key(args) => verbs::key::run(run, &args),
+        Verb::Demo(args) => verbs::office::demo::run(run, &args),
         Verb::Host(args) => verbs::office::host::run(run, &args),
         Verb::Terminal(args) => verbs::office::terminal::run(run, &args),
         Verb::User(args) => verbs::office::user::run(run, &args),

@@ -15,7 +15,7 @@ use twinkeep_engine::vault::{Unlock, Vault};
 use twinkeep_nodes::host::ground::Folder;
 use twinkeep_nodes::remote::RemoteStore;
 use twinkeep_nodes::remote::admin::Admin;
-use twinkeep_nodes::remote::office::{OfficeLine, Proof, User, VaultOf};
+use twinkeep_nodes::remote::office::{OfficeLine, Proof, User, VaultOf, service_status};
 use twinkeep_nodes::secrets;
 use twinkeep_nodes::terminal;
 use twinkeep_nodes::tracker::names::AccountDeviceId;
@@ -173,6 +173,20 @@ pub fn log_in(account: &str, password: &str) -> anyhow::Result<User> {
     Ok(user)
 }
 
+/// Gives the account that is logged in here another password; gives its name.
+pub fn change_password(env: &Env, old: &str, new: &str) -> anyhow::Result<String> {
+    let user = Service::get()?.line()?.login(&current()?.account, &Proof::Password(old)).map_err(told)?;
+    let key = user.key.clone().context("a login by password gives the account's key")?;
+    user.passwd(env, &key, new).map_err(told)?;
+    Ok(user.name)
+}
+
+/// Who is logged in here, where somebody must be.
+pub fn current() -> anyhow::Result<Login> {
+    login()?
+        .ok_or_else(|| hinted(Code::WrongKey, "nobody is logged in on this machine", "`twinkeep login NAME` logs in"))
+}
+
 /// Forgets who is logged in, and the keys.
 pub fn forget_login() -> anyhow::Result<bool> {
     let path = config_dir()?.join("login.toml");
@@ -204,9 +218,7 @@ impl Session {
     /// Logs in as whoever is logged in on this machine.
     pub fn begin() -> anyhow::Result<Self> {
         let service = Service::get()?;
-        let login = login()?.ok_or_else(|| {
-            hinted(Code::WrongKey, "nobody is logged in on this machine", "`twinkeep login NAME` logs in")
-        })?;
+        let login = current()?;
         let [device_path, account_path] = key_paths()?;
         let read = |path: &Path| secrets::read(path).with_context(|| format!("cannot use {}", path.display()));
         let (device_key, key) = (SigningKey::from_seed(&*read(&device_path)?), read(&account_path)?);
@@ -267,7 +279,8 @@ pub fn admin() -> anyhow::Result<Admin> {
 pub fn machine_name() -> Option<String> {
     let service = Service::find().ok()??;
     match service.role {
-        Role::Terminal => Some(terminal::setup::read_settings(&service.data).ok()?.name),
+        // The service tells everybody; its settings are its owner's.
+        Role::Terminal => Some(service_status(&service.socket()).ok()?.name),
         Role::Host => None,
     }
 }

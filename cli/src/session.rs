@@ -80,6 +80,14 @@ impl Run {
         }
     }
 
+    /// Whether what is asked for is asked of the office: the vault is there, or this is its host and no other is named.
+    pub fn is_office(&self) -> anyhow::Result<bool> {
+        let is_host = || {
+            Ok::<_, anyhow::Error>(office::Service::find()?.is_some_and(|service| service.role == office::Role::Host))
+        };
+        Ok(matches!(self.site()?, Site::Office(_)) || (self.globals.vault.is_none() && is_host()?))
+    }
+
     /// The folder of the vault.
     ///
     /// # Errors
@@ -461,10 +469,21 @@ fn no_key(location: &Path, has_password: bool) -> anyhow::Error {
     hinted(Code::WrongKey, message, hint)
 }
 
-/// The words in a frame, four in a row, numbered.
+/// The recovery words of a vault as they are shown.
 pub fn framed(words: &str, location: &Path) -> String {
+    format!(
+        "Recovery words of the vault {}\n{}\
+         Write them down and keep them away from this machine. Whoever has them can read everything\n\
+         in the vault; without them nobody can, once the key on this machine or the password is lost.\n",
+        location.display(),
+        in_frame(words)
+    )
+}
+
+/// Words in a frame, four in a row, numbered.
+pub fn in_frame(words: &str) -> String {
     let list: Vec<&str> = words.split(' ').collect();
-    let mut text = format!("Recovery words of the vault {}\n", location.display());
+    let mut text = String::new();
     let rule = format!("+{}+\n", "-".repeat(68));
     text.push_str(&rule);
     for (row, words) in list.chunks(4).enumerate() {
@@ -473,10 +492,6 @@ pub fn framed(words: &str, location: &Path) -> String {
         text.push_str(&format!("|  {:<66}|\n", cells.join("")));
     }
     text.push_str(&rule);
-    text.push_str(
-        "Write them down and keep them away from this machine. Whoever has them can read everything\n\
-         in the vault; without them nobody can, once the key on this machine or the password is lost.\n",
-    );
     text
 }
 

@@ -19,7 +19,16 @@ pub fn draw(entropy: &dyn Entropy) -> Secret {
 
 /// Makes a folder that nobody else may look into.
 pub fn make_folder(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+    make(path, 0o700)
+}
+
+/// Makes a folder through which others reach what they know the name of and may use, without looking around in it.
+pub fn make_passage(path: &Path) -> io::Result<()> {
+    make(path, 0o711)
+}
+
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().recursive(true).mode(mode).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }

@@ -95,6 +95,8 @@ interface Copies {
   # BLAKE3 keyed with the nonce over these bytes of the frame: shows that it is really held.
   has @6 (frames :Data) -> (answers :Data);
   # A byte for each: 1 held.
+  scrub @7 () -> (frames :UInt64, bytes :UInt64, bad :Data);
+  # Verifies everything that is held, now. What is bad is not held any more.
 }
 
 interface Upload {
@@ -218,6 +220,12 @@ interface Admin {
   audit @13 (from :UInt64, count :UInt32) -> (entries :List(AuditEntry));
   status @14 () -> (status :HostStatus);
   companyKey @15 () -> (publicKey :Data);
+  scrub @16 () -> (report :ScrubReport);
+  # Verifies everything at the host and at every machine that is there, and heals what can be healed.
+  collect @17 () -> (bytes :UInt64, frames :UInt64, copies :UInt64, problems :List(Text));
+  # Frees what nothing needs any more.
+  giveUp @18 () -> ();
+  # Those terminals that are missing now, so many that nothing was decided of them, do not come back.
 }
 
 struct NewUser {
@@ -283,6 +291,8 @@ struct VaultCopies {
   owedBytes @5 :UInt64;
   why @6 :Text;
   # Why the first of them has no second place yet; empty when it is on its way.
+  kind @7 :Text;
+  # company, private or shared.
 }
 
 struct AuditEntry {
@@ -290,6 +300,22 @@ struct AuditEntry {
   time @1 :Int64;
   actor @2 :Text;
   what @3 :Text;
+}
+
+struct ScrubReport {
+  frames @0 :UInt64;
+  # Verified, here and there.
+  bytes @1 :UInt64;
+  bad @2 :UInt64;
+  # Frames of the host that are bad, old ones too.
+  healed @3 :UInt64;
+  # Of those, frames that got their bytes again from another machine.
+  machines @4 :UInt32;
+  # Machines that verified what they hold.
+  copiesBad @5 :UInt64;
+  # Copies that were bad; they are made again.
+  silent @6 :List(Text);
+  # Machines that are a part of the office and did not answer.
 }
 
 struct HostStatus {
@@ -302,7 +328,8 @@ struct HostStatus {
   vaults @6 :UInt32;
   frames @7 :UInt64;
   owedFrames @8 :UInt64;
-  kitVerified @9 :Int64;
+  question @9 :Text;
+  # What an administrator has to decide; empty when nothing.
 }
 
 interface Local {

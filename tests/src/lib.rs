@@ -24,6 +24,8 @@ pub mod devices;
 pub mod scrub;
 pub mod fidelity;
 pub mod home;
+pub mod office;
 pub mod jsondoc;
+pub mod jsonoffice;
 pub mod protocol;
 pub mod simulation;

@@ -29,6 +29,14 @@ pub fn fire_secs() -> u64 {
     number(FIRE_SECS_VAR).unwrap_or(180 * scale() as u64)
 }
 
+/// How many processes of an office are killed; if this is not set, 100 times the scale.
+pub const KILL_COUNT_VAR: &str = "TWINKEEP_KILL_COUNT";
+
+/// How many processes of an office are killed.
+pub fn kill_count() -> usize {
+    number(KILL_COUNT_VAR).map_or(100 * scale(), |count| count as usize)
+}
+
 fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
     Some(text.trim().parse().unwrap_or_else(|_| panic!("{name} is no number: {text:?}")))

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use twinkeep_tests::home::{Home, Ran};
 use twinkeep_tests::jsondoc::Doc;
+use twinkeep_tests::jsonoffice;
 
 /// Described and not seen here: what only shows in work of many seconds (beside the code there is a test of it), and
 /// devices, which need more rights to make than most have.
@@ -87,6 +88,7 @@ fn what_verbs_print_is_what_is_written() {
     keys(&mut scene);
     refuse(&mut scene);
     damage(&mut scene);
+    jsonoffice::run(&mut scene.doc);
     let unseen: Vec<String> =
         scene.doc.unseen().into_iter().filter(|name| !NOT_MADE.contains(&name.as_str())).collect();
     assert!(unseen.is_empty(), "described in docs/json.md and not seen here: {unseen:?}");

@@ -176,6 +176,12 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     if let Some(id) = summary.snapshot.filter(|_| args.pin) {
         pin(run, &vault, &id)?;
     }
+    if run.office_store().is_some()
+        && let Err(error) = retention::purge(&vault)
+    {
+        // What was forgotten long ago is let go by whoever has the keys; the host frees it. It can wait.
+        run.screen.detail(&format!("nothing was let go: {error}"));
+    }
     let copies = copies(run, args, &summary)?;
     tell(run, args, &summary, copies.as_ref())?;
     let wanted = args.wait.and_then(|wait| copies.as_ref().map(|copies| copies.count() < wait.0));
@@ -192,7 +198,8 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
 struct Kept {
     level: u8,
     holders: Vec<String>,
-    is_this_machine_one: bool,
+    /// The name of this machine, if it is a terminal.
+    this_machine: Option<String>,
 }
 
 impl Kept {
@@ -205,11 +212,17 @@ impl Kept {
         if self.level < 2 {
             return "1 copy: host; the second is on its way".to_owned();
         }
-        let others = match self.is_this_machine_one {
-            true => format!("{} (this PC); losing this PC leaves 1", self.holders.join(", ")),
-            false => self.holders.join(", "),
-        };
-        format!("2 copies: host, {others}")
+        let mut words = "2 copies: host".to_owned();
+        let mut is_here = false;
+        for holder in &self.holders {
+            let is_this = self.this_machine.as_ref() == Some(holder);
+            is_here |= is_this;
+            words.push_str(&format!(", {holder}{}", if is_this { " (this PC)" } else { "" }));
+        }
+        if is_here {
+            words.push_str("; losing this PC leaves 1");
+        }
+        words
     }
 }
 
@@ -223,8 +236,7 @@ fn copies(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Resu
     let begun = std::time::Instant::now();
     loop {
         let copies = store.copies(None).map_err(crate::office::told)?;
-        let is_this_machine_one = name.as_ref().is_some_and(|name| copies.holders.contains(name));
-        let kept = Kept { level: copies.level, holders: copies.holders, is_this_machine_one };
+        let kept = Kept { level: copies.level, holders: copies.holders, this_machine: name.clone() };
         if args.wait.is_none_or(|wait| kept.count() >= wait.0) || begun.elapsed() > WAIT {
             return Ok(Some(kept));
         }
@@ -423,6 +435,19 @@ fn lines(args: &BackupArgs, summary: &BackupSummary, verbose: u8) -> Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_a_copy_is_said() {
+        let check = |level: u8, holders: &[&str], this: Option<&str>, expected: &str| {
+            let holders = holders.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(Kept { level, holders, this_machine: this.map(str::to_owned) }.words(), expected);
+        };
+        check(1, &[], Some("pc7"), "1 copy: host; the second is on its way");
+        check(2, &["pc7"], None, "2 copies: host, pc7");
+        check(2, &["pc8"], Some("pc7"), "2 copies: host, pc8");
+        check(2, &["pc7"], Some("pc7"), "2 copies: host, pc7 (this PC); losing this PC leaves 1");
+        check(2, &["pc7", "pc8"], Some("pc7"), "2 copies: host, pc7 (this PC), pc8; losing this PC leaves 1");
+    }
 
     #[test]
     fn secrets_stay_out_of_the_command_line() {

@@ -9,7 +9,8 @@ use twinkeep_engine::gc::{self, Access, GcOptions, GcReport, Step};
 use twinkeep_engine::retention;
 use twinkeep_engine::vault::Vault;
 
-use crate::error::{Code, hinted, told};
+use crate::error::{Code, hinted, told, usage};
+use crate::office;
 use crate::retention::told as retention_told;
 use crate::session::Run;
 use crate::{show, watch};
@@ -40,6 +41,9 @@ pub struct GcArgs {
 
 /// Frees.
 pub fn run(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
+    if run.is_office()? {
+        return at_office(run, args);
+    }
     let options = GcOptions { dry_run: args.dry_run, wait: Duration::from_secs(args.wait) };
     if args.no_key {
         let opened = run.open_store(run.env(None))?;
@@ -58,6 +62,30 @@ pub fn run(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
         run.screen.warn(None, &crate::error::one_line(&retention_told(run, error)));
     }
     collect(run, Access::Keys(&vault), &options, "summary")
+}
+
+/// At an office the host frees by itself, every day; an administrator may have it done now.
+fn at_office(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
+    if args.dry_run || args.wait > 0 || args.no_key {
+        return Err(usage("the host of an office frees space its own way: `twinkeep gc` without further flags"));
+    }
+    let freed = office::admin()?.collect().map_err(office::told)?;
+    if run.screen.json {
+        let fields = json!({
+            "bytes": freed.bytes,
+            "frames": freed.frames,
+            "copies": freed.copies,
+            "problems": freed.problems,
+        });
+        run.screen.message("office_gc", &fields)?;
+    } else {
+        for problem in &freed.problems {
+            run.screen.warn(None, problem);
+        }
+        let copies = show::count(freed.copies, "frame");
+        run.screen.tell(&format!("freed {} at the host; {copies} set aside elsewhere", show::size(freed.bytes)))?;
+    }
+    Ok(if freed.problems.is_empty() { Code::Done } else { Code::Damaged })
 }
 
 /// A dry run purges nothing, so it counts as needed what a real one lets go.

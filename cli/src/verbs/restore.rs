@@ -1,7 +1,8 @@
 //! `restore`: files of a snapshot back onto the disk.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -77,12 +78,15 @@ enum OverwriteArg {
 
 /// Restores.
 pub fn run(run: &Run, args: &RestoreArgs) -> anyhow::Result<Code> {
-    let target = target(args)?;
+    let mut target = target(args)?;
     if args.in_place && args.delete && !args.dry_run {
         confirm_delete(run)?;
     }
     let vault = run.open()?;
     let (info, root) = run.resolve(&vault, &args.snapshot, &args.filter)?;
+    if args.in_place {
+        target = place_of(&root.path);
+    }
     if let Some(device) = info.device {
         // It may claim to be of any host, and `latest` takes it at its word.
         let host = show::escaped(info.snapshot.host.as_bytes());
@@ -137,6 +141,12 @@ fn target(args: &RestoreArgs) -> anyhow::Result<PathBuf> {
             "--target FOLDER restores into a folder, --in-place to where everything was",
         )),
     }
+}
+
+/// The folder that the last name of a path stands in: restored there, it is where it was.
+fn place_of(path: &[u8]) -> PathBuf {
+    let path = Path::new(OsStr::from_bytes(path));
+    path.parent().unwrap_or(path).to_owned()
 }
 
 fn confirm_delete(run: &Run) -> anyhow::Result<()> {

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use twinkeep_engine::scrub::{self, Done, End, Round, ScrubFault, ScrubOptions, ScrubReport, Status};
 use twinkeep_engine::vault::Vault;
 
-use crate::error::{Code, told};
+use crate::error::{Code, told, usage};
+use crate::office;
 use crate::session::Run;
 use crate::{idle, parse, show, watch};
 
@@ -56,12 +57,56 @@ const PAUSE_WAIT: Duration = Duration::from_secs(5);
 
 /// Scrubs, or speaks to the scrub that runs.
 pub fn run(run: &Run, args: &ScrubArgs) -> anyhow::Result<Code> {
+    if run.is_office()? {
+        return at_office(run, args);
+    }
     match args.action {
         Action::Start => work(run, args, false),
         Action::Resume => work(run, args, true),
         Action::Status => status(run),
         Action::Pause => pause(run),
     }
+}
+
+/// At an office the host and every machine that is there verify what they hold, and heal each other.
+fn at_office(run: &Run, args: &ScrubArgs) -> anyhow::Result<Code> {
+    if !matches!(args.action, Action::Start) || args.rate.is_some() {
+        return Err(usage("an office is verified as a whole: `twinkeep scrub start`, without --rate"));
+    }
+    let report = office::admin()?.scrub().map_err(office::told)?;
+    let left = report.bad.saturating_sub(report.healed);
+    let frames = |count| show::count(count, "frame");
+    if run.screen.json {
+        let fields = json!({
+            "frames": report.frames,
+            "bytes": report.bytes,
+            "machines": report.machines,
+            "bad": report.bad,
+            "healed": report.healed,
+            "copies_bad": report.copies_bad,
+            "silent": report.silent,
+        });
+        run.screen.message("office_scrub", &fields)?;
+    } else {
+        let machines = show::count(u64::from(report.machines), "machine");
+        run.screen.tell(&format!("verified {} at the host and {machines}", show::size(report.bytes)))?;
+        if report.copies_bad > 0 {
+            run.screen
+                .tell(&format!("damaged on other machines, and made again there: {}", frames(report.copies_bad)))?;
+        }
+        if report.bad > 0 {
+            let (bad, healed) = (frames(report.bad), report.healed);
+            run.screen.tell(&format!("damaged at the host: {bad}, of which {healed} healed from another machine"))?;
+        }
+        if !report.silent.is_empty() {
+            run.screen.warn(None, &format!("these machines did not answer: {}", report.silent.join(", ")));
+        }
+    }
+    Ok(match (left, report.bad + report.copies_bad) {
+        (0, 0) => Code::Done,
+        (0, _) => Code::Healed,
+        (_, _) => Code::Damaged,
+    })
 }
 
 fn work(run: &Run, args: &ScrubArgs, resume: bool) -> anyhow::Result<Code> {

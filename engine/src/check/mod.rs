@@ -13,6 +13,7 @@ pub(crate) mod index;
 pub(crate) mod judge;
 mod packs;
 pub(crate) mod records;
+mod remote;
 #[cfg(test)]
 mod tests;
 mod trees;
@@ -167,13 +168,20 @@ pub fn check(
     let chosen = packs::Chosen::new(options, &*vault.env().entropy)?;
     let mut findings = Findings::default();
     let verify = |kind, bytes: &[u8]| records::verify(vault, kind, bytes);
-    records::twins(&**vault.local()?.files(), &verify, &mut findings)?;
+    let Ok(local) = vault.local() else {
+        let refs = records::refs(vault, &mut findings)?;
+        let trust = remote::check(vault, options, &mut findings, progress)?;
+        trees::check(vault, &refs, &trust, &mut findings, progress)?;
+        findings.report.unwhole = vault.store().unwhole()?.len() as u64;
+        return Ok(findings.finish(vault.env().clock.elapsed().saturating_sub(started)));
+    };
+    records::twins(&**local.files(), &verify, &mut findings)?;
     let refs = records::refs(vault, &mut findings)?;
-    if index::is_sound(vault.local()?, &mut findings)? {
+    if index::is_sound(local, &mut findings)? {
         for fault in packs::audit(vault, &mut findings)? {
             findings.fault(fault.file, fault.problem);
         }
-        let view = IndexView::read(vault.local()?, &mut findings, progress)?;
+        let view = IndexView::read(local, &mut findings, progress)?;
         let outcome = packs::check(vault, &view, &chosen, &mut findings, progress)?;
         let bad = packs::expel(vault, outcome, &mut findings)?;
         trees::check(vault, &refs, &bad, &mut findings, progress)?;

@@ -293,3 +293,29 @@ fn speed_is_printed() {
     println!("{} MB/s on one core", report.bytes_read / report.duration.as_micros().max(1) as u64);
     assert!(report.is_clean());
 }
+
+#[test]
+fn a_vault_opened_through_a_store_is_checked_as_far_as_that_shows() {
+    let (world, vault) = World::new(true, &mut dice());
+    world.backup(&vault);
+    let place = Place { files: Arc::new(world.files.clone()), kv_home: Arc::new(world.kv.clone()) };
+    let head = Vault::head_bytes(&place).unwrap();
+    let store = vault.store().clone();
+    let through = Vault::open_through(store, head, Env::system(2), Unlock::Secret(&world.secret)).unwrap();
+    let (quick, whole) = (run(&through, CheckOptions::default()), run(&through, ALL));
+    assert!(quick.is_clean() && whole.is_clean(), "{quick:?} {whole:?}");
+    assert_eq!((quick.snapshots, quick.frames), (1, 0));
+    assert_eq!(whole.frames, whole.frames_total);
+
+    // A byte of the largest pack flips: the frame is told, lost, and what needs it.
+    let packs = world.files.paths().into_iter().filter(|path| path.starts_with("packs/"));
+    let pack = packs.max_by_key(|path| world.files.bytes(path).map(|bytes| bytes.len())).unwrap();
+    world.files.damage(&pack, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    let damaged = run(&through, ALL);
+    assert_eq!(damaged.faults.len(), 1, "{damaged:?}");
+    assert!(!damaged.damaged.is_empty());
+    assert_eq!(vault.local().unwrap().lost_frames(10).unwrap().len(), 1);
+}

@@ -6,7 +6,7 @@
 use super::{GcError, Result};
 use crate::crypto::Salts;
 use crate::frame::{FrameBuilder, FrameHeader, Opener, SealedFrame, Sealer, frame_id};
-use crate::id::{ChunkId, Kind, SessionId};
+use crate::id::{ChunkId, FrameId, Kind, SessionId};
 use crate::index::{self, ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, PackRow, PackState};
 use crate::kv::Write;
 use crate::pack;
@@ -75,6 +75,8 @@ pub(crate) struct Rewriter<'a> {
     pub damaged: Vec<BadFrame>,
     /// Frames that the medium did not give, which it may do another time.
     pub unread: Vec<BadFrame>,
+    /// Frames that went with their packs.
+    pub removed: Vec<FrameId>,
 }
 
 impl<'a> Rewriter<'a> {
@@ -92,6 +94,7 @@ impl<'a> Rewriter<'a> {
             counts: Counts::default(),
             damaged: Vec::new(),
             unread: Vec::new(),
+            removed: Vec::new(),
         })
     }
 
@@ -273,21 +276,26 @@ impl<'a> Rewriter<'a> {
         if crate::zoo::planted("gc-file-before-rows") {
             remove_file(self.store, &self.store.name(number)?.path())?;
         }
-        let Some((row, len)) = self.forget(number, frames)? else { return Ok(false) };
+        let Some((row, len, mut gone)) = self.forget(number, frames)? else { return Ok(false) };
+        self.removed.append(&mut gone);
         finish_removal(self.store, number, &row)?;
         self.counts.packs_removed += 1;
         self.counts.bytes_freed += len;
         Ok(true)
     }
 
-    fn forget(&self, number: PackNumber, frames: &[(FrameNumber, bool)]) -> Result<Option<(PackRow, u64)>> {
+    fn forget(
+        &self,
+        number: PackNumber,
+        frames: &[(FrameNumber, bool)],
+    ) -> Result<Option<(PackRow, u64, Vec<FrameId>)>> {
         let store = self.store;
         let _lock = store.parts.lock("index")?;
         let mut write = store.kv.write()?;
         let Some(row) = index::pack(&*write, number)?.filter(|row| row.state == PackState::Closed) else {
             return Ok(None);
         };
-        let mut here = Vec::new();
+        let (mut here, mut gone) = (Vec::new(), Vec::new());
         for (frame, lived) in frames {
             let Some(place) = index::frame_if_any(&*write, *frame)?.filter(|place| place.pack == number) else {
                 continue;
@@ -296,12 +304,13 @@ impl<'a> Rewriter<'a> {
                 return Ok(None);
             }
             here.push(*frame);
+            gone.push(place.id);
         }
         index::delete_frames(&mut *write, &here)?;
         index::put_pack(&mut *write, number, &PackRow { state: PackState::Dropped, ..row })?;
         write.commit()?;
         let len = store.parts.files.open(&row.name.path()).and_then(|file| file.len()).unwrap_or(row.indexed_len);
-        Ok(Some((row, len)))
+        Ok(Some((row, len, gone)))
     }
 }
 

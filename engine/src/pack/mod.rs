@@ -14,7 +14,7 @@
 
 mod scan;
 
-pub(crate) use scan::is_media;
+pub use scan::is_media;
 pub use scan::{Scanned, Scanner, check_directory, check_header};
 
 use crate::files::{self, Files, ReadAt};

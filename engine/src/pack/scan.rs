@@ -319,7 +319,7 @@ fn or_unreadable<T>(result: files::Result<T>) -> files::Result<Option<T>> {
 }
 
 /// Whether an error says that the medium cannot be read here.
-pub(crate) fn is_media(error: &FilesError) -> bool {
+pub fn is_media(error: &FilesError) -> bool {
     error.source.raw_os_error() == Some(libc::EIO)
 }
 

@@ -13,6 +13,7 @@ mod pins;
 pub mod local;
 pub(crate) mod packs;
 mod rebuild;
+mod replace;
 mod salvage;
 pub(crate) mod session;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub(crate) mod tests;
 
 pub use local::{LocalStore, Opened};
 pub use pins::Pin;
+pub use replace::{LostFrame, Replaced};
 
 use crate::env::Time;
 use crate::files::FilesError;

@@ -148,6 +148,11 @@ impl HeadBytes {
         Ok(Loaded { value, count, damaged: Vec::new() })
     }
 
+    /// What the config says, true or not.
+    pub fn unverified(&self) -> Result<Config> {
+        Ok(self.config()?.value.unverified().clone())
+    }
+
     /// The vault they say they are of.
     ///
     /// # Errors

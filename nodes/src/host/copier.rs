@@ -3,14 +3,14 @@
 //! Nothing here is kept: what is owed stands in the map of holders until a machine has confirmed that it holds it.
 
 use super::online::Errand;
-use super::{Host, lock};
+use super::{COPIES_WANTED, Host, lock};
 use crate::tracker::MachineNumber;
-use crate::tracker::holders::{HoldersError, Why};
+use crate::tracker::holders::{Held, HoldersError, Why};
 use crate::tracker::names::NodeKey;
 use crate::tracker::placement::{Ask, Candidate, Choice, Hindrance, choose};
 use crate::tracker::presence::Presence;
 use crate::tracker::registry::NodeStatus;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -29,11 +29,17 @@ const ERRANDS_MAX: usize = 2;
 /// Rows of what is owed that one plan looks at.
 const LOOKED_AT_MAX: usize = 16 << 10;
 
+/// Rows that one look takes.
+const ROWS_AT_ONCE: usize = 1024;
+
 /// A plan is made so often at least.
 const PACE: Duration = Duration::from_secs(1);
 
 /// A frame on its way for longer than this was lost on it.
 const ON_ITS_WAY: Duration = Duration::from_secs(600);
+
+/// Who writes a frame has so long to say that it keeps it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A frame to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,12 +64,24 @@ struct State {
     on_their_way: HashMap<FrameId, (MachineNumber, Duration)>,
     errands: HashMap<MachineNumber, usize>,
     hindrances: BTreeMap<VaultId, Hindrance>,
+    /// Frames whose writer may keep them itself, and since when that is waited for.
+    patience: HashMap<FrameId, Duration>,
 }
 
 impl Copier {
     /// Something is owed, or somebody has come.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Whether the writer of a frame may still be waited for to say that it keeps it.
+    fn is_patient(&self, id: &FrameId, now: Duration) -> bool {
+        let mut state = lock(&self.state);
+        // Of more than one plan looks at nobody is waited for.
+        if state.patience.len() >= LOOKED_AT_MAX && !state.patience.contains_key(id) {
+            return false;
+        }
+        now.saturating_sub(*state.patience.entry(*id).or_insert(now)) < PATIENCE
     }
 
     /// An errand is over, whatever came of it.
@@ -84,6 +102,10 @@ impl Copier {
         let mut state = lock(&self.state);
         state.on_their_way.retain(|_, (to, _)| *to != machine);
         state.errands.remove(&machine);
+    }
+
+    fn is_on_its_way(&self, frame: &FrameId) -> bool {
+        lock(&self.state).on_their_way.contains_key(frame)
     }
 
     /// Why the first frame of a vault that has no second place has none; nothing when it is on its way.
@@ -109,10 +131,11 @@ fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>)
             machine_id: node.machine_id.0,
             granted: live.map_or(node.grant, |live| live.granted),
             used: live.map_or(0, |live| live.used),
-            free: live.map_or(0, |live| live.free),
+            // Of one that is not there nobody knows, and that is what is in the way, not its room.
+            free: live.map_or(u64::MAX, |live| live.free),
             // Before it was compared nobody knows what it holds already.
             presence: match live.is_some_and(|live| live.is_compared) {
-                true => Presence::Online,
+                true => host.watch.presence(machine),
                 false => Presence::Offline,
             },
             on_host_network: true,
@@ -126,31 +149,69 @@ fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>)
     (all, keys)
 }
 
-/// Looks through what is owed and hands it out. Returns how many frames were.
+/// What goes where, while that is being planned.
+struct Plan {
+    candidates: Vec<Candidate>,
+    batches: BTreeMap<MachineNumber, (Vec<Wanted>, u64)>,
+    hindrances: BTreeMap<VaultId, Hindrance>,
+}
+
+impl Plan {
+    /// Finds a place for a frame, if there is one.
+    fn add(&mut self, wanted: Wanted, ask: &Ask<'_>) {
+        let machine = match choose(ask, &self.candidates) {
+            Choice::Writer(machine) | Choice::Other(machine) => machine,
+            Choice::Nobody(hindrance) => {
+                self.hindrances.entry(wanted.vault).or_insert(hindrance);
+                return;
+            }
+        };
+        let (batch, len) = self.batches.entry(machine).or_default();
+        if batch.len() >= ERRAND_COUNT || *len >= ERRAND_LEN {
+            return;
+        }
+        batch.push(wanted);
+        *len += u64::from(ask.len);
+        if let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.machine == machine) {
+            candidate.load += 1;
+            candidate.used = candidate.used.saturating_add(u64::from(ask.len));
+            candidate.free = candidate.free.saturating_sub(u64::from(ask.len));
+        }
+    }
+}
+
+/// Looks through what is owed and hands it out, and then what machines hold that are being emptied. Returns how many
+/// frames were handed out.
 pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
-    let (mut candidates, keys) = candidates(host);
+    let (candidates, keys) = candidates(host);
     lock(&host.copier.state).on_their_way.retain(|_, (_, since)| now.saturating_sub(*since) < ON_ITS_WAY);
-    let mut batches: BTreeMap<MachineNumber, (Vec<Wanted>, u64)> = BTreeMap::new();
-    let mut hindrances: BTreeMap<VaultId, Hindrance> = BTreeMap::new();
+    let mut plan = Plan { candidates, batches: BTreeMap::new(), hindrances: BTreeMap::new() };
+    give(host, &mut plan, now)?;
+    empty(host, &mut plan)?;
+    lock(&host.copier.state).hindrances = plan.hindrances;
+    Ok(hand_out(host, plan.batches, &keys, now))
+}
+
+/// Finds places for what is owed, the most endangered first.
+fn give(host: &Host, plan: &mut Plan, now: Duration) -> Result<(), HoldersError> {
+    let writing: BTreeSet<MachineNumber> = host.keeping().values().copied().collect();
+    if writing.is_empty() {
+        lock(&host.copier.state).patience.clear();
+    }
     let (mut after, mut looked_at) = (None, 0);
     while looked_at < LOOKED_AT_MAX {
-        let owed = host.holders.owed(after, 1024)?;
+        let owed = host.holders.owed(after, ROWS_AT_ONCE)?;
         let Some(last) = owed.last() else { break };
         after = Some(last.cursor);
         looked_at += owed.len();
         for frame in &owed {
-            if lock(&host.copier.state).on_their_way.contains_key(&frame.id) {
+            if host.copier.is_on_its_way(&frame.id) {
                 continue;
             }
-            // Who writes it and keeps it is about to say so: not one that is gone, nor of what it has lost.
-            let is_writing = |machine: &MachineNumber| host.keeping().values().any(|keeping| keeping == machine);
-            let is_there = |machine: &MachineNumber| {
-                candidates.iter().any(|other| other.machine == *machine && other.presence == Presence::Online)
-            };
-            if frame.holders.is_empty()
-                && frame.why == Why::New
-                && frame.writer.is_some_and(|writer| is_writing(&writer) && is_there(&writer))
-            {
+            // Who writes it and keeps it is about to say so, but is not waited for as long as it likes to write, nor for
+            // what it has lost.
+            let is_kept = frame.why == Why::New && frame.writer.is_some_and(|writer| writing.contains(&writer));
+            if frame.holders.is_empty() && is_kept && host.copier.is_patient(&frame.id, now) {
                 continue;
             }
             let ask = Ask {
@@ -161,28 +222,47 @@ pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
                 host: host.identity.machine_id,
                 len: frame.len,
             };
-            let machine = match choose(&ask, &candidates) {
-                Choice::Writer(machine) | Choice::Other(machine) => machine,
-                Choice::Nobody(hindrance) => {
-                    hindrances.entry(frame.vault).or_insert(hindrance);
-                    continue;
-                }
-            };
-            let (batch, len) = batches.entry(machine).or_default();
-            if batch.len() >= ERRAND_COUNT || *len >= ERRAND_LEN {
-                continue;
-            }
-            batch.push(Wanted { vault: frame.vault, number: FrameNumber(frame.number_in_index), id: frame.id });
-            *len += u64::from(frame.len);
-            if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.machine == machine) {
-                candidate.load += 1;
-                candidate.used = candidate.used.saturating_add(u64::from(frame.len));
-                candidate.free = candidate.free.saturating_sub(u64::from(frame.len));
+            let number = FrameNumber(frame.number_in_index);
+            plan.add(Wanted { vault: frame.vault, number, id: frame.id }, &ask);
+        }
+    }
+    Ok(())
+}
+
+/// Finds other places for what machines hold that are being emptied. What enough others hold does not count there any
+/// more; until then it does, so nothing is ever owed because of it. The machine itself keeps its bytes until its owner
+/// takes the room back.
+fn empty(host: &Host, plan: &mut Plan) -> Result<(), HoldersError> {
+    let is_draining = |candidate: &&Candidate| candidate.is_draining;
+    let draining: Vec<MachineNumber> =
+        plan.candidates.iter().filter(is_draining).map(|candidate| candidate.machine).collect();
+    for &machine in &draining {
+        let (mut after, mut looked_at) = (None, 0);
+        while looked_at < LOOKED_AT_MAX {
+            let held = host.holders.held_by(machine, after, ROWS_AT_ONCE)?;
+            let Some(last) = held.last() else { break };
+            after = Some(last.number);
+            looked_at += held.len();
+            let stay = |frame: &Held| frame.holders.iter().filter(|holder| !draining.contains(holder)).count();
+            let (elsewhere, here): (Vec<Held>, Vec<Held>) =
+                held.into_iter().partition(|frame| stay(frame) >= COPIES_WANTED as usize);
+            let elsewhere: Vec<FrameId> = elsewhere.into_iter().map(|frame| frame.id).collect();
+            host.holders.retract(machine, &elsewhere, Why::Dropped)?;
+            for frame in here.iter().filter(|frame| !host.copier.is_on_its_way(&frame.id)) {
+                let ask = Ask {
+                    vault: frame.vault,
+                    writer: None,
+                    spread: false,
+                    holders: &frame.holders,
+                    host: host.identity.machine_id,
+                    len: frame.len,
+                };
+                let number = FrameNumber(frame.number_in_index);
+                plan.add(Wanted { vault: frame.vault, number, id: frame.id }, &ask);
             }
         }
     }
-    lock(&host.copier.state).hindrances = hindrances;
-    Ok(hand_out(host, batches, &keys, now))
+    Ok(())
 }
 
 fn hand_out(

@@ -3,15 +3,20 @@
 //! What always holds: what a writer was told to be settled is in the vault's own index, durable; the map of holders
 //! follows from the vaults and from what machines confirmed, so it is never the only place where something is known.
 
+pub mod collector;
 pub mod copier;
 pub mod ground;
+pub mod healer;
 pub mod online;
+pub mod prover;
 pub mod run;
 pub mod serve;
 pub mod setup;
+pub mod watch;
 
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};
+use crate::tracker::limits::LOCK_DAYS;
 use crate::tracker::log::LogError;
 use crate::tracker::login::Throttle;
 use crate::tracker::names::NodeKey;
@@ -23,6 +28,7 @@ use crate::transport::serve::Connections;
 use crate::work::Work;
 use copier::Copier;
 use ground::Ground;
+use healer::Healer;
 use online::Online;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +39,7 @@ use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::{KvError, KvHome};
 use twinkeep_engine::store::{LocalStore, Store, StoreError};
 use twinkeep_engine::vault::{HeadBytes, Vault, VaultError};
+use watch::Watch;
 
 /// Frames entered in the map of holders at a time.
 const FEED_COUNT: usize = 4096;
@@ -59,7 +66,7 @@ pub enum HostError {
         vault: VaultId,
         /// What is wrong.
         #[source]
-        source: VaultError,
+        source: Box<VaultError>,
     },
 }
 
@@ -100,8 +107,12 @@ pub struct Host {
     pub connections: Arc<Connections>,
     /// Machines that are there.
     pub online: Mutex<Online>,
+    /// Who is there, and who was away for too long.
+    pub watch: Watch,
     /// What goes where.
     pub copier: Copier,
+    /// What is bad here and may be whole elsewhere.
+    pub healer: Healer,
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
@@ -121,6 +132,13 @@ pub struct HostVault {
     pub stored: AtomicU64,
     /// One at a time enters frames in the map of holders.
     feeding: Mutex<()>,
+}
+
+impl HostVault {
+    /// Days that its snapshots are kept at least: what its config says, and never less than an office keeps.
+    pub fn retention_days_min(&self) -> Result<u32, VaultError> {
+        Ok(self.head.unverified()?.retention_days_min.max(LOCK_DAYS))
+    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -178,7 +196,9 @@ impl Host {
             office,
             connections: Arc::default(),
             online: Mutex::default(),
+            watch: Watch::open(ground.office(), env.clock.elapsed()),
             copier: Copier::default(),
+            healer: Healer::default(),
             env,
             work,
             ground,
@@ -189,10 +209,12 @@ impl Host {
         };
         let vaults: Vec<VaultId> = host.office.read(|registry| registry.vaults().map(|vault| vault.id).collect());
         for id in vaults {
-            let opened = host.open_vault(id).map_err(|source| HostError::Vault { vault: id, source })?;
+            let told_of = |source| HostError::Vault { vault: id, source: Box::new(source) };
+            let opened = host.open_vault(id).map_err(told_of)?;
             lock(&host.vaults).insert(id, opened.clone());
-            host.feed(id, &opened).map_err(|source| HostError::Vault { vault: id, source })?;
+            host.feed(id, &opened).map_err(told_of)?;
         }
+        watch::begin(&host)?;
         Ok(Arc::new(host))
     }
 
@@ -359,5 +381,57 @@ fn open_holders(home: &dyn KvHome) -> Result<Holders, HostError> {
             Ok(Holders::open(kv)?)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::event::Event;
+    use crate::tracker::log::Actor;
+    use crate::tracker::names::MachineId;
+    use crate::tracker::token;
+    use ground::Folder;
+    use twinkeep_engine::id::{FrameId, Kind};
+
+    fn open(data: &std::path::Path) -> Arc<Host> {
+        let identity = setup::load(data).unwrap();
+        Host::open(Box::new(Folder(data.to_owned())), Env::system(1), Work::Here, identity).unwrap()
+    }
+
+    #[test]
+    fn a_machine_is_forgotten_though_the_host_stopped_on_the_way() {
+        for by_revoking in [true, false] {
+            let temp = tempfile::tempdir().unwrap();
+            let data = temp.path().join("host");
+            let options = setup::HostOptions {
+                name: "tower".into(),
+                listen: "127.0.0.1:0".into(),
+                addresses: vec!["127.0.0.1:7272".into()],
+                machine_id: [7; 16],
+            };
+            setup::init(&data, &Env::system(1), &options).unwrap();
+            let host = open(&data);
+            let (key, secret) = (NodeKey([9; 32]), [1; 16]);
+            let (name, token_hash) = ("pc1".to_owned(), token::hash(&secret));
+            let expires = token::expires(host.env().clock.now(), std::time::Duration::from_secs(60));
+            let made = Event::NodeTokenMade { name: name.clone(), token_hash, expires, auto: true };
+            host.office.append(Actor::Host, made).unwrap();
+            let machine_id = MachineId([3; 16]);
+            let joined = Event::NodeJoined { name, key, machine_id, token_hash, pending: false };
+            host.office.append(Actor::Host, joined).unwrap();
+            let machine = MachineNumber(host.office.read(|registry| registry.node(&key).unwrap().number));
+            let frame = NewFrame { id: FrameId([5; 32]), number_in_index: 0, kind: Kind::Leaf, len: 10, writer: None };
+            let vault = VaultId([4; 16]);
+            host.holders.enter(vault, &[frame], 1).unwrap();
+            host.holders.confirm(machine, &[frame.id]).unwrap();
+            assert!(!host.holders.is_owed_below(vault, 0).unwrap());
+            let gone = if by_revoking { Event::NodeRevoked { key } } else { Event::NodeForgotten { key } };
+            host.office.append(Actor::Host, gone).unwrap();
+            drop(host);
+            let host = open(&data);
+            assert_eq!(host.holders.inventory(machine).unwrap().frames, 0);
+            assert!(host.holders.is_owed_below(vault, 0).unwrap());
+        }
     }
 }

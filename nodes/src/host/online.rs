@@ -5,11 +5,11 @@ use crate::tracker::MachineNumber;
 use crate::tracker::names::NodeKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use twinkeep_engine::id::FrameId;
 
 /// Work for a machine, done on the thread of its connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Errand {
     /// Send it these frames.
     Send(Vec<Wanted>),
@@ -17,6 +17,23 @@ pub enum Errand {
     Drop(Vec<FrameId>),
     /// Compare what it holds with what is believed.
     Compare,
+    /// Fetch these; each that is there comes back, verified.
+    Fetch(Vec<FrameId>, mpsc::UnboundedSender<(FrameId, Vec<u8>)>),
+    /// Have it show that it holds these.
+    Prove(Vec<Wanted>),
+    /// Have it verify what it holds.
+    Scrub(oneshot::Sender<Scrubbed>),
+}
+
+/// What a machine verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Scrubbed {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Frames that were bad.
+    pub bad: u64,
 }
 
 /// Of what a machine says it holds, and of what is believed of it.

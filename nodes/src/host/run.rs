@@ -1,8 +1,8 @@
 //! A host in life: its port, its socket for programs on this machine, and what it does by itself.
 
 use super::Host;
-use super::copier;
 use super::serve::{AdminServer, BootstrapServer, HostService};
+use super::{collector, copier, healer, prover, watch};
 use crate::tracker::log::Actor;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
@@ -36,6 +36,10 @@ pub async fn run(
     ready(listening.address);
     tokio::select! {
         () = copier::run(host.clone()) => {}
+        () = healer::run(host.clone()) => {}
+        () = watch::run(host.clone()) => {}
+        () = collector::run(host.clone()) => {}
+        () = prover::run(host.clone()) => {}
         () = serve_local(host, socket) => {}
         () = stop => {}
     }

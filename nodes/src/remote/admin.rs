@@ -1,6 +1,7 @@
 //! The office in an administrator's hands.
 
 use super::line::Cap;
+use crate::tracker::limits::LOCK_DAYS;
 use crate::tracker::login::{PasswordParams, derive, seal_account_key};
 use crate::tracker::member::{seal_vault, wrap_for_company};
 use crate::tracker::names::{AccountId, NodeKey};
@@ -13,10 +14,6 @@ use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_engine::vault::{CreateOptions, Vault};
 use twinkeep_schema::office_capnp::admin;
 use zeroize::Zeroizing;
-
-/// Days that snapshots of an office's vaults are kept at least, whatever anybody asks for: whoever has taken over a PC
-/// cannot take away what was before.
-pub const RETENTION_DAYS: u32 = 30;
 
 /// See the module.
 pub struct Admin(pub Cap<admin::Client>);
@@ -86,8 +83,10 @@ pub struct NodeRow {
 pub struct VaultRow {
     /// Its id.
     pub id: VaultId,
-    /// Its name and kind.
+    /// Its name.
     pub name: String,
+    /// company, private or shared.
+    pub kind: String,
     /// Whose it is.
     pub owner: String,
     /// Bytes at the host.
@@ -113,6 +112,38 @@ pub struct AuditRow {
     pub what: String,
 }
 
+/// What verifying the office came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScrubRow {
+    /// Frames verified, at the host and elsewhere.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames of the host that are bad.
+    pub bad: u64,
+    /// Of those, frames that got their bytes again.
+    pub healed: u64,
+    /// Machines that verified what they hold.
+    pub machines: u32,
+    /// Copies that were bad.
+    pub copies_bad: u64,
+    /// Machines that did not answer.
+    pub silent: Vec<String>,
+}
+
+/// What was freed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FreedRow {
+    /// Bytes at the host.
+    pub bytes: u64,
+    /// Frames at the host.
+    pub frames: u64,
+    /// Copies that other machines set aside.
+    pub copies: u64,
+    /// What could not be done.
+    pub problems: Vec<String>,
+}
+
 /// How a host is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostRow {
@@ -132,6 +163,8 @@ pub struct HostRow {
     pub vaults: u32,
     /// Frames without a second place.
     pub owed_frames: u64,
+    /// What an administrator has to decide; empty when nothing.
+    pub question: String,
 }
 
 /// What is done to a machine.
@@ -161,7 +194,8 @@ impl Admin {
         let mut account_key = Zeroizing::new([0; 32]);
         entropy.fill(&mut *account_key);
         let wrapped_key = seal_account_key(&keys.wrapping, &id, &account_key, entropy);
-        let options = CreateOptions { retention_days_min: RETENTION_DAYS, ..CreateOptions::default() };
+        let options =
+            CreateOptions { retention_days_min: LOCK_DAYS, undelete_days: LOCK_DAYS, ..CreateOptions::default() };
         let prepared = Vault::prepare(env, &options, &[])?;
         let company = PublicKey(self.company_key()?);
         let company_wrap = match user.is_private {
@@ -325,6 +359,7 @@ impl Admin {
                 rows.push(VaultRow {
                     id: VaultId(fixed(vault.get_vault()?, "the id of a vault")?),
                     name: vault.get_name()?.to_string()?,
+                    kind: vault.get_kind()?.to_string()?,
                     owner: vault.get_owner()?.to_string()?,
                     bytes: vault.get_bytes(),
                     owed_frames: vault.get_owed_frames(),
@@ -356,6 +391,45 @@ impl Admin {
         })
     }
 
+    /// Has everything verified that can be reached, and healed. Returns when it is done.
+    pub fn scrub(&self) -> Result<ScrubRow, Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.scrub_request().send().promise.await?;
+            let report = answer.get()?.get_report()?;
+            let mut silent = Vec::new();
+            for name in report.get_silent()? {
+                silent.push(name?.to_string()?);
+            }
+            Ok(ScrubRow {
+                frames: report.get_frames(),
+                bytes: report.get_bytes(),
+                bad: report.get_bad(),
+                healed: report.get_healed(),
+                machines: report.get_machines(),
+                copies_bad: report.get_copies_bad(),
+                silent,
+            })
+        })
+    }
+
+    /// Frees what nothing needs any more. Returns when it is done.
+    pub fn collect(&self) -> Result<FreedRow, Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.collect_request().send().promise.await?;
+            let freed = answer.get()?;
+            let mut problems = Vec::new();
+            for text in freed.get_problems()? {
+                problems.push(text?.to_string()?);
+            }
+            Ok(FreedRow { bytes: freed.get_bytes(), frames: freed.get_frames(), copies: freed.get_copies(), problems })
+        })
+    }
+
+    /// Gives up the terminals that are missing now.
+    pub fn give_up(&self) -> Result<(), Problem> {
+        self.0.call(|admin| async move { admin.give_up_request().send().promise.await.map(drop) })
+    }
+
     /// How the host is.
     pub fn status(&self) -> Result<HostRow, Problem> {
         self.0.call(|admin| async move {
@@ -370,6 +444,7 @@ impl Admin {
                 connections: status.get_connections(),
                 vaults: status.get_vaults(),
                 owed_frames: status.get_owed_frames(),
+                question: status.get_question()?.to_string()?,
             })
         })
     }

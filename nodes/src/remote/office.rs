@@ -3,7 +3,7 @@
 use super::admin::Admin;
 use super::line::{Cap, Line, Way};
 use super::store::RemoteStore;
-use crate::tracker::login::{Challenge, PasswordParams, derive, open_account_key};
+use crate::tracker::login::{Challenge, PasswordParams, derive, open_account_key, seal_account_key};
 use crate::tracker::member::open_vault;
 use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey};
 use crate::tracker::sign::SigningKey;
@@ -11,6 +11,7 @@ use crate::transport::ids::fixed;
 use crate::transport::problem::{Problem, Why, problem};
 use std::path::Path;
 use twinkeep_engine::crypto::VaultSecret;
+use twinkeep_engine::env::Env;
 use twinkeep_engine::id::VaultId;
 use twinkeep_engine::vault::HeadBytes;
 use twinkeep_engine::vault::keyring::PasswordCost;
@@ -243,6 +244,28 @@ impl User {
         self.session.call(move |session| async move {
             let mut request = session.revoke_device_request();
             request.get().set_device(&device.0);
+            request.send().promise.await.map(drop)
+        })
+    }
+
+    /// Gives the account another password. Its key stays the same, so whatever is stored opens as before.
+    pub fn passwd(&self, env: &Env, key: &[u8; 32], password: &str) -> Result<(), Problem> {
+        let mut salt = [0; 16];
+        env.entropy.fill(&mut salt);
+        let cost = PasswordCost::default();
+        let keys =
+            derive(password, &PasswordParams { salt, cost }).map_err(|error| problem(Why::Usage, error.to_string()))?;
+        let wrapped = seal_account_key(&keys.wrapping, &self.id, key, &*env.entropy);
+        let login_key = keys.login.public();
+        self.session.call(move |session| async move {
+            let mut request = session.passwd_request();
+            let mut to = request.get();
+            to.set_login_key(&login_key);
+            to.set_salt(&salt);
+            to.set_memory_kib(cost.memory_kib);
+            to.set_passes(cost.passes);
+            to.set_lanes(cost.lanes);
+            to.set_wrapped_key(&wrapped);
             request.send().promise.await.map(drop)
         })
     }

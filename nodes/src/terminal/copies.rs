@@ -33,6 +33,9 @@ impl From<CopiesError> for Problem {
     }
 }
 
+/// Bytes verified at a time while somebody waits for all of it.
+const SCRUB_LEN: u64 = 64 << 20;
+
 /// A store of copies with the room its owner grants.
 pub struct Kept {
     /// The store.
@@ -187,6 +190,32 @@ impl copies::Server for CopiesServer {
         let part = bytes.as_deref().and_then(|bytes| bytes.get(offset..offset.checked_add(len)?));
         let part = part.ok_or_else(|| problem(Why::NotFound, "these bytes are not held"))?;
         results.get().set_proof(blake3::keyed_hash(&nonce, part).as_bytes());
+        Ok(())
+    }
+
+    async fn scrub(
+        self: Rc<Self>,
+        _params: copies::ScrubParams,
+        mut results: copies::ScrubResults,
+    ) -> Result<(), Error> {
+        let (mut frames, mut bytes, mut bad) = (0, 0, Vec::new());
+        let mut cursor = None;
+        loop {
+            let step = self.run(move |store| store.scrub(cursor, SCRUB_LEN)).await?;
+            frames += step.frames;
+            bytes += step.bytes;
+            bad.extend(step.bad);
+            cursor = step.next;
+            // What is left out here is told when inventories are compared.
+            bad.truncate(IDS_MAX);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let mut results = results.get();
+        results.set_frames(frames);
+        results.set_bytes(bytes);
+        results.set_bad(&join(&bad));
         Ok(())
     }
 

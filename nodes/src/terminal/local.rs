@@ -10,7 +10,7 @@ use crate::work::Work;
 use capnp::Error;
 use std::rc::Rc;
 use std::sync::Arc;
-use twinkeep_schema::office_capnp::{keeper, local, node_session};
+use twinkeep_schema::office_capnp::{bootstrap, keeper, local, node_session};
 
 /// See the module.
 pub struct LocalServer {
@@ -41,7 +41,7 @@ impl local::Server for LocalServer {
     ) -> Result<(), Error> {
         let bootstrap = self.line.bootstrap.borrow().clone().ok_or_else(|| self.unreachable())?;
         let mut results = results.get();
-        results.set_bootstrap(bootstrap);
+        results.set_bootstrap(capnp_rpc::new_client(Lent(bootstrap)));
         results.set_host_key(&self.settings.host_key.0);
         results.set_node_key(&node_key(&self.settings.key).0);
         Ok(())
@@ -84,6 +84,52 @@ impl local::Server for LocalServer {
     }
 }
 
+/// The host's bootstrap as programs on this machine have it: they log in through the machine, and are not the machine. Who
+/// could say in its name what it holds could have the host count copies that nobody has.
+struct Lent(bootstrap::Client);
+
+fn not_lent() -> Error {
+    problem(Why::NotAllowed, "that is for this machine's own service alone").into()
+}
+
+impl bootstrap::Server for Lent {
+    async fn hello(
+        self: Rc<Self>,
+        params: bootstrap::HelloParams,
+        mut results: bootstrap::HelloResults,
+    ) -> Result<(), Error> {
+        let mut request = self.0.hello_request();
+        request.get().set_version(params.get()?.get_version());
+        results.set(request.send().promise.await?.get()?)
+    }
+
+    async fn join(self: Rc<Self>, _: bootstrap::JoinParams, _: bootstrap::JoinResults) -> Result<(), Error> {
+        Err(not_lent())
+    }
+
+    async fn status(
+        self: Rc<Self>,
+        _params: bootstrap::StatusParams,
+        mut results: bootstrap::StatusResults,
+    ) -> Result<(), Error> {
+        results.set(self.0.status_request().send().promise.await?.get()?)
+    }
+
+    async fn node(self: Rc<Self>, _: bootstrap::NodeParams, _: bootstrap::NodeResults) -> Result<(), Error> {
+        Err(not_lent())
+    }
+
+    async fn login(
+        self: Rc<Self>,
+        params: bootstrap::LoginParams,
+        mut results: bootstrap::LoginResults,
+    ) -> Result<(), Error> {
+        let mut request = self.0.login_request();
+        request.get().set_account(params.get()?.get_account()?);
+        results.set(request.send().promise.await?.get()?)
+    }
+}
+
 /// The copy that stays where it was written.
 struct KeeperServer {
     kept: Arc<Kept>,
@@ -122,5 +168,101 @@ impl keeper::Server for KeeperServer {
         }
         results.get().set_frames(total);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::names::NodeKey;
+    use crate::tracker::sign::SigningKey;
+    use std::cell::RefCell;
+    use twinkeep_engine::copies::CopyStore;
+    use twinkeep_engine::env::Env;
+    use twinkeep_engine::files::memory::MemoryFiles;
+    use twinkeep_engine::kv::memory::MemoryKvHome;
+
+    /// A tracker that writes down what it is asked.
+    #[derive(Default)]
+    struct Tracker(Rc<RefCell<Vec<String>>>);
+
+    impl bootstrap::Server for Tracker {
+        async fn join(
+            self: Rc<Self>,
+            _params: bootstrap::JoinParams,
+            _results: bootstrap::JoinResults,
+        ) -> Result<(), Error> {
+            self.0.borrow_mut().push("join".into());
+            Ok(())
+        }
+
+        async fn status(
+            self: Rc<Self>,
+            _params: bootstrap::StatusParams,
+            mut results: bootstrap::StatusResults,
+        ) -> Result<(), Error> {
+            results.get().set_name("pc1");
+            Ok(())
+        }
+
+        async fn node(
+            self: Rc<Self>,
+            _params: bootstrap::NodeParams,
+            _results: bootstrap::NodeResults,
+        ) -> Result<(), Error> {
+            self.0.borrow_mut().push("node".into());
+            Ok(())
+        }
+
+        async fn login(
+            self: Rc<Self>,
+            params: bootstrap::LoginParams,
+            mut results: bootstrap::LoginResults,
+        ) -> Result<(), Error> {
+            let name = params.get()?.get_account()?.to_string()?;
+            self.0.borrow_mut().push(format!("login {name}"));
+            results.get().set_challenge(&[7; 32]);
+            results.get().set_passes(3);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn programs_of_this_machine_do_not_speak_in_its_name() {
+        let asked = Rc::new(RefCell::new(Vec::new()));
+        let line = Rc::new(Line::default());
+        *line.bootstrap.borrow_mut() = Some(capnp_rpc::new_client(Tracker(asked.clone())));
+        let key = SigningKey::from_seed(&[1; 32]);
+        let settings = Rc::new(Settings {
+            data: "/nowhere".into(),
+            name: "pc1".into(),
+            authority: key.authority(),
+            key,
+            hosts: Vec::new(),
+            host_key: NodeKey([2; 32]),
+            machine_id: [3; 16],
+            version: String::new(),
+        });
+        let files = Arc::new(MemoryFiles::new());
+        let opened = CopyStore::open(files, Arc::new(MemoryKvHome::default()), Env::system(1), "test").unwrap();
+        let server = LocalServer::new(settings, Kept::new(opened.store, 1 << 20), line, Work::Here);
+        let local: local::Client = capnp_rpc::new_client(server);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let answer = local.tracker_request().send().promise.await.unwrap();
+            let lent = answer.get().unwrap().get_bootstrap().unwrap();
+            let status = lent.status_request().send().promise.await.unwrap();
+            assert_eq!(status.get().unwrap().get_name().unwrap(), "pc1");
+            let mut login = lent.login_request();
+            login.get().set_account("anna");
+            let begun = login.send().promise.await.unwrap();
+            let begun = begun.get().unwrap();
+            assert_eq!((begun.get_challenge().unwrap(), begun.get_passes()), (&[7; 32][..], 3));
+            let why = |error: Error| crate::transport::problem::Problem::from(error).why;
+            let join = lent.join_request().send().promise.await.err().map(why);
+            let node = lent.node_request().send().promise.await.err().map(why);
+            assert_eq!((join, node), (Some(Why::NotAllowed), Some(Why::NotAllowed)));
+        });
+        assert_eq!(*asked.borrow(), ["login anna"]);
     }
 }

@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixListener};
 use tokio_rustls::TlsConnector;
 use twinkeep_engine::env::Env;
+use twinkeep_engine::limits::COPIES_TRASH_SECS;
 use twinkeep_schema::office_capnp::{bootstrap, copies, local, node_session};
 
 /// What a terminal is.
@@ -170,15 +171,15 @@ impl<O: Outside> Terminal<O> {
     async fn keep_line(&self) {
         let mut wait = RECONNECT.0;
         loop {
-            let began = tokio::time::Instant::now();
             let ended = self.connected().await;
             self.line.bootstrap.take();
-            self.line.session.take();
+            let was_there = self.line.session.take().is_some();
             if let Err(error) = &ended {
                 tracing::warn!(%error, "the line to the host is down");
                 *self.line.trouble.borrow_mut() = error.to_string();
             }
-            if began.elapsed() > RECONNECT.1 {
+            // However short it was: a host that is started again is found at once.
+            if was_there {
                 wait = RECONNECT.0;
             }
             tokio::time::sleep(wait).await;
@@ -189,16 +190,21 @@ impl<O: Outside> Terminal<O> {
     async fn connected(&self) -> Result<(), Problem> {
         let mut connection = dial(&*self.outside, &self.settings).await?;
         let host: bootstrap::Client = connection.bootstrap();
-        let mut driver = tokio::task::spawn_local(connection.drive());
+        let (over, end) = tokio::sync::oneshot::channel::<()>();
+        let mut driver = tokio::task::spawn_local(connection.drive_until(async { drop(end.await) }));
         let said = tokio::select! {
             biased;
             said = self.be_there(host) => said,
             ended = &mut driver => match ended {
-                Ok(Err(error)) => Err(error),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the connection broke");
+                    Err(Error::disconnected("the connection broke".into()))
+                }
                 Ok(Ok(())) | Err(_) => Err(Error::disconnected("the host has hung up".into())),
             },
         };
-        driver.abort();
+        // Programs on this machine that wait for the host are told.
+        drop(over);
         said.map_err(Problem::from)
     }
 
@@ -285,16 +291,25 @@ async fn soon<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Er
 /// kilobytes a second.
 const UPKEEP: (Duration, u64) = (Duration::from_secs(60), 8 << 20);
 
+/// What was set aside lies in trash for so long, of the machine's own uptime.
+const TRASH: Duration = Duration::from_secs(COPIES_TRASH_SECS);
+
+/// Rounds of upkeep between two looks into the trash.
+const TRASH_ROUNDS: u64 = 60;
+
 /// Verifies what is held, a little at a time, and frees what has been in trash for long enough. What is bad is owed again
 /// as soon as the host hears of it, which gives it anew.
 async fn keep_up(kept: &Arc<Kept>, line: &Rc<Line>, work: Work) {
     let mut cursor = None;
-    loop {
+    for round in 0_u64.. {
         tokio::time::sleep(UPKEEP.0).await;
         let store = kept.store.clone();
         let step = work
             .run(move || {
                 store.tick()?;
+                if round.is_multiple_of(TRASH_ROUNDS) {
+                    store.empty_trash(TRASH)?;
+                }
                 store.scrub(cursor, UPKEEP.1)
             })
             .await;

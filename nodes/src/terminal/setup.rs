@@ -72,7 +72,8 @@ pub fn join(
         return Err(problem(Why::Usage, text));
     }
     let keys = data.join("keys");
-    secrets::make_folder(data).map_err(|error| told(data, &error))?;
+    // Everybody on this machine may use the socket in it, and see nothing else.
+    secrets::make_passage(data).map_err(|error| told(data, &error))?;
     secrets::make_folder(&keys).map_err(|error| told(&keys, &error))?;
     let path = key_path(data);
     let key = match secrets::read(&path) {

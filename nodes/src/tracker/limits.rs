@@ -24,3 +24,7 @@ pub const MISSING_HOURS: u32 = 24;
 
 const _: () = assert!(2 * BEAT_SECS < SUSPECT_SECS && SUSPECT_SECS < OFFLINE_SECS);
 const _: () = assert!(MISSING_HOURS < GRACE_HOURS);
+
+/// Days that nobody can take from history: snapshots of an office's vaults are kept at least so long, and what was
+/// forgotten can be brought back for so long. Whoever has taken over a PC is mostly noticed within a month.
+pub const LOCK_DAYS: u32 = 30;

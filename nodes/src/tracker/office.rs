@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use twinkeep_engine::env::Env;
 use twinkeep_engine::files::{Files, FilesError, Lock};
@@ -61,12 +61,13 @@ pub struct Office {
     env: Env,
     authority: SigningKey,
     state: Mutex<State>,
+    /// Changes with the log, under its lock. Apart from it: who reads does not wait until an entry is durable.
+    registry: RwLock<Arc<Registry>>,
     _lock: Box<dyn Lock>,
 }
 
 struct State {
     log: Log,
-    registry: Arc<Registry>,
     generation: u64,
 }
 
@@ -76,8 +77,8 @@ impl Office {
         files.create_dir("locks")?;
         let lock = lock(&*files)?;
         let log = Log::create(files, authority.authority())?;
-        let state = Mutex::new(State { log, registry: Arc::default(), generation: 1 });
-        let office = Self { env, authority, state, _lock: lock };
+        let state = Mutex::new(State { log, generation: 1 });
+        let office = Self { env, authority, state, registry: RwLock::default(), _lock: lock };
         office.append(Actor::Host, note("the office was made"))?;
         Ok(office)
     }
@@ -88,8 +89,8 @@ impl Office {
         let lock = lock(&*files)?;
         let (log, registry) = load(files, authority.authority())?;
         let generation = log.tip().generation;
-        let state = Mutex::new(State { log, registry: Arc::new(registry), generation });
-        Ok(Self { env, authority, state, _lock: lock })
+        let state = Mutex::new(State { log, generation });
+        Ok(Self { env, authority, state, registry: RwLock::new(Arc::new(registry)), _lock: lock })
     }
 
     /// Writes that something happened and gives its sequence: durable, and from now on in the registry.
@@ -120,7 +121,7 @@ impl Office {
 
     /// The registry as it is now, to keep.
     pub fn registry(&self) -> Arc<Registry> {
-        self.state().registry.clone()
+        self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The end of the log.
@@ -146,17 +147,18 @@ impl Office {
     fn append_in(&self, state: &mut State, generation: u64, actor: Actor, event: Event) -> Result<u64, OfficeError> {
         // A disk that was full has room again, or what seemed to fail was done.
         if let Some(entry) = state.log.recover()? {
-            let mut registry = Registry::clone(&state.registry);
+            let mut registry = Registry::clone(&self.registry());
             let told = |source| OfficeError::Contradiction { path: path(entry.sequence), source };
             registry.apply(&entry).map_err(told)?;
-            (state.registry, state.generation) = (Arc::new(registry), entry.generation);
+            state.generation = entry.generation;
+            *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
         }
         let generation = generation.max(state.generation);
         let entry = state.log.next(generation, self.env.clock.now(), actor, event);
-        let mut registry = Registry::clone(&state.registry);
+        let mut registry = Registry::clone(&self.registry());
         registry.apply(&entry)?;
         state.log.append(&entry, &self.authority)?;
-        state.registry = Arc::new(registry);
+        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
         Ok(entry.sequence)
     }
 

@@ -39,7 +39,7 @@ pub fn join<T: Id>(ids: &[T]) -> Vec<u8> {
 /// Takes them apart; at most `IDS_MAX`.
 pub fn split<T: Id>(bytes: &[u8]) -> Result<Vec<T>, Problem> {
     let count = bytes.len() / T::LEN;
-    if bytes.len() % T::LEN != 0 || count > IDS_MAX {
+    if !bytes.len().is_multiple_of(T::LEN) || count > IDS_MAX {
         return Err(problem(Why::Usage, format!("{} bytes are no list of ids", bytes.len())));
     }
     Ok(bytes.chunks_exact(T::LEN).filter_map(T::of).collect())

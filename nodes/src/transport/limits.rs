@@ -15,9 +15,6 @@ pub const PORT: u16 = 7272;
 /// A handshake takes one round trip; who needs longer is broken or hostile.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// Whoever is hung up on may take so long to hear of it.
-pub const GOODBYE: Duration = Duration::from_secs(1);
-
 /// Connections that have not completed their handshake, all together.
 pub const HANDSHAKES_MAX: usize = 64;
 
@@ -29,6 +26,30 @@ pub const CONNECTIONS_MAX: usize = 1024;
 
 /// Connections at a time of one key.
 pub const CONNECTIONS_PER_KEY_MAX: usize = 64;
+
+/// Connections at a time of keys that are no machine's of the office: whoever has not joined yet, or is not trusted any
+/// more. Keys cost nothing to make, so these must not take the place of others.
+pub const STRANGERS_MAX: usize = 128;
+
+/// The same from one address.
+pub const STRANGERS_PER_ADDRESS_MAX: usize = 8;
+
+/// A stranger has so long to join: it is a matter of three calls.
+pub const STRANGER: Duration = Duration::from_secs(30);
+
+/// Bytes that are read of a stranger: three calls take less than a hundredth, and what is asked without an answer being
+/// fetched stays in memory.
+pub const STRANGER_LEN: u64 = 64 << 10;
+
+/// Logins, sessions, pins and the like that one connection may have: each holds memory for as long as it is held.
+pub const HELD_MAX: usize = 512;
+
+/// Bytes of frames and records on their way to one connection. Who asks for more waits until what came before is sent,
+/// or a machine that asks and does not read could have the host's memory filled.
+pub const ANSWERS_LEN_MAX: usize = 64 << 20;
+
+/// Writers of one machine at a time, over all its connections: each has files open.
+pub const SESSIONS_PER_MACHINE_MAX: usize = 64;
 
 /// Calls of one connection that may be under way. A client of ours has fewer than a tenth of it.
 pub const CALLS_MAX: usize = 512;
@@ -62,3 +83,5 @@ pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duratio
 
 // A frame and the message around it fit in what a reader accepts.
 const _: () = assert!(FRAME_LEN_MAX + 4096 < MESSAGE_WORDS_MAX * 8);
+const _: () = assert!(STRANGERS_MAX < CONNECTIONS_MAX && STRANGERS_PER_ADDRESS_MAX < STRANGERS_MAX);
+const _: () = assert!(2 * FRAME_LEN_MAX <= ANSWERS_LEN_MAX && RECORDS_LEN_MAX < ANSWERS_LEN_MAX);

@@ -7,6 +7,7 @@
 pub mod ids;
 pub mod keys;
 pub mod limits;
+pub mod outgoing;
 pub mod problem;
 pub mod rpc;
 pub mod serve;

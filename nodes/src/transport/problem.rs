@@ -79,7 +79,10 @@ impl From<&Error> for Problem {
             return problem(*why, text);
         }
         match error.kind {
-            ErrorKind::Disconnected => problem(Why::Unreachable, "the connection is gone"),
+            // The second when the other side hangs up without a word.
+            ErrorKind::Disconnected | ErrorKind::PrematureEndOfFile => {
+                problem(Why::Unreachable, "the connection is gone")
+            }
             ErrorKind::Unimplemented => problem(Why::Other, "the other side is of an older version and cannot do this"),
             _ => problem(Why::Other, error.to_string()),
         }
@@ -139,6 +142,8 @@ mod tests {
             assert_eq!(Problem::from(&told), sent);
         }
         assert_eq!(Problem::from(Error::disconnected("x".into())).why, Why::Unreachable);
+        let end = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        assert_eq!(Problem::from(Error::from(end)).why, Why::Unreachable);
         assert_eq!(Problem::from(Error::failed("twinkeep/odd".into())).why, Why::Other);
     }
 }

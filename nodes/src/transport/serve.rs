@@ -4,8 +4,10 @@
 //! of a key are ended when the key is revoked.
 
 use super::limits::{
-    CALLS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, GOODBYE, HANDSHAKE, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
+    CALLS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKE, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
+    HELD_MAX, STRANGER, STRANGER_LEN, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX,
 };
+use super::outgoing::{Counted, Outgoing, Room};
 use super::problem::{Problem, Why, problem};
 use super::rpc::Connection;
 use super::tls;
@@ -16,7 +18,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
@@ -28,14 +30,44 @@ pub struct Peer {
     pub key: NodeKey,
     /// Its address.
     pub address: IpAddr,
+    /// Whether the key was no machine's of the office when it came.
+    is_stranger: bool,
     calls: AtomicUsize,
+    held: AtomicUsize,
+    /// None where answers are not sent over a line of its own.
+    outgoing: Option<Arc<Outgoing>>,
     end: Notify,
 }
 
 impl Peer {
-    /// Somebody at this address, with this key.
+    /// A machine of the office at this address, with this key.
     pub fn new(key: NodeKey, address: IpAddr) -> Arc<Self> {
-        Arc::new(Self { key, address, calls: AtomicUsize::new(0), end: Notify::new() })
+        Self::of(key, address, false, None)
+    }
+
+    fn of(key: NodeKey, address: IpAddr, is_stranger: bool, outgoing: Option<Arc<Outgoing>>) -> Arc<Self> {
+        let (calls, held) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { key, address, is_stranger, calls, held, outgoing, end: Notify::new() })
+    }
+
+    /// Waits until a long answer may be made.
+    pub async fn room(&self, len: usize) -> Option<Room> {
+        match &self.outgoing {
+            Some(outgoing) => Some(outgoing.room(len).await),
+            None => None,
+        }
+    }
+
+    /// Gives something that stays in memory for as long as the other side holds it.
+    ///
+    /// # Errors
+    /// It holds too much.
+    pub fn hold(self: &Arc<Self>) -> Result<Held, Problem> {
+        let held = Held(self.clone());
+        match self.held.fetch_add(1, Ordering::AcqRel) < HELD_MAX {
+            true => Ok(held),
+            false => Err(problem(Why::Busy, format!("this connection has {HELD_MAX} logins, sessions and pins open"))),
+        }
     }
 
     /// Begins a call; it ends when what is given goes.
@@ -66,8 +98,19 @@ impl Drop for Call {
     }
 }
 
+/// Something that a connection holds.
+pub struct Held(Arc<Peer>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// What is offered to whoever connects.
 pub trait Service: Send + Sync + 'static {
+    /// Whether a key is that of a machine of the office; others get little, and not for long.
+    fn is_known(&self, key: &NodeKey) -> bool;
     /// The first capability of a connection; made on the thread the connection lives on.
     fn bootstrap(&self, peer: &Arc<Peer>) -> AnyClient;
     /// The connection has ended.
@@ -97,6 +140,13 @@ impl Connections {
         let mut all = self.lock();
         if all.values().map(Vec::len).sum::<usize>() >= CONNECTIONS_MAX {
             return false;
+        }
+        if peer.is_stranger {
+            let strangers = all.values().flatten().filter(|other| other.is_stranger);
+            let neighbours = strangers.clone().filter(|other| other.address == peer.address).count();
+            if neighbours >= STRANGERS_PER_ADDRESS_MAX || strangers.count() >= STRANGERS_MAX {
+                return false;
+            }
         }
         let own = all.entry(peer.key).or_default();
         if own.len() >= CONNECTIONS_PER_KEY_MAX {
@@ -254,33 +304,67 @@ impl Answers {
         let stream = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await??;
         drop(handshake);
         let key = tls::peer_key(stream.get_ref().1).ok_or("no key was shown")?;
-        let peer = Peer::new(key, address);
+        let outgoing = Arc::new(Outgoing::default());
+        let peer = Peer::of(key, address, !self.service.is_known(&key), Some(outgoing.clone()));
+        let stream = Counted { stream, outgoing };
         if !self.connections.add(&peer) {
             return Err("too many connections".into());
         }
-        let connection = Connection::serving(stream, self.service.bootstrap(&peer));
-        let disconnector = connection.disconnector();
-        let mut driving = std::pin::pin!(connection.drive());
-        // In this order always: a simulation repeats exactly.
-        let result = tokio::select! {
-            biased;
-            () = peer.end.notified() => {
-                // What was given to the other side goes at once, also what refers to the connection itself; whether the
-                // other side hears of it is its own affair.
-                let goodbye = async {
-                    tokio::select! {
-                        biased;
-                        said = disconnector => drop(said),
-                        ended = &mut driving => drop(ended),
-                    }
-                };
-                let _ = tokio::time::timeout(GOODBYE, goodbye).await;
-                Ok(())
+        let bootstrap = self.service.bootstrap(&peer);
+        let ended = peer.end.notified();
+        let result = match peer.is_stranger {
+            false => Connection::serving(stream, bootstrap).drive_until(ended).await,
+            true => {
+                let (read, write) = tokio::io::split(stream);
+                let stream = tokio::io::join(read.take(STRANGER_LEN), write);
+                // Whoever has joined meanwhile comes again, as a machine.
+                let patience = async { drop(tokio::time::timeout(STRANGER, ended).await) };
+                Connection::serving(stream, bootstrap).drive_until(patience).await
             }
-            result = &mut driving => result,
         };
         self.connections.remove(&peer);
         self.service.ended(&peer);
         Ok(result?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn peer(key: u8, host: u8, is_stranger: bool) -> Arc<Peer> {
+        Peer::of(NodeKey([key; 32]), IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), is_stranger, None)
+    }
+
+    #[test]
+    fn calls_and_what_is_held_are_counted() {
+        let peer = peer(1, 1, false);
+        let calls: Vec<Call> = (0..CALLS_MAX).map(|_| peer.call().unwrap()).collect();
+        assert!(peer.call().is_err());
+        assert!(futures::FutureExt::now_or_never(peer.end.notified()).is_some(), "the connection ends");
+        drop(calls);
+        assert!(peer.call().is_ok());
+        let held: Vec<Held> = (0..HELD_MAX).map(|_| peer.hold().unwrap()).collect();
+        assert!(peer.hold().is_err());
+        drop(held);
+        assert!(peer.hold().is_ok());
+    }
+
+    #[test]
+    fn strangers_have_a_share() {
+        let all = Connections::default();
+        let own: Vec<_> = (0..CONNECTIONS_PER_KEY_MAX).map(|_| peer(1, 1, false)).collect();
+        assert!(own.iter().all(|peer| all.add(peer)) && !all.add(&peer(1, 1, false)));
+        assert!((0..STRANGERS_PER_ADDRESS_MAX).all(|at| all.add(&peer(10 + at as u8, 1, true))));
+        assert!(!all.add(&peer(9, 1, true)) && all.add(&peer(2, 1, false)));
+        let mut next = 0;
+        let more = (0..=255u8).filter(|_| {
+            next += 1;
+            all.add(&peer(3 + (next / 50) as u8, 2 + (next / 4) as u8, true))
+        });
+        assert_eq!(more.count(), STRANGERS_MAX - STRANGERS_PER_ADDRESS_MAX);
+        all.remove(&own[0]);
+        assert!(all.add(&peer(1, 1, false)));
     }
 }

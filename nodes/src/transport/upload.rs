@@ -27,7 +27,7 @@ pub struct UploadServer<T> {
 }
 
 impl<T: FrameTarget> UploadServer<T> {
-    /// A stream into a target; `begin` is asked before each frame, and what it gives is held meanwhile.
+    /// A stream into a target; `begin` is asked before each call, and what it gives is held meanwhile.
     pub fn new(
         target: Arc<T>,
         work: Work,
@@ -59,6 +59,7 @@ impl<T: FrameTarget> upload::Server for UploadServer<T> {
     }
 
     async fn done(self: Rc<Self>, _params: upload::DoneParams, mut results: upload::DoneResults) -> Result<(), Error> {
+        let _call = (self.begin)()?;
         let mut results = results.get();
         results.set_frames(self.taken.get());
         if let Some(problem) = &*self.problem.borrow() {

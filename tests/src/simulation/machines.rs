@@ -12,9 +12,9 @@ use turmoil::net::{TcpListener, TcpStream};
 use twinkeep_engine::copies::CopyStore;
 use twinkeep_engine::env::Env;
 use twinkeep_nodes::host::Host;
-use twinkeep_nodes::host::copier;
 use twinkeep_nodes::host::ground::Space;
 use twinkeep_nodes::host::serve::{AdminServer, HostService};
+use twinkeep_nodes::host::{collector, copier, healer, prover, watch};
 use twinkeep_nodes::terminal::copies::Kept;
 use twinkeep_nodes::terminal::service::{Outside, Settings, Terminal, dial};
 use twinkeep_nodes::tracker::log::Actor;
@@ -42,6 +42,10 @@ pub async fn host(world: Rc<World>) -> turmoil::Result {
     let key = &host.identity.key;
     let answers = Answers::new(key, Arc::new(HostService(host.clone())), host.connections.clone());
     tokio::task::spawn_local(copier::run(host.clone()));
+    tokio::task::spawn_local(watch::run(host.clone()));
+    tokio::task::spawn_local(healer::run(host.clone()));
+    tokio::task::spawn_local(collector::run(host.clone()));
+    tokio::task::spawn_local(prover::run(host.clone()));
     tokio::task::spawn_local(administer(world, host));
     loop {
         let (stream, address) = listener.accept().await?;

@@ -36,6 +36,7 @@ pub fn run(run: &Run, args: &CopiesArgs) -> anyhow::Result<Code> {
             let fields = json!({
                 "vault": vault.id.to_hex(),
                 "name": vault.name,
+                "kind": vault.kind,
                 "owner": vault.owner,
                 "bytes": vault.bytes,
                 "owed_frames": vault.owed_frames,
@@ -50,10 +51,10 @@ pub fn run(run: &Run, args: &CopiesArgs) -> anyhow::Result<Code> {
         CopiesVerb::Status => {
             let rows = vaults.iter().map(|vault| {
                 let owed = if vault.owed_frames == 0 { "-".to_owned() } else { show::size(vault.owed_bytes) };
-                vec![vault.name.clone(), vault.owner.clone(), show::size(vault.bytes), owed]
+                vec![vault.name.clone(), vault.kind.clone(), vault.owner.clone(), show::size(vault.bytes), owed]
             });
-            let header = ["Vault", "Owner", "At the host", "Without a second place"];
-            run.screen.write_stdout(show::table(&header, rows.collect(), &[2, 3]).as_bytes())?;
+            let header = ["Vault", "Kind", "Owner", "At the host", "Without a second place"];
+            run.screen.write_stdout(show::table(&header, rows.collect(), &[3, 4]).as_bytes())?;
         }
         CopiesVerb::Why => {
             for vault in vaults.iter().filter(|vault| vault.owed_frames > 0) {

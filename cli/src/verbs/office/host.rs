@@ -18,7 +18,7 @@ use super::serve;
 use crate::error::{Code, hinted, told as told_code};
 use crate::office::{Role, Service, admin, told};
 use crate::password;
-use crate::session::{Run, framed, host_name};
+use crate::session::{Run, host_name, in_frame};
 use crate::show;
 
 /// What to do with the host.
@@ -162,12 +162,22 @@ fn init(run: &Run, args: &InitArgs) -> anyhow::Result<Code> {
         )?;
         return Ok(Code::Done);
     }
-    run.screen.notice(&framed(&words, &data));
-    run.screen.notice("These words are the office's recovery kit. They are shown only now.\n");
+    run.screen.notice(&kit_words(&words, &data));
     run.screen.tell(&format!("made the host {name} in {}", data.display()))?;
     run.screen.tell(&format!("its key is {}", fingerprint(&key)))?;
     run.screen.tell("`twinkeep host run` runs it")?;
     Ok(Code::Done)
+}
+
+/// The words of a recovery kit as they are shown.
+fn kit_words(words: &str, data: &Path) -> String {
+    format!(
+        "Recovery kit of the host in {}\n{}\
+         Write these words down and keep them away from this machine; they are shown only now. With the\n\
+         host's folder they open every vault that is not private, and are the host and the company.\n",
+        data.display(),
+        in_frame(words)
+    )
 }
 
 fn folder(named: Option<&Path>) -> anyhow::Result<PathBuf> {
@@ -216,13 +226,14 @@ fn status(run: &Run) -> anyhow::Result<Code> {
             "host",
             &json!({
                 "name": status.name,
-                "address": status.address,
+                "addresses": status.address.split(", ").collect::<Vec<_>>(),
                 "generation": status.generation,
                 "free": status.free,
                 "total": status.total,
                 "connections": status.connections,
                 "vaults": status.vaults,
                 "owed_frames": status.owed_frames,
+                "question": status.question,
             }),
         )?;
         return Ok(Code::Done);
@@ -235,6 +246,9 @@ fn status(run: &Run) -> anyhow::Result<Code> {
         0 => "everything is kept twice".to_owned(),
         owed => format!("{} have no second place yet: `twinkeep copies status`", show::count(owed, "frame")),
     })?;
+    if !status.question.is_empty() {
+        run.screen.line(&status.question)?;
+    }
     Ok(Code::Done)
 }
 
@@ -248,15 +262,18 @@ fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
         KitVerb::Verify => {
             setup::verify_kit(&data, &words).map_err(setup_told)?;
             match run.screen.json {
-                true => run.screen.message("kit", &json!({ "verified": true }))?,
+                true => run.screen.message("kit_verified", &json!({ "data": data.to_string_lossy() }))?,
                 false => run.screen.tell("the words are right, and the kit is this host's")?,
             }
         }
         KitVerb::Renew => {
             let new = setup::renew_kit(&data, &run.env(Some(1)), &words).map_err(setup_told)?.words();
             match run.screen.json {
-                true => run.screen.message("kit", &json!({ "verified": true, "words": new.as_str() }))?,
-                false => run.screen.notice(&framed(&new, &data)),
+                true => {
+                    let fields = json!({ "data": data.to_string_lossy(), "words": new.as_str() });
+                    run.screen.message("kit_renewed", &fields)?;
+                }
+                false => run.screen.notice(&kit_words(&new, &data)),
             }
         }
     }

@@ -13,7 +13,8 @@ use crate::session::Run;
 #[derive(Args, Debug)]
 #[command(
     after_help = "From then on backups of this user on this machine go to the office; the password is not needed\n\
-    again until `twinkeep logout`. What is kept for that lies in the config folder, for its owner's eyes only.\n\n\
+    again until `twinkeep logout`. What is kept for that lies in the config folder, for its owner's\n\
+    eyes only.\n\n\
     Example:\n  twinkeep login anna"
 )]
 pub struct LoginArgs {

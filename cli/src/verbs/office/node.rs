@@ -27,12 +27,18 @@ enum NodeVerb {
     /// Let a machine in that has joined
     #[command(after_help = "Example:\n  twinkeep node approve pc7")]
     Approve(NameArgs),
-    /// Have what a machine holds copied elsewhere and give it nothing new
+    /// Give a machine nothing new, and have what it holds copied elsewhere
     #[command(after_help = "Example:\n  twinkeep node drain pc7")]
     Drain(DrainArgs),
     /// A machine does not come back: its copies are made again elsewhere
     #[command(after_help = "Example:\n  twinkeep node forget pc7")]
     Forget(NameArgs),
+    /// Terminals that are missing now do not come back: make their copies again elsewhere
+    #[command(
+        after_help = "Asked by `twinkeep host status` when over a third of the terminals are missing at once.\n\n\
+        Example:\n  twinkeep node give-up"
+    )]
+    GiveUp,
     /// Never trust a machine's key again, and make its copies again elsewhere
     #[command(after_help = "Example: it was stolen\n  twinkeep node revoke pc7")]
     Revoke(NameArgs),
@@ -73,18 +79,32 @@ pub struct AuditArgs {
 pub fn run(run: &Run, args: &NodeArgs) -> anyhow::Result<Code> {
     match &args.verb {
         NodeVerb::List(args) => list(run, args),
-        NodeVerb::Approve(args) => change(run, &args.name, NodeChange::Approve, "takes part from now on"),
+        NodeVerb::Approve(args) => change(run, &args.name, NodeChange::Approve, ["approved", "takes part from now on"]),
         NodeVerb::Drain(args) => {
-            let words = if args.off { "is used again" } else { "gets nothing new, and is emptied" };
+            let words = match args.off {
+                true => ["used", "is used again"],
+                false => ["draining", "gets nothing new, and what it holds is copied elsewhere"],
+            };
             change(run, &args.name, NodeChange::Drain(!args.off), words)
         }
         NodeVerb::Forget(args) => {
             confirmed(run, &format!("forget {}, and make its copies again elsewhere", args.name))?;
-            change(run, &args.name, NodeChange::Forget, "is forgotten; its copies are made again elsewhere")
+            let words = ["forgotten", "is forgotten; its copies are made again elsewhere"];
+            change(run, &args.name, NodeChange::Forget, words)
+        }
+        NodeVerb::GiveUp => {
+            confirmed(run, "give up the terminals that are missing now")?;
+            admin()?.give_up().map_err(told)?;
+            match run.screen.json {
+                true => run.screen.message("given_up", &json!({}))?,
+                false => run.screen.tell("those missing now are given up; their copies are made again elsewhere")?,
+            }
+            Ok(Code::Done)
         }
         NodeVerb::Revoke(args) => {
             confirmed(run, &format!("never trust the key of {} again", args.name))?;
-            change(run, &args.name, NodeChange::Revoke, "is not trusted any more; its copies are made again elsewhere")
+            let words = ["revoked", "is not trusted any more; its copies are made again elsewhere"];
+            change(run, &args.name, NodeChange::Revoke, words)
         }
     }
 }
@@ -98,10 +118,11 @@ fn confirmed(run: &Run, what: &str) -> anyhow::Result<()> {
     Err(usage("nothing was done"))
 }
 
-fn change(run: &Run, name: &str, change: NodeChange, words: &str) -> anyhow::Result<Code> {
+/// `words`: one for programs, the others for people.
+fn change(run: &Run, name: &str, change: NodeChange, [word, words]: [&str; 2]) -> anyhow::Result<Code> {
     admin()?.change_node(name, change).map_err(told)?;
     match run.screen.json {
-        true => run.screen.message("node_changed", &json!({ "name": name, "change": words }))?,
+        true => run.screen.message("node_changed", &json!({ "name": name, "change": word }))?,
         false => run.screen.tell(&format!("{name} {words}"))?,
     }
     Ok(Code::Done)
@@ -112,7 +133,7 @@ fn list(run: &Run, args: &ListArgs) -> anyhow::Result<Code> {
     nodes.retain(|node| args.all || matches!(&node.status[..], "active" | "pending"));
     if run.screen.json {
         for node in &nodes {
-            run.screen.message("node", &fields(node))?;
+            run.screen.message("machine", &fields(node))?;
         }
         return Ok(Code::Done);
     }

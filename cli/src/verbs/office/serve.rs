@@ -9,8 +9,12 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
-/// Runs a service on this thread.
+/// Runs a service on this thread, with as many files and connections as the system allows.
 pub fn run<F: Future<Output = anyhow::Result<()>>>(service: F) -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // What it has will do for a small office.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin")?;
     LocalSet::new().block_on(&runtime, service)
 }

@@ -4,9 +4,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use twinkeep_nodes::remote::admin::NewUser;
 
-use crate::error::Code;
-use crate::office::{admin, told};
+use crate::dirs;
+use crate::error::{Code, usage};
+use crate::office::{admin, change_password, current, told};
 use crate::parse;
+use crate::password;
 use crate::session::Run;
 use crate::show;
 use crate::verbs::key::NewPassword;
@@ -35,6 +37,8 @@ enum UserVerb {
     /// Let a locked account in again
     #[command(after_help = "Example:\n  twinkeep user enable anna")]
     Enable(NameArgs),
+    /// Change the password of the account that is logged in here
+    Passwd(PasswdArgs),
     /// Say how much an account may use
     #[command(after_help = "Example: no limit\n  twinkeep user quota anna 0")]
     Quota(QuotaArgs),
@@ -54,6 +58,13 @@ struct AddArgs {
     /// Nobody but the account itself can read its vault, the company's recovery kit neither
     #[arg(long)]
     private: bool,
+    #[command(flatten)]
+    password: NewPassword,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Machines on which the account is logged in stay so.\n\nExample:\n  twinkeep user passwd")]
+struct PasswdArgs {
     #[command(flatten)]
     password: NewPassword,
 }
@@ -97,6 +108,7 @@ pub fn run(run: &Run, args: &UserArgs) -> anyhow::Result<Code> {
         UserVerb::List => list(run),
         UserVerb::Disable(args) => disable(run, &args.name, true),
         UserVerb::Enable(args) => disable(run, &args.name, false),
+        UserVerb::Passwd(args) => passwd(run, args),
         UserVerb::Quota(args) => quota(run, args),
     }
 }
@@ -155,6 +167,21 @@ fn disable(run: &Run, name: &str, on: bool) -> anyhow::Result<Code> {
         (true, _) => run.screen.message("user_changed", &json!({ "name": name, "disabled": on }))?,
         (false, true) => run.screen.tell(&format!("{name} is locked out; what is stored stays"))?,
         (false, false) => run.screen.tell(&format!("{name} may log in again"))?,
+    }
+    Ok(Code::Done)
+}
+
+fn passwd(run: &Run, args: &PasswdArgs) -> anyhow::Result<Code> {
+    let account = current()?.account;
+    let old = match password::given(&run.globals, &dirs::process_var)? {
+        Some(password) => password,
+        None if password::can_ask() => password::ask(&format!("present password of {account}"))?,
+        None => return Err(usage("give the present password with --password-file, and the new one")),
+    };
+    let name = change_password(&run.env(Some(1)), &old, &args.password.get()?)?;
+    match run.screen.json {
+        true => run.screen.message("password_changed", &json!({ "name": name }))?,
+        false => run.screen.tell(&format!("{name} has a new password"))?,
     }
     Ok(Code::Done)
 }

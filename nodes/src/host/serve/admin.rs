@@ -1,12 +1,13 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
 use super::user::{kind_word, used};
-use crate::host::{Host, lock};
+use crate::host::{Host, collector, healer, lock, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::{Event, Login, VaultKind};
 use crate::tracker::holders::HoldersError;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{AccountId, NodeKey};
+use crate::tracker::presence::{Event as Seen, Presence};
 use crate::tracker::registry::{Node, Registry};
 use crate::tracker::token::{self, JoinToken};
 use crate::transport::ids::{fixed, one};
@@ -20,9 +21,6 @@ use twinkeep_engine::id::FrameId;
 use twinkeep_engine::vault::HeadBytes;
 use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_schema::office_capnp::{admin, new_vault};
-
-/// Rows of a lost machine that are forgotten at a time.
-const FORGET_COUNT: usize = 4096;
 
 /// See the module.
 pub struct AdminServer {
@@ -38,7 +36,7 @@ impl AdminServer {
     }
 
     async fn append(&self, event: Event) -> Result<(), Problem> {
-        let (host, actor) = (self.host.clone(), self.actor.clone());
+        let (host, actor) = (self.host.clone(), self.actor);
         self.host.work().run(move || host.office.append(actor, event)).await.map(drop)
     }
 
@@ -97,14 +95,10 @@ impl NewVault {
     }
 }
 
-/// What is held by a machine that will not come back is owed again.
-fn forget_all(host: &Host, machine: MachineNumber) -> Result<(), HoldersError> {
-    loop {
-        if host.holders.forget_machine(machine, FORGET_COUNT)?.left == 0 {
-            host.copier.wake();
-            return Ok(());
-        }
-    }
+/// A machine does not come back: nobody waits for it, and what it held is owed.
+fn drop_machine(host: &Host, machine: MachineNumber) -> Result<(), HoldersError> {
+    watch::note(host, Seen::Forgotten(machine))?;
+    watch::forget_all(host, machine)
 }
 
 fn number_of(registry: &Registry, key: &NodeKey) -> Option<MachineNumber> {
@@ -228,7 +222,11 @@ impl admin::Server for AdminServer {
             info.set_name(&node.name[..]);
             info.set_key(&node.key.0);
             info.set_status(node.status.word());
-            info.set_presence(if live.is_some() { "online" } else { "offline" });
+            info.set_presence(match self.host.watch.presence(MachineNumber(node.number)) {
+                Presence::Online => "online",
+                Presence::Suspect => "suspect",
+                Presence::Offline => "offline",
+            });
             info.set_granted(live.map_or(node.grant, |live| live.granted));
             info.set_used(held.map_or(0, |held| held.bytes));
             info.set_frames(held.map_or(0, |held| held.frames));
@@ -266,7 +264,7 @@ impl admin::Server for AdminServer {
         let number = self.host.office.read(|registry| number_of(registry, &key));
         if let Some(machine) = number {
             let host = self.host.clone();
-            self.host.work().run(move || forget_all(&host, machine)).await?;
+            self.host.work().run(move || drop_machine(&host, machine)).await?;
         }
         Ok(())
     }
@@ -279,7 +277,7 @@ impl admin::Server for AdminServer {
         let number = self.host.office.read(|registry| number_of(registry, &key));
         if let Some(machine) = number {
             let host = self.host.clone();
-            self.host.work().run(move || forget_all(&host, machine)).await?;
+            self.host.work().run(move || drop_machine(&host, machine)).await?;
         }
         Ok(())
     }
@@ -289,6 +287,7 @@ impl admin::Server for AdminServer {
         let params = params.get()?;
         let key = self.node(params.get_name()?.to_str()?)?;
         self.append(Event::NodeDraining { key, on: params.get_on() }).await?;
+        self.host.copier.wake();
         Ok(())
     }
 
@@ -309,7 +308,8 @@ impl admin::Server for AdminServer {
                 let owed = counts.vaults.iter().find(|count| count.vault == id);
                 rows.push(VaultRow {
                     id: id.0,
-                    name: entry.map_or(String::new(), |entry| format!("{} ({})", entry.name, kind_word(entry.kind))),
+                    name: entry.map_or(String::new(), |entry| entry.name.clone()),
+                    kind: entry.map_or("", |entry| kind_word(entry.kind)),
                     owner: owner.map_or(String::new(), |owner| owner.name.clone()),
                     bytes: vault.stored.load(std::sync::atomic::Ordering::Relaxed),
                     owed: owed.map_or((0, 0), |owed| (owed.frames, owed.bytes)),
@@ -324,6 +324,7 @@ impl admin::Server for AdminServer {
             let mut copies = list.reborrow().get(at);
             copies.set_vault(&row.id);
             copies.set_name(&row.name[..]);
+            copies.set_kind(row.kind);
             copies.set_owner(&row.owner[..]);
             copies.set_bytes(row.bytes);
             copies.set_owed_frames(row.owed.0);
@@ -392,7 +393,50 @@ impl admin::Server for AdminServer {
         status.set_total(space.total);
         status.set_connections(u32::try_from(self.host.connections.count()).unwrap_or(u32::MAX));
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
+        status.set_question(&self.host.watch.question().unwrap_or_default()[..]);
         status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
+        Ok(())
+    }
+
+    async fn scrub(self: Rc<Self>, _params: admin::ScrubParams, mut results: admin::ScrubResults) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let health = healer::scrub(&self.host).await?;
+        let mut report = results.get().init_report();
+        report.set_frames(health.scrubbed.frames);
+        report.set_bytes(health.scrubbed.bytes);
+        report.set_bad(health.bad);
+        report.set_healed(health.healed);
+        report.set_machines(health.machines);
+        report.set_copies_bad(health.scrubbed.bad);
+        let mut silent = report.init_silent(health.silent.len() as u32);
+        (0..).zip(&health.silent).for_each(|(at, name)| silent.set(at, &name[..]));
+        Ok(())
+    }
+
+    async fn collect(
+        self: Rc<Self>,
+        _params: admin::CollectParams,
+        mut results: admin::CollectResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let freed = collector::collect(&self.host).await;
+        let mut results = results.get();
+        results.set_bytes(freed.bytes);
+        results.set_frames(freed.frames);
+        results.set_copies(freed.copies);
+        let mut problems = results.init_problems(freed.problems.len() as u32);
+        (0..).zip(&freed.problems).for_each(|(at, text)| problems.set(at, &text[..]));
+        Ok(())
+    }
+
+    async fn give_up(
+        self: Rc<Self>,
+        _params: admin::GiveUpParams,
+        _results: admin::GiveUpResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let host = self.host.clone();
+        self.host.work().run(move || watch::note(&host, Seen::GiveUpMissing)).await?;
         Ok(())
     }
 
@@ -410,6 +454,7 @@ impl admin::Server for AdminServer {
 struct VaultRow {
     id: [u8; 16],
     name: String,
+    kind: &'static str,
     owner: String,
     bytes: u64,
     owed: (u64, u64),
@@ -432,7 +477,9 @@ fn describe(registry: &Registry, event: &Event) -> String {
         Event::NodeApproved { key } => format!("approved {}", node(key)),
         Event::NodeRevoked { key } => format!("revoked the key of {}", node(key)),
         Event::NodeForgotten { key } => format!("forgot {}", node(key)),
-        Event::NodeDraining { key, on } => format!("{} is {}being emptied", node(key), switched(*on)),
+        Event::NodeDraining { key, on } => {
+            format!("{} {}", node(key), if *on { "is being emptied" } else { "is used again" })
+        }
         Event::NodeGrant { key, bytes } => format!("{} grants {} MB", node(key), bytes / 1_000_000),
         Event::StandbyAppointed { key, on } => format!("{} is {}a standby", node(key), switched(*on)),
         Event::AccountMade { name, is_admin, .. } => {

@@ -1,18 +1,18 @@
 //! The first capability: join, login, and being there.
 
 use super::node;
-use super::user::UserServer;
+use super::user::{Caller, UserServer};
 use crate::host::Host;
 use crate::tracker::event::{AuditKind, Event};
 use crate::tracker::log::Actor;
 use crate::tracker::login::{self, Challenge, Subject};
-use crate::tracker::names::{AccountDeviceId, AccountId, MachineId, NodeKey};
+use crate::tracker::names::{AccountDeviceId, AccountId, MachineId, NAME_LEN_MAX, NodeKey};
 use crate::tracker::registry::{Account, NodeStatus};
 use crate::tracker::token;
 use crate::transport::ids::fixed;
 use crate::transport::limits::{PROTOCOL, PROTOCOL_MIN};
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::Peer;
+use crate::transport::serve::{Held, Peer};
 use capnp::Error;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -139,13 +139,18 @@ impl bootstrap::Server for BootstrapServer {
     ) -> Result<(), Error> {
         let _call = self.peer.call()?;
         require_active(&self.host, &self.peer.key)?;
-        let name = params.get()?.get_account()?.to_string()?;
+        let held = self.peer.hold()?;
+        let name = params.get()?.get_account()?;
+        if name.len() > NAME_LEN_MAX {
+            return Err(problem(Why::Usage, format!("no account's name has {} bytes", name.len())).into());
+        }
+        let name = name.to_string()?;
         let account = self.host.office.read(|registry| registry.account_by_name(&name).cloned());
         let params = login::params(account.as_ref(), &name, &self.host.identity.answers);
         let mut challenge = [0; 32];
         self.host.env().entropy.fill(&mut challenge);
-        let attempt =
-            LoginServer { host: self.host.clone(), peer: self.peer.clone(), name, challenge, used: Cell::new(false) };
+        let (host, peer) = (self.host.clone(), self.peer.clone());
+        let attempt = LoginServer { host, peer, name, challenge, used: Cell::new(false), _held: held };
         let mut results = results.get();
         results.set_challenge(&challenge);
         results.set_salt(&params.salt);
@@ -164,6 +169,7 @@ struct LoginServer {
     name: String,
     challenge: [u8; 32],
     used: Cell<bool>,
+    _held: Held,
 }
 
 impl LoginServer {
@@ -219,6 +225,12 @@ impl login_capnp::Server for LoginServer {
             bytes => Some(AccountDeviceId(fixed(bytes, "the id of a device")?)),
         };
         let judged = self.judge(params.get_signature()?, device);
+        if let Err(refused) = &judged
+            && refused.why == Why::NotAllowed
+        {
+            // No try, so no entry: or the log could be filled without end.
+            return Err(refused.clone().into());
+        }
         let entry = match &judged {
             Ok(account) => self.audit(Some(account.id), AuditKind::Login),
             Err(_) => self.audit(None, AuditKind::LoginFailed),
@@ -227,9 +239,12 @@ impl login_capnp::Server for LoginServer {
         host.work().run(move || host.office.append(Actor::Node(node), entry)).await?;
         let account = judged?;
         let mut results = results.get();
-        results.set_wrapped_key(&account.login.wrapped_key);
-        let user = UserServer::new(self.host.clone(), self.peer.clone(), account.id);
-        results.set_session(capnp_rpc::new_client(user));
+        if device.is_none() {
+            // Of use to who knows the password alone; to others it would be something to try passwords on.
+            results.set_wrapped_key(&account.login.wrapped_key);
+        }
+        let caller = Caller { host: self.host.clone(), peer: self.peer.clone(), account: account.id, device };
+        results.set_session(capnp_rpc::new_client(UserServer::new(caller)));
         Ok(())
     }
 }

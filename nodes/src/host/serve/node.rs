@@ -2,26 +2,30 @@
 
 use super::bootstrap::require_active;
 use crate::host::copier::Wanted;
-use crate::host::online::{Errand, Live};
-use crate::host::{Host, lock};
+use crate::host::online::{Errand, Live, Scrubbed};
+use crate::host::{Host, lock, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::Event;
 use crate::tracker::holders::Why as Owed;
 use crate::tracker::log::Actor;
-use crate::tracker::names::NodeKey;
+use crate::tracker::names::{NodeKey, check_label};
+use crate::tracker::presence::Event as Seen;
 use crate::transport::ids::{fixed, join, split};
 use crate::transport::limits::{BEAT, IDS_MAX, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::Peer;
+use crate::transport::serve::{Held, Peer};
 use capnp::Error;
 use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use twinkeep_engine::id::FrameId;
-use twinkeep_engine::store::Store;
+use twinkeep_engine::store::{BadFrame, Store};
 use twinkeep_schema::office_capnp::{copies, inventory, node_session, registration};
+
+/// Bytes of a frame over which a machine shows a hash.
+const PROVEN_LEN: usize = 64 << 10;
 
 /// Frames of one question to a machine.
 const FRAMES_AT_ONCE: usize = 4096;
@@ -41,6 +45,9 @@ pub(super) fn register(
     let Some((number, grant)) = node else {
         return Err(problem(Why::NotAllowed, "the host does not send copies to itself").into());
     };
+    let held = peer.hold()?;
+    let version = told.get_version()?.to_string()?;
+    check_label("version", &version).map_err(|error| problem(Why::Usage, error.to_string()))?;
     let number = MachineNumber(number);
     let (errands, queue) = mpsc::unbounded_channel();
     let said = Said::read(told.get_inventory()?)?;
@@ -53,7 +60,7 @@ pub(super) fn register(
         used: said.bytes,
         free: told.get_free(),
         frames: said.frames,
-        version: told.get_version()?.to_string()?,
+        version,
         is_compared: false,
         digests: [None; 2],
         errands: errands.clone(),
@@ -62,9 +69,12 @@ pub(super) fn register(
         host.office.append(Actor::Node(key), Event::NodeGrant { key, bytes: live.granted }).map_err(Problem::from)?;
     }
     lock(&host.online).come(key, live);
+    for seen in [Seen::Joined(number), Seen::Beat(number)] {
+        watch::note(host, seen).map_err(Problem::from)?;
+    }
     tracing::info!(machine = %number, "a machine is there");
-    let server = NodeServer { host: host.clone(), peer: peer.clone(), number, errands: errands.clone() };
-    tokio::task::spawn_local(watch(host.clone(), peer.clone(), errands.downgrade()));
+    let server = NodeServer { host: host.clone(), peer: peer.clone(), number, errands: errands.clone(), _held: held };
+    tokio::task::spawn_local(listen(host.clone(), peer.clone(), errands.downgrade()));
     // The queue ends with the session: whoever works it off holds no end of it.
     let (host, peer) = (host.clone(), peer.clone());
     let machine = Machine { host, peer, key, number, copies, errands: errands.downgrade() };
@@ -74,7 +84,7 @@ pub(super) fn register(
 
 /// Hangs up on a machine that says nothing any more. One whose power went leaves a connection that nobody ends, and with
 /// it what it was doing, and a twin of the machine that comes back.
-async fn watch(host: Arc<Host>, peer: Arc<Peer>, errands: mpsc::WeakUnboundedSender<Errand>) {
+async fn listen(host: Arc<Host>, peer: Arc<Peer>, errands: mpsc::WeakUnboundedSender<Errand>) {
     loop {
         tokio::time::sleep(BEAT).await;
         let Some(errands) = errands.upgrade() else { return };
@@ -108,12 +118,18 @@ struct NodeServer {
     peer: Arc<Peer>,
     number: MachineNumber,
     errands: mpsc::UnboundedSender<Errand>,
+    _held: Held,
 }
 
 impl Drop for NodeServer {
     fn drop(&mut self) {
         lock(&self.host.online).go(&self.peer.key, &self.errands);
         self.host.copier.gone(self.number);
+        if lock(&self.host.online).live(&self.peer.key).is_none()
+            && let Err(error) = watch::note(&self.host, Seen::Closed(self.number))
+        {
+            tracing::warn!(%error, "cannot take note that a machine went");
+        }
         tracing::info!(machine = %self.number, "a machine went");
     }
 }
@@ -146,6 +162,7 @@ impl node_session::Server for NodeServer {
             }
         }
         drop(online);
+        watch::note(&self.host, Seen::Beat(self.number)).map_err(Problem::from)?;
         results.get().set_time(self.host.env().clock.now().0);
         Ok(())
     }
@@ -169,6 +186,7 @@ impl node_session::Server for NodeServer {
         _results: node_session::RetractResults,
     ) -> Result<(), Error> {
         let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
         let frames = split::<FrameId>(params.get()?.get_frames()?)?;
         retract(&self.host, self.number, frames).await?;
         Ok(())
@@ -180,6 +198,7 @@ impl node_session::Server for NodeServer {
         mut results: node_session::PlaceResults,
     ) -> Result<(), Error> {
         let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
         fixed::<16>(params.get()?.get_vault()?, "the id of a vault")?;
         let draining = self.host.office.read(|registry| registry.node(&self.peer.key).is_none_or(|node| node.draining));
         let online = lock(&self.host.online);
@@ -259,6 +278,9 @@ impl Machine {
                     }
                     compared
                 }
+                Errand::Fetch(frames, answer) => fetch(&self.host, self.number, &self.copies, frames, &answer).await,
+                Errand::Prove(frames) => prove(&self.host, self.number, &self.copies, &frames).await,
+                Errand::Scrub(answer) => scrub(&self.host, self.number, &self.copies, answer).await,
             };
             if let Err(error) = result {
                 tracing::warn!(machine = %self.number, %error, "an errand failed");
@@ -312,8 +334,10 @@ impl Machine {
                 return Err(problem(Why::Other, "the machine lists what it holds in a circle").into());
             }
             after = Some(*last);
-            held.extend(frames.iter().copied());
-            confirm(&self.host, self.number, frames).await?;
+            let unknown: HashSet<FrameId> =
+                confirm(&self.host, self.number, frames.clone()).await?.into_iter().collect();
+            // What the host never heard of is not remembered: a machine may list whatever it likes.
+            held.extend(frames.into_iter().filter(|id| !unknown.contains(id)));
         }
         let mut lost = Vec::new();
         let mut from = None;
@@ -376,6 +400,83 @@ async fn set_aside(host: &Arc<Host>, copies: &copies::Client, frames: Vec<FrameI
     Ok(())
 }
 
+/// Gets frames back from a machine. One that it does not give, or gives wrong, it does not hold.
+async fn fetch(
+    host: &Arc<Host>,
+    machine: MachineNumber,
+    copies: &copies::Client,
+    frames: Vec<FrameId>,
+    answer: &mpsc::UnboundedSender<(FrameId, Vec<u8>)>,
+) -> Result<(), Error> {
+    for id in frames {
+        let mut request = copies.read_request();
+        request.get().set_frame(&id.0);
+        let bytes = match deadline(request.send().promise).await {
+            Ok(read) => read.get()?.get_bytes()?.to_vec(),
+            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error),
+            Err(_) => Vec::new(),
+        };
+        match twinkeep_engine::frame::frame_id(&bytes) == id {
+            true => drop(answer.send((id, bytes))),
+            false => retract(host, machine, vec![id]).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Has a machine show that it holds frames: what it cannot show it does not hold.
+async fn prove(
+    host: &Arc<Host>,
+    machine: MachineNumber,
+    copies: &copies::Client,
+    frames: &[Wanted],
+) -> Result<(), Error> {
+    for wanted in frames {
+        let (tracker, frame) = (host.clone(), *wanted);
+        // What is bad here is no measure for others.
+        let Some(bytes) = host.work().run(move || read(&tracker, &frame)).await? else { continue };
+        let (mut nonce, mut dice) = ([0; 32], [0; 8]);
+        host.env().entropy.fill(&mut nonce);
+        host.env().entropy.fill(&mut dice);
+        let len = bytes.len().min(PROVEN_LEN);
+        let offset = (u64::from_le_bytes(dice) % (bytes.len() - len + 1) as u64) as usize;
+        let mut request = copies.prove_request();
+        let mut to = request.get();
+        to.set_frame(&wanted.id.0);
+        to.set_nonce(&nonce);
+        to.set_offset(offset as u32);
+        to.set_len(len as u32);
+        let expected = blake3::keyed_hash(&nonce, &bytes[offset..offset + len]);
+        let shown = match deadline(request.send().promise).await {
+            Ok(answer) => answer.get()?.get_proof()? == expected.as_bytes(),
+            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error),
+            Err(_) => false,
+        };
+        if !shown {
+            tracing::warn!(%machine, frame = %wanted.id, "a machine does not hold what it said");
+            retract(host, machine, vec![wanted.id]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Has a machine verify what it holds. However long that takes: the line is watched by other calls.
+async fn scrub(
+    host: &Arc<Host>,
+    machine: MachineNumber,
+    copies: &copies::Client,
+    answer: oneshot::Sender<Scrubbed>,
+) -> Result<(), Error> {
+    let told = copies.scrub_request().send().promise.await?;
+    let told = told.get()?;
+    let bad = split::<FrameId>(told.get_bad()?)?;
+    let scrubbed = Scrubbed { frames: told.get_frames(), bytes: told.get_bytes(), bad: bad.len() as u64 };
+    retract(host, machine, bad).await?;
+    // Whoever asked may have gone.
+    let _ = answer.send(scrubbed);
+    Ok(())
+}
+
 /// Waits for an answer, not for ever.
 async fn deadline<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match tokio::time::timeout(PING_DEADLINE, answer).await {
@@ -394,6 +495,9 @@ fn read(host: &Host, wanted: &Wanted) -> Result<Option<Vec<u8>>, Problem> {
     let is_good = twinkeep_engine::frame::frame_id(&bytes) == wanted.id;
     if !is_good {
         tracing::warn!(frame = %wanted.id, vault = %wanted.vault, "a frame of the host is damaged");
+        // Whoever holds the other copy gives it back.
+        vault.store.expel(&[BadFrame::from(&place)])?;
+        host.healer.wake();
     }
     Ok(is_good.then_some(bytes))
 }

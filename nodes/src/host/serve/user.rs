@@ -25,6 +25,8 @@ pub(super) struct Caller {
     pub host: Arc<Host>,
     pub peer: Arc<Peer>,
     pub account: AccountId,
+    /// By which of its devices it came; none by password.
+    pub device: Option<AccountDeviceId>,
 }
 
 impl Caller {
@@ -38,6 +40,13 @@ impl Caller {
     pub fn account(&self) -> Result<Account, Problem> {
         require_active(&self.host, &self.peer.key)?;
         let account = self.host.office.read(|registry| registry.account(&self.account).cloned());
+        let is_device_out = |id| match self.host.office.read(|registry| registry.device(&self.account, &id).cloned()) {
+            Some(device) => device.revoked,
+            None => true,
+        };
+        if self.device.is_some_and(is_device_out) {
+            return Err(problem(Why::NotAllowed, "this device of the account was revoked: log in again"));
+        }
         match account {
             Some(account) if !account.disabled => Ok(account),
             _ => Err(problem(Why::NotAllowed, "this account is disabled: ask an administrator")),
@@ -75,8 +84,8 @@ pub(super) fn kind_word(kind: VaultKind) -> &'static str {
 pub(super) struct UserServer(Caller);
 
 impl UserServer {
-    pub fn new(host: Arc<Host>, peer: Arc<Peer>, account: AccountId) -> Self {
-        Self(Caller { host, peer, account })
+    pub fn new(caller: Caller) -> Self {
+        Self(caller)
     }
 
     async fn append(&self, event: Event) -> Result<(), Problem> {
@@ -168,6 +177,10 @@ impl user_session::Server for UserServer {
         _results: user_session::PasswdResults,
     ) -> Result<(), Error> {
         let _call = self.0.call()?;
+        // Whoever found a machine's files must not be able to take the account over with them.
+        if self.0.device.is_some() {
+            return Err(problem(Why::NotAllowed, "changing the password takes the password").into());
+        }
         let params = params.get()?;
         let login = Login {
             login_key: fixed(params.get_login_key()?, "a key")?,

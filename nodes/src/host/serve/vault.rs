@@ -5,18 +5,22 @@ use super::write::WriteServer;
 use crate::host::HostVault;
 use crate::remote::wire::{get_link, get_place, put_link, put_place};
 use crate::tracker::MachineNumber;
+use crate::tracker::limits::LOCK_DAYS;
 use crate::transport::ids::{join, one, split};
-use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX};
+use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX, SESSIONS_PER_MACHINE_MAX};
 use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::serve::{Call, Held};
 use capnp::Error;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use twinkeep_engine::env::Time;
+use twinkeep_engine::files::FilesError;
+use twinkeep_engine::history::{self, History};
 use twinkeep_engine::id::{ChunkId, VaultId};
 use twinkeep_engine::index::{FrameNumber, PackNumber};
-use twinkeep_engine::record::{Record, RecordKind};
-use twinkeep_engine::store::{BadFrame, ChainLink, Store, StoreError};
+use twinkeep_engine::record::{ChangeKind, ChangeRecord, Record, RecordKind, RefRecord};
+use twinkeep_engine::store::{BadFrame, ChainLink, Store, StoreError, StoredRecord};
 use twinkeep_schema::office_capnp::{pin, vault};
 
 /// A record's time may be so far from the host's: it was made from a link given a moment ago.
@@ -34,6 +38,7 @@ pub(super) struct VaultServer {
 
 struct PinServer {
     _pin: Option<Box<dyn Send + Sync>>,
+    _held: Held,
 }
 
 impl pin::Server for PinServer {}
@@ -54,7 +59,18 @@ impl VaultServer {
         self.caller.host.work().run(move || work(&vault)).await
     }
 
-    fn begin_call(&self) -> Result<crate::transport::serve::Call, Problem> {
+    /// Fails where the machine that calls has as many writers as it may have.
+    fn require_writers_left(&self) -> Result<(), Problem> {
+        let host = &self.caller.host;
+        let number = host.office.read(|registry| registry.node(&self.caller.peer.key).map(|node| node.number));
+        let writers = host.keeping().values().filter(|machine| Some(machine.0) == number).count();
+        match writers < SESSIONS_PER_MACHINE_MAX {
+            true => Ok(()),
+            false => Err(problem(Why::Busy, format!("this machine has {writers} backups under way"))),
+        }
+    }
+
+    fn begin_call(&self) -> Result<Call, Problem> {
         self.caller.require_member(&self.id)?;
         self.caller.call()
     }
@@ -79,6 +95,13 @@ pub(super) fn append(
     let refuse = |text: String| problem(Why::Usage, format!("the record is refused: {text}"));
     let record = Record::parse(bytes).map_err(|error| refuse(error.to_string()))?.record;
     record.expect(kind, vault.store.vault()).map_err(|error| refuse(error.to_string()))?;
+    // One that nobody can read would stop every gc of the vault for good.
+    let content = match kind {
+        RecordKind::Change => ChangeRecord::decode(&record.payload).map(drop),
+        RecordKind::Ref => RefRecord::decode(&record.payload).map(drop),
+        RecordKind::Config | RecordKind::Keyring => Ok(()),
+    };
+    content.map_err(|error| refuse(error.to_string()))?;
     let received = link.received.unwrap_or_default();
     if (record.count, record.previous, record.received) != (link.count, link.previous, received) {
         return Err(refuse("it was not made for this place in the chain".to_owned()));
@@ -86,11 +109,46 @@ pub(super) fn append(
     if now.0.abs_diff(received.0) > RECEIVED_SLACK_NANOS.unsigned_abs() {
         return Err(refuse("it was made too long ago, or the host's clock was set meanwhile: try again".to_owned()));
     }
+    if kind == RecordKind::Change {
+        may_change(vault, &record, bytes).map_err(refuse)?;
+    }
     let taken = vault.store.append(&mut |place| {
         let is_here = (place.count, place.previous) == (link.count, link.previous);
         is_here.then(|| bytes.to_vec())
     })?;
     Ok(taken.is_some())
+}
+
+/// Whether an error says that the bytes are not there any more, and not that they cannot be had now.
+fn is_lost(error: &FilesError) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || twinkeep_engine::pack::is_media(error)
+}
+
+/// Whether a member may say this of the vault's history. The host has no key to see who says it, so what it lets in must
+/// do no harm whoever it was.
+fn may_change(vault: &HostVault, record: &Record, bytes: &[u8]) -> Result<(), String> {
+    let change = ChangeRecord::decode(&record.payload).map_err(|error| error.to_string())?;
+    match change.kind {
+        ChangeKind::Forget { undelete_days } if undelete_days < LOCK_DAYS => {
+            return Err(format!("what is forgotten at an office can be brought back for {LOCK_DAYS} days"));
+        }
+        ChangeKind::ClockIsRight => {
+            return Err("the clock at an office is the host's; ask an administrator".to_owned());
+        }
+        _ => {}
+    }
+    // The same rules as for whoever reads the records later: what they would not believe is not let in.
+    let days_min = vault.retention_days_min().map_err(|error| error.to_string())?;
+    let mut records = vault.store.records().map_err(|error| error.to_string())?;
+    let faults = |records: &[StoredRecord]| {
+        History::replay(records, vault.store.vault(), days_min, &mut history::unkeyed).faults.len()
+    };
+    let before = faults(&records);
+    records.push(StoredRecord { count: record.count, name: "the new record".to_owned(), bytes: Ok(bytes.to_vec()) });
+    match faults(&records) > before {
+        true => Err("it says what no rule allows: minimum retention, a window that is not over, or a pin".to_owned()),
+        false => Ok(()),
+    }
 }
 
 impl vault::Server for VaultServer {
@@ -144,19 +202,23 @@ impl vault::Server for VaultServer {
         let _call = self.begin_call()?;
         let place = get_place(params.get()?.get_place()?)?;
         let place = place.ok_or_else(|| problem(Why::Usage, "that is no place of a frame"))?;
+        let room = self.caller.peer.room(place.len as usize).await;
         let bytes = self
             .run(move |vault| {
                 // Where it is, and how long, is the index's word and not the caller's.
-                let known = vault.store.frame_if_any(place.number)?;
-                if known.is_none_or(|known| known.id != place.frame) {
+                let found = vault.store.frames(place.number, 1)?.into_iter().find(|found| found.number == place.number);
+                let Some(found) = found.filter(|found| (found.frame, found.len) == (place.frame, place.len)) else {
                     return Err(StoreError::Gone { frame: place.frame });
-                }
+                };
                 let mut bytes = Vec::new();
-                vault.store.read_frame(&place, &mut bytes)?;
+                vault.store.read_frame(&found, &mut bytes)?;
                 Ok(bytes)
             })
             .await?;
         results.get().set_bytes(&bytes);
+        if let Some(room) = room {
+            room.used(bytes.len());
+        }
         Ok(())
     }
 
@@ -189,9 +251,11 @@ impl vault::Server for VaultServer {
     async fn begin(self: Rc<Self>, _params: vault::BeginParams, mut results: vault::BeginResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         self.caller.host.has_room()?;
+        let held = self.caller.peer.hold()?;
+        self.require_writers_left()?;
         let session = self.run(move |vault| vault.store.begin()).await?;
         let id = session.id();
-        let server = WriteServer::new(self.caller.clone(), self.id, self.vault.clone(), session);
+        let server = WriteServer::new(self.caller.clone(), self.id, self.vault.clone(), session, held);
         let mut results = results.get();
         results.set_id(&id.0);
         results.set_session(capnp_rpc::new_client(server));
@@ -205,6 +269,7 @@ impl vault::Server for VaultServer {
     ) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let from = params.get()?.get_from();
+        let room = self.caller.peer.room(RECORDS_LEN_MAX).await;
         let records = self.run(|vault| vault.store.records()).await?;
         let mut len = 0;
         let wanted = records.iter().filter(|record| record.count >= from);
@@ -219,14 +284,21 @@ impl vault::Server for VaultServer {
         let mut results = results.get();
         results.set_more(fits.len() < wanted.count());
         let mut list = results.init_records(fits.len() as u32);
+        let mut sent = 0;
         for (at, record) in (0..).zip(fits) {
             let mut to = list.reborrow().get(at);
             to.set_count(record.count);
             to.set_name(&record.name[..]);
             match &record.bytes {
-                Ok(bytes) => to.set_bytes(bytes),
+                Ok(bytes) => {
+                    to.set_bytes(bytes);
+                    sent += bytes.len();
+                }
                 Err(error) => to.set_problem(&error[..]),
             }
+        }
+        if let Some(room) = room {
+            room.used(sent);
         }
         Ok(())
     }
@@ -277,8 +349,9 @@ impl vault::Server for VaultServer {
     async fn pin(self: Rc<Self>, params: vault::PinParams, mut results: vault::PinResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let root: ChunkId = one(params.get()?.get_root()?)?;
+        let held = self.caller.peer.hold()?;
         let pin = self.run(move |vault| Store::pin(&vault.store, root)).await?;
-        results.get().set_pin(capnp_rpc::new_client(PinServer { _pin: pin }));
+        results.get().set_pin(capnp_rpc::new_client(PinServer { _pin: pin, _held: held }));
         Ok(())
     }
 
@@ -295,14 +368,19 @@ impl vault::Server for VaultServer {
                     let mut bytes = Vec::new();
                     let place = vault.store.frames(number, 1)?.into_iter().find(|place| place.number == number);
                     let Some(place) = place else { continue };
-                    let read = vault.store.read_frame(&place, &mut bytes);
-                    if read.is_err() || twinkeep_engine::frame::frame_id(&bytes) != row.id {
-                        bad.push(BadFrame::from(&place));
+                    match vault.store.read_frame(&place, &mut bytes) {
+                        Ok(()) if twinkeep_engine::frame::frame_id(&bytes) == row.id => {}
+                        Ok(()) => bad.push(BadFrame::from(&place)),
+                        Err(StoreError::Gone { .. }) => {}
+                        Err(StoreError::Files(error)) if is_lost(&error) => bad.push(BadFrame::from(&place)),
+                        // Without means, such as descriptors, nothing can be said of it.
+                        Err(error) => return Err(error),
                     }
                 }
                 vault.store.expel(&bad)
             })
             .await?;
+        self.caller.host.healer.wake();
         results.get().set_ids(&join(&ids));
         Ok(())
     }
@@ -335,7 +413,9 @@ impl vault::Server for VaultServer {
                     .filter(|node| machines.contains(&MachineNumber(node.number)))
                     .map(|node| node.name.clone())
                     .collect();
-                let owed = match host.holders.is_owed_below(id, newest.saturating_sub(1))? {
+                // What is bad here is not here: the other copy is then the only one.
+                let is_bad_here = !vault.store.unwhole()?.is_empty();
+                let owed = match host.holders.is_owed_below(id, newest.saturating_sub(1))? || is_bad_here {
                     false => 0,
                     true => {
                         let counts = host.holders.owed_counts()?;

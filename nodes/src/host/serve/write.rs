@@ -9,6 +9,7 @@ use crate::tracker::names::AccountId;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::IDS_MAX;
 use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::serve::{Call, Held};
 use crate::transport::upload::{FrameTarget, UploadServer, no_frame};
 use capnp::Error;
 use std::cell::RefCell;
@@ -31,6 +32,7 @@ pub(super) struct WriteServer {
     vault: Arc<HostVault>,
     session: Arc<Frames>,
     settled: RefCell<HashSet<ChunkId>>,
+    _held: Held,
 }
 
 /// What is behind an upload: verified frames go into the session.
@@ -74,14 +76,19 @@ impl FrameTarget for Frames {
 }
 
 impl WriteServer {
-    pub fn new(caller: Caller, id: VaultId, vault: Arc<HostVault>, session: Box<dyn Session>) -> Self {
+    pub fn new(caller: Caller, id: VaultId, vault: Arc<HostVault>, session: Box<dyn Session>, held: Held) -> Self {
         let host = caller.host.clone();
         let owner = host.office.read(|registry| registry.vault(&id).map(|vault| vault.owner));
         if let Some(number) = host.office.read(|registry| registry.node(&caller.peer.key).map(|node| node.number)) {
             host.keeping().insert(session.id(), MachineNumber(number));
         }
         let frames = Frames { host, vault: vault.clone(), id, session, owner };
-        Self { caller, id, vault, session: Arc::new(frames), settled: RefCell::default() }
+        Self { caller, id, vault, session: Arc::new(frames), settled: RefCell::default(), _held: held }
+    }
+
+    fn begin_call(&self) -> Result<Call, Problem> {
+        self.caller.require_member(&self.id)?;
+        self.caller.call()
     }
 
     fn session_id(&self) -> SessionId {
@@ -116,7 +123,7 @@ impl write_session::Server for WriteServer {
         params: write_session::ClaimParams,
         mut results: write_session::ClaimResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
+        let _call = self.begin_call()?;
         let ids = split::<ChunkId>(params.get()?.get_ids()?)?;
         let claims = self.run(move |session| session.claim(&ids)).await?;
         let byte = |claim: &Claim| match claim {
@@ -133,9 +140,10 @@ impl write_session::Server for WriteServer {
         _params: write_session::UploadParams,
         mut results: write_session::UploadResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
-        let caller = self.caller.clone();
+        let _call = self.begin_call()?;
+        let (caller, id) = (self.caller.clone(), self.id);
         let upload = UploadServer::new(self.session.clone(), self.caller.host.work(), move || {
+            caller.require_member(&id)?;
             Ok(Box::new(caller.call()?) as Box<dyn std::any::Any>)
         });
         results.get().set_upload(capnp_rpc::new_client(upload));
@@ -147,7 +155,7 @@ impl write_session::Server for WriteServer {
         _params: write_session::CheckpointParams,
         _results: write_session::CheckpointResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
+        let _call = self.begin_call()?;
         self.run(|session| session.checkpoint()).await?;
         self.feed().await?;
         Ok(())
@@ -158,7 +166,7 @@ impl write_session::Server for WriteServer {
         params: write_session::SettleParams,
         mut results: write_session::SettleResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
+        let _call = self.begin_call()?;
         let root: ChunkId = one(params.get()?.get_root()?)?;
         let missing = self
             .run(move |session| match session.settle(root) {
@@ -187,7 +195,7 @@ impl write_session::Server for WriteServer {
         params: write_session::PublishParams,
         mut results: write_session::PublishResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
+        let _call = self.begin_call()?;
         let params = params.get()?;
         let root: ChunkId = one(params.get_root()?)?;
         let (link, record) = (get_link(params.get_link()?)?, params.get_record()?.to_vec());
@@ -214,7 +222,7 @@ impl write_session::Server for WriteServer {
         _params: write_session::HealedParams,
         mut results: write_session::HealedResults,
     ) -> Result<(), Error> {
-        let _call = self.caller.call()?;
+        let _call = self.begin_call()?;
         let mut ids = self.session.session.healed();
         ids.truncate(IDS_MAX);
         results.get().set_ids(&join(&ids));

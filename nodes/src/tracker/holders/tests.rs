@@ -361,6 +361,21 @@ fn a_new_round_hides_nothing() {
 }
 
 #[test]
+fn what_a_machine_holds_is_told_with_all_its_holders() {
+    let holders = new_holders(1);
+    let (vault, frames) = (vault_of(1), [new_frame(1, 7, None), new_frame(4, 8, Some(2))]);
+    holders.enter(vault, &frames, 9).unwrap();
+    holders.confirm(MachineNumber(2), &[id(1), id(4)]).unwrap();
+    holders.confirm(MachineNumber(3), &[id(4)]).unwrap();
+    let held = holders.held_by(MachineNumber(2), None, 9).unwrap();
+    let told: Vec<_> = held.iter().map(|held| (held.id, held.vault, held.number_in_index, held.len)).collect();
+    assert_eq!(told, [(id(1), vault, 7, 101), (id(4), vault, 8, 104)]);
+    assert_eq!(held[1].holders, [MachineNumber(2), MachineNumber(3)]);
+    assert_eq!(holders.held_by(MachineNumber(2), Some(held[0].number), 9).unwrap(), held[1..]);
+    assert_eq!(holders.held_by(MachineNumber(3), None, 0).unwrap(), []);
+}
+
+#[test]
 fn a_foreign_map_is_refused() {
     let kv = MemoryKvHome::new().replace(&mut |_| Ok(())).unwrap();
     assert!(matches!(Holders::open(kv), Err(HoldersError::OtherVersion { found: 0 })));

@@ -38,6 +38,23 @@ pub struct Owed {
     pub why: Why,
 }
 
+/// A frame that a machine holds, with what a copy of it elsewhere needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// Where to go on after it.
+    pub number: TrackedNumber,
+    /// Vault that needs it.
+    pub vault: VaultId,
+    /// Its name.
+    pub id: FrameId,
+    /// Its number in the vault's index, as last entered.
+    pub number_in_index: u64,
+    /// Its length, bytes.
+    pub len: u32,
+    /// Who holds it besides the host.
+    pub holders: Vec<MachineNumber>,
+}
+
 /// What is owed of one vault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VaultCount {
@@ -96,6 +113,19 @@ impl Holders {
         let numbers = held(&*read, machine, after, count.min(ROWS_PER_ANSWER_MAX))?;
         let named = numbers.into_iter().map(|number| Ok((number, frame(&*read, number)?.id)));
         Ok(named.collect::<kv::Result<_>>()?)
+    }
+
+    /// What [`Self::frames_of`] names, with what a copy elsewhere needs.
+    pub fn held_by(&self, machine: MachineNumber, after: Option<TrackedNumber>, count: usize) -> Result<Vec<Held>> {
+        let read = self.kv.read()?;
+        let numbers = held(&*read, machine, after, count.min(FRAMES_PER_CHANGE_MAX))?;
+        let whole = |number| {
+            let row = frame(&*read, number)?;
+            let vault = vault(&*read, row.vault)?.id;
+            let FrameRow { id, number_in_index, len, .. } = row;
+            Ok(Held { number, vault, id, number_in_index, len, holders: holders(&*read, number)? })
+        };
+        Ok(numbers.into_iter().map(whole).collect::<kv::Result<_>>()?)
     }
 
     /// Up to `count` owed frames, most urgent first: those with the fewest copies, branches before leaves, then as they

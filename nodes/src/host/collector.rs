@@ -1,0 +1,105 @@
+//! Freeing what nothing needs any more, at the host and then on the machines that hold the second copies.
+//!
+//! What always holds: only the host deletes. What may go is said by each vault's own records, whose times the host
+//! stamps; machines set copies aside on an order that the company's authority has signed, and keep them for a while.
+
+use super::online::Errand;
+use super::{Host, HostVault, lock};
+use crate::tracker::MachineNumber;
+use crate::tracker::limits::FRAMES_PER_CHANGE_MAX;
+use crate::transport::problem::{Problem, Why, problem};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use twinkeep_engine::gc::{self, Access, GcOptions};
+use twinkeep_engine::id::{FrameId, VaultId};
+use twinkeep_engine::progress::Progress;
+
+/// A collection is made so often; what it frees had to wait for a month anyway.
+const PACE: Duration = Duration::from_secs(24 * 3600);
+
+/// After a start the first one waits for so long: backups that were cut short go on first.
+const FIRST: Duration = Duration::from_secs(3600);
+
+/// What collections came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Freed {
+    /// Bytes that are free again at the host.
+    pub bytes: u64,
+    /// Frames that went.
+    pub frames: u64,
+    /// Copies that machines set aside.
+    pub copies: u64,
+    /// What could not be done, vault by vault.
+    pub problems: Vec<String>,
+}
+
+/// Collects for as long as the host runs.
+pub async fn run(host: Arc<Host>) {
+    tokio::time::sleep(FIRST).await;
+    loop {
+        let freed = collect(&host).await;
+        for problem in &freed.problems {
+            tracing::warn!("{problem}");
+        }
+        if freed.frames > 0 {
+            tracing::info!(bytes = freed.bytes, frames = freed.frames, copies = freed.copies, "space was freed");
+        }
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+/// Collects in every vault.
+pub async fn collect(host: &Arc<Host>) -> Freed {
+    let mut all = Freed::default();
+    for (id, vault) in host.vaults() {
+        let collecting = host.clone();
+        match host.work().run(move || collect_vault(&collecting, id, &vault)).await {
+            Ok(freed) => {
+                all.bytes += freed.bytes;
+                all.frames += freed.frames;
+                all.copies += freed.copies;
+            }
+            Err(error) => all.problems.push(format!("vault {id}: {error}")),
+        }
+    }
+    host.copier.wake();
+    all
+}
+
+fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, Problem> {
+    let access = Access::Keyless { store: &vault.store, retention_days_min: vault.retention_days_min()? };
+    let report = gc::collect(access, &GcOptions::default(), &Progress::silent())
+        .map_err(|error| problem(Why::Other, error.to_string()))?;
+    // Small packs are put together: what only moved is not free.
+    let bytes = report.bytes_freed.saturating_sub(report.bytes_moved);
+    let mut freed = Freed { bytes, frames: report.frames_removed.len() as u64, ..Freed::default() };
+    if report.frames_removed.is_empty() {
+        return Ok(freed);
+    }
+    let _ =
+        vault.stored.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |stored| Some(stored.saturating_sub(bytes)));
+    let mut orders: BTreeMap<MachineNumber, Vec<FrameId>> = BTreeMap::new();
+    for part in report.frames_removed.chunks(FRAMES_PER_CHANGE_MAX) {
+        for (frame, machines) in host.holders.remove_frames(part)? {
+            machines.into_iter().for_each(|machine| orders.entry(machine).or_default().push(frame));
+        }
+    }
+    // A frame may have stood in two places, of which one went: what is still here is entered again.
+    host.holders.reset_watermark(id)?;
+    host.feed(id, vault)?;
+    for (machine, frames) in orders {
+        let key =
+            host.office.read(|registry| registry.nodes().find(|node| node.number == machine.0).map(|node| node.key));
+        let online = lock(&host.online);
+        // A machine that is not there says what it holds when it comes, and is told then.
+        let Some(live) = key.and_then(|key| online.live(&key)) else { continue };
+        for part in frames.chunks(FRAMES_PER_CHANGE_MAX) {
+            if live.errands.send(Errand::Drop(part.to_vec())).is_ok() {
+                freed.copies += part.len() as u64;
+            }
+        }
+    }
+    Ok(freed)
+}

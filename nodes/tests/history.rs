@@ -1,0 +1,127 @@
+//! What a member may do to the history of a vault at the host, and what the host frees in the end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use twinkeep_engine::backup::{self, BackupOptions};
+use twinkeep_engine::env::{Env, Inline, ManualClock, SeededEntropy, Time};
+use twinkeep_engine::history::DAY;
+use twinkeep_engine::progress::Progress;
+use twinkeep_engine::retention;
+use twinkeep_engine::vault::{CreateOptions, Unlock, Vault};
+use twinkeep_nodes::host::ground::Folder;
+use twinkeep_nodes::host::setup::{self, HostOptions};
+use twinkeep_nodes::host::{Host, HostVault, collector};
+use twinkeep_nodes::tracker::MachineNumber;
+use twinkeep_nodes::tracker::limits::LOCK_DAYS;
+use twinkeep_nodes::work::Work;
+
+struct World {
+    clock: Arc<ManualClock>,
+    host: Arc<Host>,
+    vault: Arc<HostVault>,
+    member: Vault,
+    folder: tempfile::TempDir,
+}
+
+const START: Time = Time(1_800_000_000_000_000_000);
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(START));
+        let env = Env { clock: clock.clone(), entropy: Arc::new(SeededEntropy::new(3)), executor: Arc::new(Inline) };
+        let data = folder.path().join("host");
+        let options = HostOptions {
+            name: "host".into(),
+            listen: "127.0.0.1:0".into(),
+            addresses: vec!["127.0.0.1:1".into()],
+            machine_id: [1; 16],
+        };
+        setup::init(&data, &env, &options).unwrap();
+        let identity = setup::load(&data).unwrap();
+        let host = Host::open(Box::new(Folder(data)), env.clone(), Work::Here, identity).unwrap();
+        let options =
+            CreateOptions { retention_days_min: LOCK_DAYS, undelete_days: LOCK_DAYS, ..CreateOptions::default() };
+        let prepared = Vault::prepare(&env, &options, &[]).unwrap();
+        let id = host.make_vault(&prepared.head).unwrap();
+        let vault = host.vault(id).unwrap();
+        let store = Arc::new(vault.store.clone());
+        let member = Vault::open_through(store, prepared.head.clone(), env, Unlock::Secret(&prepared.secret)).unwrap();
+        Self { clock, host, vault, member, folder }
+    }
+
+    fn back_up(&self, content: &[u8]) -> u64 {
+        let source = self.folder.path().join("source");
+        std::fs::create_dir_all(&source).unwrap();
+        std::fs::write(source.join("file"), content).unwrap();
+        let paths = vec![path_bytes(&source)];
+        let options = BackupOptions { paths, ..BackupOptions::default() };
+        backup::backup(&self.member, &options, &Progress::silent()).unwrap();
+        self.host.feed(self.member.id(), &self.vault).unwrap();
+        self.member.history().unwrap().refs.keys().last().copied().unwrap()
+    }
+
+    fn pass(&self, days: i64) {
+        // A day at a time, with something said in between: a clock that leaps is not believed.
+        for _ in 0..days {
+            self.clock.set(Time(self.clock_now().0 + DAY));
+            retention::pin(&self.member, &[1]).unwrap();
+            retention::unpin(&self.member, &[1]).unwrap();
+        }
+    }
+
+    fn clock_now(&self) -> Time {
+        self.member.env().clock.now()
+    }
+}
+
+fn path_bytes(path: &Path) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    path.as_os_str().as_bytes().to_vec()
+}
+
+fn noise(seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 300_000];
+    twinkeep_engine::env::Dice(seed).fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn what_was_forgotten_goes_after_both_windows_and_from_the_machines_too() {
+    let world = World::new();
+    world.back_up(&noise(1));
+    let second = world.back_up(&noise(2));
+    let machine = MachineNumber(1);
+    let all = |world: &World| {
+        let owed = world.host.holders.owed(None, 1000).unwrap();
+        owed.into_iter().map(|owed| owed.id).collect::<Vec<_>>()
+    };
+    let frames = all(&world);
+    assert!(!frames.is_empty());
+    world.host.holders.confirm(machine, &frames).unwrap();
+    assert_eq!(all(&world), []);
+
+    assert!(retention::forget(&world.member, &[second], "").is_err(), "a month is never forgotten");
+    world.pass(i64::from(LOCK_DAYS) + 1);
+    retention::forget(&world.member, &[second], "").unwrap();
+    assert_eq!(retention::purge(&world.member).unwrap(), [], "a month to bring it back");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let freed = runtime.block_on(collector::collect(&world.host));
+    assert_eq!((freed.frames, &freed.problems[..]), (0, &[][..]));
+
+    world.pass(i64::from(LOCK_DAYS) + 1);
+    assert_eq!(retention::purge(&world.member).unwrap(), [second]);
+    // The first condemns, as a reader may just be about to use it; what nobody needed until the next one goes.
+    let mut frames_gone = 0;
+    for _ in 0..3 {
+        let freed = runtime.block_on(collector::collect(&world.host));
+        assert_eq!(freed.problems, [""; 0]);
+        frames_gone += freed.frames;
+    }
+    assert!(frames_gone > 0);
+    let left = world.host.holders.inventory(machine).unwrap();
+    assert_eq!(left.frames + frames_gone, frames.len() as u64, "the machine is believed to hold what is left");
+    assert_eq!(world.member.snapshots().unwrap().list.len(), 1);
+    assert!(world.member.snapshots().unwrap().damaged.is_empty());
+}

@@ -1,0 +1,8 @@
+//! An office of real processes: backups, restores, machines and people that come and go.
+
+#[path = "office/moves.rs"]
+mod moves;
+#[path = "office/people.rs"]
+mod people;
+#[path = "office/story.rs"]
+mod story;

@@ -1,0 +1,141 @@
+//! Machines that join, people who log in, and those who may not any more.
+
+use std::time::{Duration, Instant};
+use twinkeep_engine::env::Dice;
+use twinkeep_tests::office::{OfficeWorld, PASSWORD, PATIENCE, until};
+
+/// At once, for a person and on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_machine_takes_part_once_it_is_approved() {
+    let mut world = OfficeWorld::new(0, &["anna"]);
+    let token = world.token("pc1", &[]);
+    let (mut pc, ran) = world.join("pc1", &token);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    pc.start();
+    let waits = |status: &str| status.contains("approval");
+    until("it says that it waits", PATIENCE, || waits(&pc.run(&["terminal", "status"]).out).then_some(()));
+    assert_eq!(world.node("pc1")["status"], "pending");
+    pc.home.write("password", PASSWORD);
+    pc.expect(16, &["login", "anna", "--password-file", "password"]);
+    world.host.expect(0, &["node", "approve", "pc1"]);
+    pc.await_connected();
+    assert_eq!(world.node("pc1")["status"], "active");
+    pc.login("anna");
+    pc.home.write("docs/a", "hello");
+    pc.backup(&pc.home.path("docs"), &["--wait", "copies=2"]);
+}
+
+#[test]
+fn a_token_is_good_once_and_only_as_it_was_written() {
+    let mut world = OfficeWorld::new(0, &[]);
+    let token = world.token("pc1", &["--auto"]);
+    let mut typed = token.trim_end().to_owned();
+    let at = typed.len() / 2;
+    let other = if &typed[at..=at] == "a" { "b" } else { "a" };
+    typed.replace_range(at..=at, other);
+    let (_, mistyped) = world.join("pc1", &typed);
+    assert_eq!(mistyped.code, Some(2), "{}{}", mistyped.out, mistyped.err);
+    let (_first, ran) = world.join("pc1", &token);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    let (_thief, again) = world.join("pc1", &token);
+    assert_ne!(again.code, Some(0), "{}{}", again.out, again.err);
+    let nodes = world.host.json(&["node", "list", "--all"]);
+    assert_eq!(nodes.len(), 1, "{nodes:?}");
+}
+
+#[test]
+fn who_is_locked_out_is_out_at_once() {
+    let world = OfficeWorld::new(1, &["anna", "ben"]);
+    let pc = &world.pcs[0];
+    pc.home.write("wrong", "guess");
+    pc.expect(12, &["login", "anna", "--password-file", "wrong"]);
+    pc.expect(12, &["login", "nobody", "--password-file", "wrong"]);
+    pc.expect(12, &["backup", "/etc/hostname", "--vault", "twinkeep://"]);
+    // Who guesses waits for a while, and then the right password opens.
+    pc.home.write("password", PASSWORD);
+    let again = || pc.run(&["login", "anna", "--password-file", "password"]);
+    until("anna is let in", AT_ONCE, || (again().code == Some(0)).then_some(()));
+    pc.home.write("docs/a", "hello");
+    let docs = pc.home.path("docs");
+    pc.backup(&docs, &[]);
+    // A vault of another account is none.
+    pc.expect(10, &["--vault", "twinkeep://ben", "snapshots"]);
+
+    // Connected, in the middle of a long backup.
+    let mut bytes = vec![0; 64 << 20];
+    Dice(7).fill(&mut bytes);
+    std::fs::write(docs.join("big"), bytes).expect("write");
+    let mut running = pc.begin_backup(&docs);
+    let used = || world.host.json(&["user", "list"])[0]["used"].as_u64().expect("a number");
+    let before = used();
+    until("something of it is stored", PATIENCE, || (used() > before).then_some(()));
+    world.host.expect(0, &["user", "disable", "anna"]);
+    let begun = Instant::now();
+    until("the backup ends", AT_ONCE, || running.try_wait().expect("look at the command"));
+    let ended = running.wait_with_output().expect("it has ended");
+    let text = String::from_utf8_lossy(&ended.stderr);
+    assert!(matches!(ended.status.code(), Some(12 | 13)), "{}: {text}", ended.status);
+    println!("locked out after {:?}", begun.elapsed());
+    assert!(matches!(pc.run(&["snapshots"]).code, Some(12 | 13)));
+
+    world.host.expect(0, &["user", "enable", "anna"]);
+    // Her device has tried in vain while she was locked out, which makes it wait like anybody who guesses.
+    until("her device is let in", AT_ONCE, || (pc.run(&["snapshots"]).code == Some(0)).then_some(()));
+    assert_eq!(pc.json(&["snapshots"]).len(), 1, "what she had is there");
+    pc.backup(&docs, &[]);
+}
+
+#[test]
+fn a_revoked_machine_is_cut_off_at_once() {
+    let world = OfficeWorld::new(2, &["anna"]);
+    let [stolen, other] = &world.pcs[..] else { unreachable!("there are two") };
+    stolen.login("anna");
+    stolen.home.write("docs/a", "hello");
+    let docs = stolen.home.path("docs");
+    let made = stolen.backup(&docs, &["--wait", "copies=2"]);
+    world.host.expect(0, &["--yes", "node", "revoke", "pc1"]);
+    until("it is cut off", AT_ONCE, || (!stolen.is_connected()).then_some(()));
+    assert_eq!(world.node("pc1")["status"], "revoked");
+    let ran = stolen.run(&["snapshots"]);
+    assert!(matches!(ran.code, Some(13 | 16)), "{:?}: {}{}", ran.code, ran.out, ran.err);
+    // Its copy does not count any more; another is made.
+    world.await_twice(PATIENCE);
+    assert!(world.node("pc2")["frames"].as_u64() > Some(0));
+    // It tries again and again, and stays out.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert!(!stolen.is_connected());
+        assert_eq!(world.node("pc1")["presence"], "offline");
+    }
+    other.login("anna");
+    let (_target, inside) = other.restore(made["snapshot_id"].as_str().expect("an id"), &docs);
+    assert_eq!(std::fs::read_to_string(inside.join("a")).expect("it is back"), "hello");
+}
+
+#[test]
+fn a_full_quota_harms_nothing_that_is_there() {
+    let world = OfficeWorld::new(1, &[]);
+    world.add_user("anna", &["--quota", "4M"]);
+    let pc = &world.pcs[0];
+    pc.login("anna");
+    let docs = pc.home.path("docs");
+    pc.home.write("docs/a", "hello");
+    pc.backup(&docs, &[]);
+    let mut bytes = vec![0; 12 << 20];
+    Dice(3).fill(&mut bytes);
+    std::fs::write(docs.join("big"), &bytes).expect("write");
+    let refused = pc.expect(14, &["backup", docs.to_str().expect("a plain name")]);
+    assert!(refused.err.contains("used up"), "{}", refused.err);
+    let snapshots = pc.json(&["snapshots"]);
+    let whole = snapshots.iter().filter(|snapshot| snapshot["partial"] != true).count();
+    assert_eq!(whole, 1, "{snapshots:?}");
+    let (_target, inside) = pc.restore("latest", &docs);
+    assert_eq!(std::fs::read_to_string(inside.join("a")).expect("it is back"), "hello");
+    // More room, and it goes through.
+    world.host.expect(0, &["user", "quota", "anna", "100M"]);
+    pc.backup(&docs, &["--wait", "copies=2"]);
+    let (_target, inside) = pc.restore("latest", &docs);
+    assert_eq!(std::fs::read(inside.join("big")).expect("it is back"), bytes);
+}
