@@ -133,7 +133,11 @@ fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>)
             used: live.map_or(0, |live| live.used),
             // Of one that is not there nobody knows, and that is what is in the way, not its room.
             free: live.map_or(u64::MAX, |live| live.free),
-            presence: if live.is_some() { host.watch.presence(machine) } else { Presence::Offline },
+            // Before it was compared nobody knows what it holds already.
+            presence: match live.is_some_and(|live| live.is_compared) {
+                true => host.watch.presence(machine),
+                false => Presence::Offline,
+            },
             on_host_network: true,
             is_draining: node.draining,
             has_twin: online.has_twin(&node.key),
@@ -204,8 +208,9 @@ fn give(host: &Host, plan: &mut Plan, now: Duration) -> Result<(), HoldersError>
             if host.copier.is_on_its_way(&frame.id) {
                 continue;
             }
-            // Who writes it and keeps it is about to say so, but is not waited for as long as it likes to write.
-            let is_kept = frame.writer.is_some_and(|writer| writing.contains(&writer));
+            // Who writes it and keeps it is about to say so, but is not waited for as long as it likes to write, nor for
+            // what it has lost.
+            let is_kept = frame.why == Why::New && frame.writer.is_some_and(|writer| writing.contains(&writer));
             if frame.holders.is_empty() && is_kept && host.copier.is_patient(&frame.id, now) {
                 continue;
             }

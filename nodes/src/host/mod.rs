@@ -17,6 +17,7 @@ pub mod watch;
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};
 use crate::tracker::limits::{FRAMES_PER_CHANGE_MAX, LOCK_DAYS};
+use crate::tracker::log::LogError;
 use crate::tracker::login::Throttle;
 use crate::tracker::names::NodeKey;
 use crate::tracker::office::{Office, OfficeError};
@@ -36,7 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twinkeep_engine::env::Env;
 use twinkeep_engine::id::{FrameId, SessionId, VaultId};
 use twinkeep_engine::index::FrameNumber;
-use twinkeep_engine::kv::KvHome;
+use twinkeep_engine::kv::{KvError, KvHome};
 use twinkeep_engine::store::{LocalStore, Store, StoreError};
 use twinkeep_engine::vault::{HeadBytes, Vault, VaultError};
 use watch::Watch;
@@ -149,13 +150,26 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl From<HoldersError> for Problem {
     fn from(error: HoldersError) -> Self {
-        problem(Why::Other, format!("the map of holders: {error}"))
+        let why = match error {
+            HoldersError::Kv(KvError::NoSpace) => Why::NoSpace,
+            _ => Why::Other,
+        };
+        problem(why, format!("the map of holders: {error}"))
     }
 }
 
 impl From<OfficeError> for Problem {
     fn from(error: OfficeError) -> Self {
-        let why = if matches!(error, OfficeError::Refused(_)) { Why::Usage } else { Why::Other };
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let why = match &error {
+            OfficeError::Refused(_) => Why::Usage,
+            OfficeError::Files(source) | OfficeError::Log(LogError::Files(source))
+                if matches!(source.kind(), StorageFull | QuotaExceeded) =>
+            {
+                Why::NoSpace
+            }
+            _ => Why::Other,
+        };
         problem(why, error.to_string())
     }
 }

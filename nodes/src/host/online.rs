@@ -15,6 +15,8 @@ pub enum Errand {
     Send(Vec<Wanted>),
     /// Have it set these aside.
     Drop(Vec<FrameId>),
+    /// Compare what it holds with what is believed.
+    Compare,
     /// Fetch these; each that is there comes back, verified.
     Fetch(Vec<FrameId>, mpsc::UnboundedSender<(FrameId, Vec<u8>)>),
     /// Have it show that it holds these.
@@ -33,6 +35,9 @@ pub struct Scrubbed {
     /// Frames that were bad.
     pub bad: u64,
 }
+
+/// Of what a machine says it holds, and of what is believed of it.
+pub type Digests = ([u8; 32], [u8; 32]);
 
 /// A machine's connection.
 #[derive(Clone, Debug)]
@@ -57,8 +62,21 @@ pub struct Live {
     pub version: String,
     /// Whether what it holds was compared with what the tracker believes.
     pub is_compared: bool,
+    /// Digests of what it says it holds and of what is believed: when they were last compared one by one, and at its
+    /// last heartbeat.
+    pub digests: [Option<Digests>; 2],
     /// To its connection.
     pub errands: mpsc::UnboundedSender<Errand>,
+}
+
+impl Live {
+    /// A machine has said what it holds. Tells whether it is to be compared with what is believed: they differ, have done
+    /// so for a while, and it is not what comparing them came to.
+    pub fn differs(&mut self, digests: Digests) -> bool {
+        let [compared, before] = self.digests;
+        self.digests = [compared, Some(digests)];
+        self.is_compared && digests.0 != digests.1 && before == Some(digests) && compared != Some(digests)
+    }
 }
 
 /// All of them.
@@ -100,12 +118,6 @@ impl Online {
     /// Its newest connection.
     pub fn live(&self, key: &NodeKey) -> Option<&Live> {
         self.machines.get(key)?.iter().max_by_key(|live| live.heard)
-    }
-
-    /// Machines of which a connection says nothing any more.
-    pub fn silent(&self, now: Duration, longest: Duration) -> Vec<NodeKey> {
-        let is_silent = |live: &Live| now.saturating_sub(live.heard) > longest;
-        self.machines.iter().filter(|(_, all)| all.iter().any(is_silent)).map(|(key, _)| *key).collect()
     }
 
     /// Whether two different starts speak in its name.

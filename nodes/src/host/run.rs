@@ -1,11 +1,9 @@
 //! A host in life: its port, its socket for programs on this machine, and what it does by itself.
 
+use super::Host;
 use super::serve::{AdminServer, BootstrapServer, HostService};
-use super::{Host, lock};
 use super::{collector, copier, healer, prover, watch};
-use crate::tracker::limits::OFFLINE_SECS;
 use crate::tracker::log::Actor;
-use crate::transport::limits::BEAT;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
 use crate::transport::serve::{Peer, listen};
@@ -42,22 +40,10 @@ pub async fn run(
         () = watch::run(host.clone()) => {}
         () = collector::run(host.clone()) => {}
         () = prover::run(host.clone()) => {}
-        () = end_silent(host.clone()) => {}
         () = serve_local(host, socket) => {}
         () = stop => {}
     }
     Ok(())
-}
-
-/// Ends connections on which a machine that is there would have said so: it was switched off, or its cable is out.
-async fn end_silent(host: Arc<Host>) {
-    loop {
-        tokio::time::sleep(BEAT).await;
-        let silent = lock(&host.online).silent(host.env().clock.elapsed(), Duration::from_secs(OFFLINE_SECS));
-        for key in silent {
-            host.connections.end(&key);
-        }
-    }
 }
 
 /// Programs on the host's machine: whoever may open the socket administers the office.

@@ -81,8 +81,8 @@ pub enum LogError {
         /// Its last entry.
         last: u64,
     },
-    /// An append failed before, so the end of the log is uncertain.
-    #[error("writing the log failed before, so its end is uncertain: open the office again")]
+    /// An append failed before, so the end of the log is uncertain until [`Log::recover`] has looked.
+    #[error("writing the log failed before, so its end is uncertain")]
     Uncertain,
 }
 
@@ -156,12 +156,33 @@ impl Log {
 
     /// Signs an entry and writes it; on disk when this returns.
     ///
-    /// After a failure nobody knows whether it is, so nothing more is written until the log is opened anew.
+    /// After a failure nobody knows whether it is, so nothing more is written until [`Self::recover`] has looked.
     pub fn append(&mut self, entry: &Entry, authority: &SigningKey) -> Result<(), LogError> {
         let path = path(self.tip.sequence.saturating_add(1));
         let bad = |source| LogError::Entry { path: path.clone(), source };
         let bytes = entry.encode(authority).map_err(bad)?;
         self.append_signed(&bytes).map(drop)
+    }
+
+    /// Finds out what became of an append that failed: the entry, if it is there after all, durable from now on. As
+    /// opening the log anew does it, and for the last entry alone.
+    pub fn recover(&mut self) -> Result<Option<Entry>, LogError> {
+        if !self.is_uncertain {
+            return Ok(None);
+        }
+        let next = path(self.tip.sequence.saturating_add(1));
+        let is_there = match self.files.sync_file(&next) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            other => other.map(|()| true)?,
+        };
+        self.files.sync_dir(LOG_DIR)?;
+        let mut entry = None;
+        if is_there {
+            let (found, tip) = read_next(&*self.files, &self.authority, &self.tip)?;
+            (entry, self.tip) = (Some(found), tip);
+        }
+        self.is_uncertain = false;
+        Ok(entry)
     }
 
     /// Writes an entry that the authority signed before, as a standby does with what it is sent. Gives what it says.

@@ -1,7 +1,7 @@
 //! The office: log and registry together, for the one process that writes them.
 //!
 //! What always holds: what [`Office::read`] shows was durable before; what cannot happen is not written; after a write
-//! that failed nothing more is written until the office is opened again.
+//! that failed nothing more is written before it is known what became of it.
 
 #[cfg(test)]
 mod tests;
@@ -145,6 +145,15 @@ impl Office {
     }
 
     fn append_in(&self, state: &mut State, generation: u64, actor: Actor, event: Event) -> Result<u64, OfficeError> {
+        // A disk that was full has room again, or what seemed to fail was done.
+        if let Some(entry) = state.log.recover()? {
+            let mut registry = Registry::clone(&self.registry());
+            let told = |source| OfficeError::Contradiction { path: path(entry.sequence), source };
+            registry.apply(&entry).map_err(told)?;
+            state.generation = entry.generation;
+            *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
+        }
+        let generation = generation.max(state.generation);
         let entry = state.log.next(generation, self.env.clock.now(), actor, event);
         let mut registry = Registry::clone(&self.registry());
         registry.apply(&entry)?;

@@ -94,6 +94,12 @@ impl Disk {
         self.full.load(Ordering::Relaxed)
     }
 
+    /// Loses the maps of trees whose names fit; their files stay.
+    pub fn lose_maps(&self, fits: impl Fn(&str) -> bool) {
+        let mut trees = self.trees();
+        trees.iter_mut().filter(|(name, _)| fits(name)).for_each(|(_, tree)| tree.kv = MemoryKvHome::new());
+    }
+
     /// Loses everything.
     pub fn lose(&self) {
         self.trees().clear();

@@ -2,12 +2,14 @@
 
 use super::machines;
 use super::world::{Command, HOST, Nature, Pc, World};
+use crate::seeds::grouped;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use turmoil::Sim;
 use twinkeep_engine::env::Dice;
+use twinkeep_nodes::host::Host;
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -38,6 +40,12 @@ pub enum Fault {
     LosePc,
     /// Packs of a PC rot.
     RotPc,
+    /// The host comes back without its map of holders.
+    LoseHolders,
+    /// The host comes back without the indexes of its vaults.
+    LoseIndexes,
+    /// A PC comes back without the index of its copies.
+    LosePcIndex,
     /// The host's clock is set, years off.
     ClockHost,
     /// A PC's clock is set, years off.
@@ -51,7 +59,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 21] = [
         Self::Partition,
         Self::HalfPartition,
         Self::Delay,
@@ -65,6 +73,9 @@ impl Fault {
         Self::FullPc,
         Self::LosePc,
         Self::RotPc,
+        Self::LoseHolders,
+        Self::LoseIndexes,
+        Self::LosePcIndex,
         Self::ClockHost,
         Self::ClockPc,
         Self::Join,
@@ -88,6 +99,8 @@ pub struct Report {
     pub levels: usize,
     /// Calls of users that failed, by reason.
     pub failures: BTreeMap<String, usize>,
+    /// Terminals that lied.
+    pub liars: usize,
     /// How long the last frame waited for its second copy after everything was mended, at most.
     pub mended: Duration,
     /// Of everything that happened.
@@ -95,12 +108,32 @@ pub struct Report {
 }
 
 impl Report {
+    /// In words.
+    pub fn words(&self) -> String {
+        let faults: Vec<String> = self.faults.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
+        let failures: Vec<String> = self.failures.iter().map(|(why, count)| format!("{why} {count}")).collect();
+        format!(
+            "{} seeds, {:.1} simulated hours, {} liars, {} faults ({}), {} backups, {} times level 2, calls that failed: {}; mended \
+             after {} s at most",
+            grouped(self.seeds),
+            self.simulated.as_secs_f64() / 3600.0,
+            self.liars,
+            grouped(self.faults.values().sum()),
+            faults.join(", "),
+            grouped(self.backups),
+            grouped(self.levels),
+            failures.join(", "),
+            self.mended.as_secs()
+        )
+    }
+
     /// Adds another run's.
     pub fn add(&mut self, other: &Self) {
         self.seeds += other.seeds;
         self.simulated += other.simulated;
         self.backups += other.backups;
         self.levels += other.levels;
+        self.liars += other.liars;
         self.mended = self.mended.max(other.mended);
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_default() += count;
@@ -148,7 +181,13 @@ pub fn run(seed: u64) -> Result<Report, String> {
     let pcs = 1 + dice.below(3) + if dice.one_in(3) { dice.below(5) } else { 0 };
     let users = 1 + dice.below(3) + if dice.one_in(6) { dice.below(13) } else { 0 };
     let late = if dice.one_in(3) { 1 } else { 0 };
-    let all: Vec<Rc<Pc>> = (0..pcs + late).map(|at| Pc::new(seed, at, Nature::Honest)).collect();
+    let liars = dice.one_in(4);
+    let all: Vec<Rc<Pc>> = (0..pcs + late)
+        .map(|at| match at > 0 && liars && dice.one_in(2) {
+            true => Pc::new(seed, at, Nature::Liar),
+            false => Pc::new(seed, at, Nature::Honest),
+        })
+        .collect();
     let world = World::new(seed, all, pcs, users)?;
     let tick = Duration::from_millis([10, 20, 40][dice.below(3)]);
     let mut builder = turmoil::Builder::new();
@@ -183,6 +222,7 @@ pub fn run(seed: u64) -> Result<Report, String> {
     let mut report = driver.report;
     let oracle = world.oracle.borrow();
     (report.backups, report.levels, report.failures) = (oracle.backups, oracle.levels, oracle.failures.clone());
+    report.liars = world.pcs.iter().filter(|pc| pc.nature == Nature::Liar).count();
     report.hash = world.trace.borrow().hash();
     report.simulated = Duration::from_nanos(world.now.load(Ordering::Relaxed));
     lived.map(|()| report).map_err(|problem| {
@@ -296,18 +336,26 @@ impl Driver<'_> {
                 self.later(40, Heal::Release(at));
                 true
             }
-            Fault::KillHost | Fault::CutHost if !self.is_host_down => {
+            Fault::KillHost | Fault::CutHost | Fault::LoseHolders | Fault::LoseIndexes if !self.is_host_down => {
                 let is_silent = self.dice.one_in(2);
-                self.stop_host(fault == Fault::CutHost, is_silent);
+                self.stop_host(fault != Fault::KillHost, is_silent);
+                match fault {
+                    Fault::LoseHolders => world.disk.lose_maps(|name| name == "holders"),
+                    Fault::LoseIndexes => world.disk.lose_maps(|name| name != "holders"),
+                    _ => {}
+                }
                 true
             }
             Fault::CutHostInside if !self.is_host_down => {
                 world.disk.cut_after(self.dice.below(60) as u64);
                 true
             }
-            Fault::KillPc | Fault::CutPc | Fault::LosePc if !is_down => {
+            Fault::KillPc | Fault::CutPc | Fault::LosePc | Fault::LosePcIndex if !is_down => {
                 let is_silent = self.dice.one_in(2);
                 self.stop_pc(at, fault != Fault::KillPc, is_silent);
+                if fault == Fault::LosePcIndex {
+                    pc.disk.lose_maps(|_| true);
+                }
                 if fault == Fault::LosePc {
                     pc.is_excused.set(true);
                     pc.disk.lose();
@@ -459,7 +507,10 @@ impl Driver<'_> {
             for heal in [Heal::Link(at), Heal::Release(at), Heal::Room(Some(at)), Heal::StartPc(at)] {
                 self.heal(heal);
             }
-            world.commands.borrow_mut().push_back(Command::Drain(at, false));
+            // Who lies is found out by people so far.
+            let is_honest = world.pcs[at].nature == Nature::Honest;
+            let command = if is_honest { Command::Drain(at, false) } else { Command::Forget(at) };
+            world.commands.borrow_mut().push_back(command);
         }
         let began = self.now();
         let mut look = began + LOOK;
@@ -482,7 +533,7 @@ impl Driver<'_> {
         self.look()?;
         match wanted {
             Some(problem) => Err(format!("{} s after everything was mended {problem}", MENDED.as_secs())),
-            None => self.judge(),
+            None => Ok(()),
         }
     }
 
@@ -509,22 +560,26 @@ impl Driver<'_> {
                 .collect();
             return Some(format!("{owed} frames are owed: {}", why.join(", ")));
         }
-        None
+        self.misplaced(&host)
     }
 
-    /// Every frame is where the map says, and nothing is excused any more.
-    fn judge(&mut self) -> Result<(), String> {
-        let world = self.world.clone();
-        let joined: Vec<&Rc<Pc>> = world.pcs.iter().filter(|pc| pc.has_joined.get()).collect();
-        if joined.iter().all(|pc| pc.nature == Nature::Liar) {
-            return Ok(());
+    /// A frame that is not where the map says, or nowhere. Nothing is excused any more.
+    fn misplaced(&self, host: &Host) -> Option<String> {
+        let world = &self.world;
+        let honest = world.pcs.iter().filter(|pc| pc.has_joined.get() && pc.nature == Nature::Honest);
+        let mut held = BTreeSet::new();
+        for pc in honest {
+            let number = world.number_of(host, pc)?;
+            let rows = host.holders.frames_of(number, None, 1 << 20).unwrap_or_default();
+            // Looked at from outside: what a store is asked for it may find to be bad, and that is its own to find.
+            let on_disk = pc.on_disk(world);
+            if let Some((_, frame)) = rows.iter().find(|(_, frame)| !on_disk.contains(frame)) {
+                return Some(format!("the host believes that {} holds {frame}: {}", pc.name, pc.tell(frame)));
+            }
+            held.extend(on_disk);
         }
         let oracle = world.oracle.borrow();
-        for frame in oracle.all_frames() {
-            if !joined.iter().any(|pc| pc.nature == Nature::Honest && pc.holds(&world, frame)) {
-                return Err(format!("nobody holds {frame}, and nothing is owed"));
-            }
-        }
-        Ok(())
+        let nowhere = oracle.all_frames().find(|frame| !held.contains(frame));
+        nowhere.map(|frame| format!("nobody holds {frame}, and nothing is owed"))
     }
 }

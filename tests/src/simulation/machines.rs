@@ -1,7 +1,8 @@
 //! What runs on the machines of a simulated office: the host and the terminals that ship, over a simulated network.
 
+use super::liar;
 use super::user;
-use super::world::{Command, HOST, PORT, Pc, World, space};
+use super::world::{Command, HOST, Nature, PORT, Pc, World, space};
 use capnp::Error;
 use std::io;
 use std::rc::Rc;
@@ -11,9 +12,9 @@ use turmoil::net::{TcpListener, TcpStream};
 use twinkeep_engine::copies::CopyStore;
 use twinkeep_engine::env::Env;
 use twinkeep_nodes::host::Host;
-use twinkeep_nodes::host::copier;
 use twinkeep_nodes::host::ground::Space;
 use twinkeep_nodes::host::serve::{AdminServer, HostService};
+use twinkeep_nodes::host::{collector, copier, healer, prover, watch};
 use twinkeep_nodes::terminal::copies::Kept;
 use twinkeep_nodes::terminal::service::{Outside, Settings, Terminal, dial};
 use twinkeep_nodes::tracker::log::Actor;
@@ -41,6 +42,10 @@ pub async fn host(world: Rc<World>) -> turmoil::Result {
     let key = &host.identity.key;
     let answers = Answers::new(key, Arc::new(HostService(host.clone())), host.connections.clone());
     tokio::task::spawn_local(copier::run(host.clone()));
+    tokio::task::spawn_local(watch::run(host.clone()));
+    tokio::task::spawn_local(healer::run(host.clone()));
+    tokio::task::spawn_local(collector::run(host.clone()));
+    tokio::task::spawn_local(prover::run(host.clone()));
     tokio::task::spawn_local(administer(world, host));
     loop {
         let (stream, address) = listener.accept().await?;
@@ -96,7 +101,7 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
 }
 
 /// The simulated network, and a simulated disk.
-struct Net(Rc<Pc>);
+pub struct Net(pub Rc<Pc>);
 
 impl Outside for Net {
     type Stream = TcpStream;
@@ -111,7 +116,8 @@ impl Outside for Net {
     }
 }
 
-fn settings(world: &World, pc: &Pc) -> Settings {
+/// What a terminal is.
+pub fn settings(world: &World, pc: &Pc) -> Settings {
     Settings {
         data: std::path::PathBuf::new(),
         name: pc.name.clone(),
@@ -136,6 +142,10 @@ pub async fn pc(world: Rc<World>, pc: Rc<Pc>) -> turmoil::Result {
             Ok(status) => world.note(&pc.name, format_args!("is {status:?} in the office")),
             Err(error) => world.note(&pc.name, format_args!("cannot join: {}", error.text)),
         }
+    }
+    if pc.nature == Nature::Liar {
+        liar::live(world, pc, env).await;
+        return Ok(());
     }
     let store = loop {
         let (files, kv) = pc.disk.tree("copies");

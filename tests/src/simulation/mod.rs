@@ -7,6 +7,8 @@
 
 pub mod disk;
 mod driver;
+mod liar;
+pub mod log;
 mod machines;
 mod oracle;
 mod user;

@@ -70,11 +70,17 @@ impl Oracle {
         self.published.get(&user.vault).into_iter().flatten().map(|(_, root)| root.clone()).collect()
     }
 
-    /// A user was told level 2: each of these frames is on a machine, unless one lied or lost its disk.
+    /// A user was told level 2: each of these frames is on a machine, unless one that lied or lost its disk said so.
     pub fn check_level(&mut self, world: &World, user: &User, frames: &BTreeSet<FrameId>) {
+        let Some(host) = world.host.borrow().clone() else { return };
         for frame in frames {
-            let is_excused = world.pcs.iter().any(|pc| pc.is_excused.get());
-            if !is_excused && !world.pcs.iter().any(|pc| pc.holds(world, frame)) {
+            if world.pcs.iter().any(|pc| pc.holds(world, frame)) {
+                continue;
+            }
+            let Ok(holders) = host.holders.holders_of(&[*frame]) else { return };
+            let excused = world.pcs.iter().filter(|pc| pc.is_excused.get());
+            let mut numbers = excused.filter_map(|pc| world.number_of(&host, pc));
+            if !numbers.any(|number| holders.iter().flatten().any(|holder| *holder == number)) {
                 self.wrong(format!("{} was told level 2, and nobody holds {frame}", user.name));
                 return;
             }

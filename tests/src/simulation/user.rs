@@ -1,7 +1,7 @@
 //! Somebody at a PC: logs in, backs up, asks how safe it is, reads back. Everything by the calls of the protocol, on the
 //! one thread of the simulation.
 
-use super::world::{Nature, Pc, User, World};
+use super::world::{Pc, User, World};
 use crate::weave::Node;
 use capnp::Error;
 use std::collections::{BTreeMap, HashMap};
@@ -97,9 +97,6 @@ impl Run<'_> {
     }
 
     async fn keeper(&self, local: &local::Client) -> Option<(keeper::Client, upload::Client)> {
-        if self.pc.nature == Nature::Liar {
-            return None;
-        }
         let mut request = local.keep_request();
         request.get().set_vault(&self.user.vault.0);
         let keeper = request.send().promise.await.ok()?.get().ok()?.get_keeper().ok()?;

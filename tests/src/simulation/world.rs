@@ -1,6 +1,7 @@
 //! The machines of a simulated office: what of them outlives a crash, and who they are.
 
 use super::disk::Disk;
+use super::liar::Claimed;
 use super::oracle::Oracle;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -123,6 +124,8 @@ pub struct Pc {
     pub is_excused: Cell<bool>,
     /// What its disk holds while it is off.
     asleep: RefCell<Option<BTreeSet<FrameId>>>,
+    /// What a liar says it holds.
+    pub claimed: Claimed,
     boots: Cell<u64>,
     seed: u64,
 }
@@ -141,6 +144,7 @@ impl Pc {
             has_joined: Cell::new(false),
             is_excused: Cell::new(nature != Nature::Honest),
             asleep: RefCell::default(),
+            claimed: Claimed::default(),
             boots: Cell::new(0),
             seed,
         })
@@ -188,7 +192,15 @@ impl Pc {
         asleep.get_or_insert_with(|| self.on_disk(world)).contains(frame)
     }
 
-    fn on_disk(&self, world: &World) -> BTreeSet<FrameId> {
+    /// What its store says of a frame.
+    pub fn tell(&self, frame: &FrameId) -> String {
+        let kept = self.kept.borrow();
+        let Some(kept) = kept.as_ref() else { return "it does not run".to_owned() };
+        format!("its store says {:?}", kept.store.has(&[*frame]))
+    }
+
+    /// Frames that are whole on its disk.
+    pub fn on_disk(&self, world: &World) -> BTreeSet<FrameId> {
         let (files, kv) = self.disk.durable("copies");
         let env = world.env("look", &self.skew);
         let Ok(opened) = CopyStore::open(Arc::new(files), Arc::new(kv), env, "look") else { return BTreeSet::new() };
@@ -326,6 +338,7 @@ impl World {
     /// Something happened.
     pub fn note(&self, who: &str, what: impl std::fmt::Display) {
         let line = format!("{:9.3} {who}: {what}", self.secs());
+        tracing::debug!(target: "twinkeep", "{line}");
         self.trace.borrow_mut().add(line);
     }
 
@@ -383,7 +396,10 @@ impl World {
             pc.has_joined.set(true);
         }
         for at in 0..users {
-            let user = self.make_user(&host, env, at, at % joined.max(1))?;
+            let pc = at % joined.max(1);
+            // Whoever sits at a liar's PC has nothing to prove.
+            let pc = if self.pcs[pc].nature == Nature::Honest { pc } else { 0 };
+            let user = self.make_user(&host, env, at, pc)?;
             self.users.borrow_mut().push(user);
         }
         Ok(())

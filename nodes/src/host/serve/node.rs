@@ -11,13 +11,14 @@ use crate::tracker::log::Actor;
 use crate::tracker::names::{NodeKey, check_label};
 use crate::tracker::presence::Event as Seen;
 use crate::transport::ids::{fixed, join, split};
-use crate::transport::limits::{IDS_MAX, PING_DEADLINE};
+use crate::transport::limits::{BEAT, IDS_MAX, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::serve::{Held, Peer};
 use capnp::Error;
 use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use twinkeep_engine::id::FrameId;
 use twinkeep_engine::store::{BadFrame, Store};
@@ -28,6 +29,9 @@ const PROVEN_LEN: usize = 64 << 10;
 
 /// Frames of one question to a machine.
 const FRAMES_AT_ONCE: usize = 4096;
+
+/// When comparing what a machine holds failed, it is tried again after this.
+const COMPARE_AGAIN: Duration = Duration::from_secs(30);
 
 /// A machine says that it is there, and hands over its store of copies.
 pub(super) fn register(
@@ -58,6 +62,7 @@ pub(super) fn register(
         frames: said.frames,
         version,
         is_compared: false,
+        digests: [None; 2],
         errands: errands.clone(),
     };
     if grant != live.granted {
@@ -69,9 +74,28 @@ pub(super) fn register(
     }
     tracing::info!(machine = %number, "a machine is there");
     let server = NodeServer { host: host.clone(), peer: peer.clone(), number, errands: errands.clone(), _held: held };
-    let machine = Machine { host: host.clone(), key, number, copies, errands };
+    tokio::task::spawn_local(listen(host.clone(), peer.clone(), errands.downgrade()));
+    // The queue ends with the session: whoever works it off holds no end of it.
+    let (host, peer) = (host.clone(), peer.clone());
+    let machine = Machine { host, peer, key, number, copies, errands: errands.downgrade() };
     tokio::task::spawn_local(machine.work(queue, said));
     Ok(capnp_rpc::new_client(server))
+}
+
+/// Hangs up on a machine that says nothing any more. One whose power went leaves a connection that nobody ends, and with
+/// it what it was doing, and a twin of the machine that comes back.
+async fn listen(host: Arc<Host>, peer: Arc<Peer>, errands: mpsc::WeakUnboundedSender<Errand>) {
+    loop {
+        tokio::time::sleep(BEAT).await;
+        let Some(errands) = errands.upgrade() else { return };
+        let heard = lock(&host.online).of(&peer.key, &errands).map(|live| live.heard);
+        // It has come anew by another connection, or has gone.
+        let Some(heard) = heard else { return peer.hang_up() };
+        if host.env().clock.elapsed().saturating_sub(heard) > PING_DEADLINE {
+            tracing::info!(peer = %peer.address, "a machine says nothing any more");
+            return peer.hang_up();
+        }
+    }
 }
 
 /// What a machine says it holds.
@@ -120,6 +144,8 @@ impl node_session::Server for NodeServer {
         require_active(&self.host, &self.peer.key)?;
         let params = params.get()?;
         let said = Said::read(params.get_inventory()?)?;
+        let (tracker, number) = (self.host.clone(), self.number);
+        let believed = self.host.work().run(move || tracker.holders.inventory(number)).await?;
         let now = self.host.env().clock.elapsed();
         let mut online = lock(&self.host.online);
         online.heard(&self.peer.key, now);
@@ -129,6 +155,11 @@ impl node_session::Server for NodeServer {
             live.free = params.get_free();
             live.used = said.bytes;
             live.frames = said.frames;
+            // It lost something, or a word of it was lost on its way.
+            if live.differs((said.digest, believed.digest.0)) {
+                // A connection that has just ended is compared when it comes again.
+                let _ = live.errands.send(Errand::Compare);
+            }
         }
         drop(online);
         watch::note(&self.host, Seen::Beat(self.number)).map_err(Problem::from)?;
@@ -201,55 +232,86 @@ async fn retract(host: &Arc<Host>, machine: MachineNumber, frames: Vec<FrameId>)
 /// The host's side of a machine's store of copies.
 struct Machine {
     host: Arc<Host>,
+    peer: Arc<Peer>,
     key: NodeKey,
     number: MachineNumber,
     copies: copies::Client,
-    errands: mpsc::UnboundedSender<Errand>,
+    errands: mpsc::WeakUnboundedSender<Errand>,
 }
 
 impl Machine {
     /// Compares, then runs errands until the machine goes.
     async fn work(self, mut queue: mpsc::UnboundedReceiver<Errand>, said: Said) {
-        if let Err(error) = self.compare(said).await {
+        let mut said = Some(said);
+        while let Err(error) = self.compare(said.take()).await {
             tracing::warn!(machine = %self.number, %error, "cannot compare what a machine holds");
-            return;
+            // The host's disk may be full, or the machine's bad: it is not given anything, and asked again.
+            if Problem::from(&error).why == Why::Unreachable {
+                return self.peer.hang_up();
+            }
+            if !self.is_there() {
+                return;
+            }
+            tokio::time::sleep(COMPARE_AGAIN).await;
         }
-        let key = self.key;
-        if let Some(live) = lock(&self.host.online).of(&key, &self.errands) {
-            live.is_compared = true;
-        }
-        self.host.copier.wake();
-        // From here on the queue ends with the machine's session.
-        let Self { host, number, copies, errands, .. } = self;
-        drop(errands);
+        self.compared().await;
         while let Some(errand) = queue.recv().await {
             let result = match errand {
                 Errand::Send(frames) => {
-                    let sent = send(&host, number, &copies, &frames).await;
-                    host.copier.done(number, &frames);
+                    let sent = send(&self.host, self.number, &self.copies, &frames).await;
+                    self.host.copier.done(self.number, &frames);
                     sent
                 }
-                Errand::Drop(frames) => set_aside(&host, &copies, frames).await,
-                Errand::Fetch(frames, answer) => fetch(&host, number, &copies, frames, &answer).await,
-                Errand::Prove(frames) => prove(&host, number, &copies, &frames).await,
-                Errand::Scrub(answer) => scrub(&host, number, &copies, answer).await,
+                Errand::Drop(frames) => set_aside(&self.host, &self.copies, frames).await,
+                Errand::Compare => {
+                    let compared = self.compare(None).await;
+                    // Else the next heartbeat asks for it again.
+                    if compared.is_ok() {
+                        self.compared().await;
+                    }
+                    compared
+                }
+                Errand::Fetch(frames, answer) => fetch(&self.host, self.number, &self.copies, frames, &answer).await,
+                Errand::Prove(frames) => prove(&self.host, self.number, &self.copies, &frames).await,
+                Errand::Scrub(answer) => scrub(&self.host, self.number, &self.copies, answer).await,
             };
             if let Err(error) = result {
-                tracing::warn!(machine = %number, %error, "an errand failed");
+                tracing::warn!(machine = %self.number, %error, "an errand failed");
+                // It may only have been slow: it comes again then, and is compared.
                 if Problem::from(&error).why == Why::Unreachable {
-                    // Deaf, or gone: it may come again, and whatever was meant for it goes elsewhere meanwhile.
-                    host.connections.end(&key);
-                    break;
+                    return self.peer.hang_up();
                 }
+            }
+            if !self.is_there() {
+                break;
             }
         }
     }
 
+    /// Whether its session is still the machine's.
+    fn is_there(&self) -> bool {
+        let errands = self.errands.upgrade();
+        errands.is_some_and(|errands| lock(&self.host.online).of(&self.key, &errands).is_some())
+    }
+
+    /// What it said and what is believed may differ from now on as they do now: it may hold what nobody knows.
+    async fn compared(&self) {
+        let (tracker, number) = (self.host.clone(), self.number);
+        let believed = self.host.work().run(move || tracker.holders.inventory(number)).await;
+        let Some(errands) = self.errands.upgrade() else { return };
+        if let Some(live) = lock(&self.host.online).of(&self.key, &errands) {
+            let said = live.digests[1].map(|(said, _)| said);
+            live.digests[0] = said.zip(believed.ok().map(|believed| believed.digest.0));
+            live.is_compared = true;
+        }
+        self.host.copier.wake();
+    }
+
     /// What the machine holds counts from now on, and nothing else does.
-    async fn compare(&self, said: Said) -> Result<(), Error> {
+    async fn compare(&self, said: Option<Said>) -> Result<(), Error> {
         let (tracker, number) = (self.host.clone(), self.number);
         let believed = self.host.work().run(move || tracker.holders.inventory(number)).await?;
-        if believed.frames == said.frames && believed.digest.0 == said.digest {
+        if said.is_some_and(|said| believed.frames == said.frames && believed.digest.0 == said.digest) {
             return Ok(());
         }
         let mut held = HashSet::new();
@@ -293,7 +355,7 @@ async fn send(
     copies: &copies::Client,
     frames: &[Wanted],
 ) -> Result<(), Error> {
-    let upload = copies.upload_request().send().promise.await?.get()?.get_upload()?;
+    let upload = deadline(copies.upload_request().send().promise).await?.get()?.get_upload()?;
     let mut sent = BTreeSet::new();
     for wanted in frames {
         let (tracker, frame) = (host.clone(), *wanted);
