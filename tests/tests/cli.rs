@@ -44,7 +44,8 @@ fn what_is_wrong_has_a_code() {
     assert!(home.expect(10, &["snapshots"]).err.contains("hint: "));
     home.expect(2, &["frobnicate"]);
     home.expect(2, &["-r", "s3://bucket/x", "snapshots"]);
-    home.expect(2, &["-r", "twinkeep://host", "backup", "docs"]);
+    let unknown = home.expect(16, &["-r", "twinkeep://host", "backup", "docs"]);
+    assert!(unknown.err.contains("hint: "), "{}", unknown.err);
     home.expect(2, &["backup"]);
     home.expect(2, &["backup", ""]);
     home.expect(2, &["backup", "docs", "-e", "a/../b"]);
