@@ -330,6 +330,18 @@ struct HostStatus {
   owedFrames @8 :UInt64;
   question @9 :Text;
   # What an administrator has to decide; empty when nothing.
+  reserve @10 :UInt64;
+  # Bytes of its disk that new backups leave free.
+  troubles @11 :List(Trouble);
+}
+
+struct Trouble {
+  # Something an administrator should know of.
+  about @0 :Text;
+  # disk, log, question or threads.
+  serious @1 :Bool;
+  # Something does not work because of it, or is not decided.
+  text @2 :Text;
 }
 
 interface Local {

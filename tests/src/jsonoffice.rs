@@ -147,6 +147,7 @@ fn make(host: &Machine<'_>) -> Service {
     let settings = host.home.path("office/host.toml");
     let text = fs::read_to_string(&settings).expect("a host has settings");
     let kept = text.lines().filter(|line| !line.starts_with("reserve-bytes")).collect::<Vec<_>>().join("\n");
+    let kept = kept.replace("tell-at-percent = [80, 90]", "tell-at-percent = [1]");
     fs::write(&settings, format!("{kept}\nreserve-bytes = 0\n")).expect("they can be written");
     let service = host.serve("host run");
     let status = host.one("host status", &[], "host");

@@ -120,6 +120,11 @@ impl Online {
         self.machines.get(key)?.iter().max_by_key(|live| live.heard)
     }
 
+    /// How many machines are there.
+    pub fn count(&self) -> usize {
+        self.machines.len()
+    }
+
     /// Whether two different starts speak in its name.
     pub fn has_twin(&self, key: &NodeKey) -> bool {
         self.machines.get(key).is_some_and(|all| all.iter().any(|live| live.run != all[0].run))

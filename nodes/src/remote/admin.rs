@@ -12,7 +12,7 @@ use twinkeep_engine::env::{Env, Time};
 use twinkeep_engine::id::VaultId;
 use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_engine::vault::{CreateOptions, Vault};
-use twinkeep_schema::office_capnp::admin;
+use twinkeep_schema::office_capnp::{admin, host_status, trouble};
 use zeroize::Zeroizing;
 
 /// See the module.
@@ -165,6 +165,21 @@ pub struct HostRow {
     pub owed_frames: u64,
     /// What an administrator has to decide; empty when nothing.
     pub question: String,
+    /// Bytes of its disk that new backups leave free.
+    pub reserve: u64,
+    /// What an administrator should know of.
+    pub troubles: Vec<TroubleRow>,
+}
+
+/// Something an administrator should know of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TroubleRow {
+    /// disk, log, question or threads.
+    pub about: String,
+    /// Whether something does not work because of it, or is not decided.
+    pub is_serious: bool,
+    /// What it is, for people.
+    pub text: String,
 }
 
 /// What is done to a machine.
@@ -445,7 +460,20 @@ impl Admin {
                 vaults: status.get_vaults(),
                 owed_frames: status.get_owed_frames(),
                 question: status.get_question()?.to_string()?,
+                reserve: status.get_reserve(),
+                troubles: troubles(status)?,
             })
         })
     }
+}
+
+fn troubles(status: host_status::Reader<'_>) -> Result<Vec<TroubleRow>, capnp::Error> {
+    let row = |trouble: trouble::Reader<'_>| {
+        Ok(TroubleRow {
+            about: trouble.get_about()?.to_string()?,
+            is_serious: trouble.get_serious(),
+            text: trouble.get_text()?.to_string()?,
+        })
+    };
+    status.get_troubles()?.iter().map(row).collect()
 }

@@ -10,6 +10,7 @@ use twinkeep_engine::env::Env;
 use twinkeep_nodes::host::ground::Folder;
 use twinkeep_nodes::host::setup::{self, HostOptions, SetupError};
 use twinkeep_nodes::host::{Host, run as run_host};
+use twinkeep_nodes::remote::admin::TroubleRow;
 use twinkeep_nodes::transport::keys::fingerprint;
 use twinkeep_nodes::transport::limits::PORT;
 use twinkeep_nodes::work::Work;
@@ -234,6 +235,8 @@ fn status(run: &Run) -> anyhow::Result<Code> {
                 "vaults": status.vaults,
                 "owed_frames": status.owed_frames,
                 "question": status.question,
+                "reserve": status.reserve,
+                "troubles": status.troubles.iter().map(trouble_fields).collect::<Vec<_>>(),
             }),
         )?;
         return Ok(Code::Done);
@@ -246,10 +249,15 @@ fn status(run: &Run) -> anyhow::Result<Code> {
         0 => "everything is kept twice".to_owned(),
         owed => format!("{} have no second place yet: `twinkeep copies status`", show::count(owed, "frame")),
     })?;
-    if !status.question.is_empty() {
-        run.screen.line(&status.question)?;
+    // What is to be decided stands among them.
+    for trouble in &status.troubles {
+        run.screen.line(&trouble.text)?;
     }
     Ok(Code::Done)
+}
+
+fn trouble_fields(trouble: &TroubleRow) -> serde_json::Value {
+    json!({ "about": trouble.about, "serious": trouble.is_serious, "text": trouble.text })
 }
 
 fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {

@@ -1,7 +1,7 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
 use super::user::{kind_word, used};
-use crate::host::{Host, collector, healer, lock, watch};
+use crate::host::{Host, collector, healer, lock, trouble, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::{Event, Login, VaultKind};
 use crate::tracker::holders::HoldersError;
@@ -385,6 +385,15 @@ impl admin::Server for AdminServer {
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
         status.set_question(&self.host.watch.question().unwrap_or_default()[..]);
         status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
+        status.set_reserve(self.host.identity.marks.reserve_of(space.total));
+        let troubles = trouble::all(&self.host);
+        let mut list = status.init_troubles(troubles.len() as u32);
+        for (at, trouble) in (0..).zip(&troubles) {
+            let mut to = list.reborrow().get(at);
+            to.set_about(trouble.about);
+            to.set_serious(trouble.is_serious);
+            to.set_text(&trouble.text[..]);
+        }
         Ok(())
     }
 
