@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Stdio};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What is waited for comes within this, or never.
@@ -32,6 +33,8 @@ impl Drop for Service {
 struct Machine<'a> {
     home: Home,
     doc: &'a std::cell::RefCell<&'a mut Doc>,
+    /// What its services log.
+    logs: std::cell::RefCell<Vec<(String, JoinHandle<Vec<String>>)>>,
 }
 
 impl Machine<'_> {
@@ -58,11 +61,23 @@ impl Machine<'_> {
         found
     }
 
+    /// Holds what its services have logged, which have ended.
+    fn hold_logs(&self) {
+        for (verb, log) in self.logs.borrow_mut().drain(..) {
+            let lines = log.join().expect("it was read");
+            assert!(!lines.is_empty(), "{verb} logs nothing");
+            lines.iter().for_each(|line| self.hold(&verb, line));
+        }
+    }
+
     /// Begins a service and waits until it says that it is ready.
     fn serve(&self, verb: &str) -> Service {
         let words: Vec<&str> = verb.split(' ').collect();
-        let mut command = self.home.command(&[&["--json", "-q"], &words[..]].concat());
-        let mut service = Service(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs"));
+        let mut command = self.home.command(&[&["--json"], &words[..]].concat());
+        let mut service = Service(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs"));
+        let err = BufReader::new(service.0.stderr.take().expect("it logs"));
+        let log = std::thread::spawn(move || err.lines().map_while(Result::ok).collect());
+        self.logs.borrow_mut().push((verb.to_owned(), log));
         let out = service.0.stdout.take().expect("it has an output");
         let (said, says) = mpsc::channel();
         std::thread::spawn(move || {
@@ -114,7 +129,7 @@ fn address() -> String {
 /// What is printed is not what is written.
 pub fn run(doc: &mut Doc) {
     let doc = std::cell::RefCell::new(doc);
-    let machine = || Machine { home: Home::new(), doc: &doc };
+    let machine = || Machine { home: Home::new(), doc: &doc, logs: std::cell::RefCell::default() };
     let (host, one, two) = (machine(), machine(), machine());
     alone(&host);
     let service = make(&host);
@@ -124,6 +139,7 @@ pub fn run(doc: &mut Doc) {
     change(&host, &two);
     drop(terminals);
     drop(service);
+    [&host, &one, &two].into_iter().for_each(Machine::hold_logs);
     host.run(16, "host status", &[]);
     one.run(16, "terminal status", &[]);
     one.run(16, "snapshots", &[]);

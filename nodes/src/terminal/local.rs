@@ -67,11 +67,7 @@ impl local::Server for LocalServer {
     ) -> Result<(), Error> {
         let kept = self.kept.clone();
         let inventory = self.work.run(move || kept.store.inventory()).await?;
-        let line = match (&*self.line.session.borrow(), &self.line.trouble.borrow()[..]) {
-            (Some(_), _) => "connected to the host".to_owned(),
-            (None, "") => "not connected yet".to_owned(),
-            (None, trouble) => trouble.to_owned(),
-        };
+        let line = self.line.words();
         let mut status = results.get().init_status();
         status.set_name(&self.settings.name[..]);
         status.set_connected(self.line.session.borrow().is_some());

@@ -3,6 +3,7 @@
 use super::copies::{CopiesServer, Kept};
 use super::local::LocalServer;
 use crate::host::ground::{Space, space};
+use crate::host::trouble::Trouble;
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::{AuthorityKey, SigningKey};
 use crate::transport::limits::{BEAT, HANDSHAKE, PING_DEADLINE, PROTOCOL, RECONNECT};
@@ -55,6 +56,17 @@ pub struct Line {
     pub session: RefCell<Option<node_session::Client>>,
     /// What was last wrong, in words.
     pub trouble: RefCell<String>,
+}
+
+impl Line {
+    /// How it stands with the host, in words.
+    pub fn words(&self) -> String {
+        match (&*self.session.borrow(), &self.trouble.borrow()[..]) {
+            (Some(_), _) => "connected to the host".to_owned(),
+            (None, "") => "not connected yet".to_owned(),
+            (None, trouble) => trouble.to_owned(),
+        }
+    }
 }
 
 /// What is outside a terminal: the network and its disk.
@@ -122,12 +134,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Problem> {
     let outside = Machine(settings.data.clone());
-    let terminal = Terminal::new(settings, kept, &env, work, outside);
-    tokio::select! {
-        () = serve_local(listener, &terminal) => Err(problem(Why::Other, "the local socket was closed")),
-        () = terminal.run() => Ok(()),
-        () = stop => Ok(()),
-    }
+    Terminal::new(settings, kept, &env, work, outside).serve(listener, stop).await
 }
 
 /// Programs on this machine.
@@ -142,6 +149,20 @@ async fn serve_local<O: Outside + 'static>(listener: UnixListener, terminal: &Te
     }
 }
 
+impl<O: Outside + 'static> Terminal<O> {
+    /// Serves programs on this machine and the host until `stop` comes. To be called on a local task set.
+    ///
+    /// # Errors
+    /// The socket was closed. A host out of reach is no error: it is tried again.
+    pub async fn serve(&self, listener: UnixListener, stop: impl Future<Output = ()>) -> Result<(), Problem> {
+        tokio::select! {
+            () = serve_local(listener, self) => Err(problem(Why::Other, "the local socket was closed")),
+            () = self.run() => Ok(()),
+            () = stop => Ok(()),
+        }
+    }
+}
+
 impl<O: Outside> Terminal<O> {
     /// One that has just started.
     pub fn new(settings: Settings, kept: Arc<Kept>, env: &Env, work: Work, outside: O) -> Self {
@@ -149,6 +170,39 @@ impl<O: Outside> Terminal<O> {
         env.entropy.fill(&mut start);
         let (settings, outside) = (Rc::new(settings), Rc::new(outside));
         Self { settings, kept, line: Rc::default(), outside, start, work }
+    }
+
+    /// How it stands, in a line.
+    pub fn standing(&self) -> String {
+        let mut line = self.line.words();
+        if let Ok(held) = self.kept.store.inventory() {
+            let granted = self.kept.granted.load(Ordering::Relaxed);
+            line = format!("{line}; holds {} MB of {} MB granted", held.bytes / 1_000_000, granted / 1_000_000);
+        }
+        line
+    }
+
+    /// What somebody should know of. Looks at nothing that could make it wait for long.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        let mut found = Vec::new();
+        if self.line.session.borrow().is_none() {
+            found.push(Trouble { about: "host", is_serious: true, text: self.line.words() });
+        }
+        let (granted, free) = (self.kept.granted.load(Ordering::Relaxed), self.outside.space().free);
+        match self.kept.store.inventory() {
+            Ok(held) if granted.saturating_sub(held.bytes) > free => found.push(Trouble {
+                about: "disk",
+                is_serious: false,
+                text: format!(
+                    "the office may use {} MB more here, and the disk has {} MB: make room, or grant less",
+                    granted.saturating_sub(held.bytes) / 1_000_000,
+                    free / 1_000_000
+                ),
+            }),
+            Ok(_) => {}
+            Err(error) => found.push(Trouble { about: "copies", is_serious: true, text: error.to_string() }),
+        }
+        found
     }
 
     /// What a program on this machine is given.

@@ -9,13 +9,13 @@ use tokio::net::TcpListener;
 use twinkeep_engine::env::Env;
 use twinkeep_nodes::host::ground::Folder;
 use twinkeep_nodes::host::setup::{self, HostOptions, SetupError};
-use twinkeep_nodes::host::{Host, run as run_host};
+use twinkeep_nodes::host::{Host, run as run_host, trouble};
 use twinkeep_nodes::remote::admin::TroubleRow;
 use twinkeep_nodes::transport::keys::fingerprint;
 use twinkeep_nodes::transport::limits::PORT;
 use twinkeep_nodes::work::Work;
 
-use super::serve;
+use super::serve::{self, ServeArgs};
 use crate::error::{Code, hinted, told as told_code};
 use crate::office::{Role, Service, admin, told};
 use crate::password;
@@ -75,6 +75,8 @@ struct RunArgs {
     /// The folder of the host. Default: the one of `host init`
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
 #[derive(Args, Debug)]
@@ -200,8 +202,9 @@ fn serve_host(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
     let file = setup::read_settings(&data).map_err(setup_told)?;
     let identity = setup::load(&data).map_err(setup_told)?;
     let name = identity.name.clone();
-    crate::log::begin(run);
+    crate::log::begin(run, args.serve.log_format);
     serve::run(async {
+        let health = args.serve.health().await?;
         let ground = Box::new(Folder(data.clone()));
         let host = Host::open(ground, run.env(None), Work::Threads, identity)
             .with_context(|| format!("cannot run the host in {}", data.display()))?;
@@ -214,8 +217,15 @@ fn serve_host(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
                 true => run.screen.message("ready", &json!({ "name": name, "address": address })),
                 false => run.screen.line(&format!("the host {name} listens on {address}")),
             };
+            serve::ready();
         };
-        run_host::run(host, listener, socket, ready, serve::stop()).await.map_err(told)
+        let (seen, named) = (host.clone(), name.clone());
+        let report = move || serve::report("host", &named, &trouble::all(&seen));
+        tokio::select! {
+            ended = run_host::run(host.clone(), listener, socket, ready, serve::stop()) => ended.map_err(told),
+            never = serve::health(health, report) => match never {},
+            () = serve::watchdog(|| host.connections.pulse.is_well(), || trouble::standing(&host)) => Ok(()),
+        }
     })?;
     Ok(Code::Done)
 }

@@ -1,0 +1,6 @@
+//! Operating an office: what its services tell whoever looks after them.
+
+#[path = "operate/health.rs"]
+mod health;
+#[path = "operate/systemd.rs"]
+mod systemd;
