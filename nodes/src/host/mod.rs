@@ -7,6 +7,7 @@ pub mod collector;
 pub mod copier;
 pub mod ground;
 pub mod healer;
+pub mod leave;
 pub mod online;
 pub mod prover;
 pub mod room;
@@ -32,6 +33,7 @@ use crate::work::Work;
 use copier::Copier;
 use ground::Ground;
 use healer::Healer;
+use leave::Leave;
 use online::Online;
 use room::{Marks, Room};
 use std::collections::{BTreeMap, HashMap};
@@ -109,6 +111,8 @@ pub struct Host {
     pub copier: Copier,
     /// What is bad here and may be whole elsewhere.
     pub healer: Healer,
+    /// How it stops.
+    pub leave: Leave,
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
@@ -199,6 +203,7 @@ impl Host {
             watch: Watch::open(ground.office(), env.clock.elapsed()),
             copier: Copier::default(),
             healer: Healer::default(),
+            leave: Leave::default(),
             env,
             work,
             ground,

@@ -70,10 +70,14 @@ pub fn words(marks: &Marks, space: Space) -> Option<String> {
     let (free, reserve) = (space.free >> 20, marks.reserve_of(space.total) >> 20);
     match marks.judge(space) {
         Room::Ample => None,
-        Room::Filling(_) => Some(format!(
-            "the host's disk is {} % full: {free} MB are left, and new backups end when less than {reserve} MB are",
-            used_percent(space)
-        )),
+        Room::Filling(_) => {
+            let used = used_percent(space);
+            let ends = match reserve {
+                0 => String::new(),
+                reserve => format!(", and new backups are refused when less than {reserve} MB are"),
+            };
+            Some(format!("the host's disk is {used} % full: {free} MB are left{ends}"))
+        }
         Room::Full => Some(format!(
             "the host's disk has {free} MB left, of which {reserve} MB are kept free: new backups are refused"
         )),

@@ -141,6 +141,11 @@ impl Connections {
         self.lock().get(key).into_iter().flatten().for_each(|peer| peer.hang_up());
     }
 
+    /// Ends all there are.
+    pub fn end_all(&self) {
+        self.lock().values().flatten().for_each(|peer| peer.hang_up());
+    }
+
     fn add(&self, peer: &Arc<Peer>) -> bool {
         let mut all = self.lock();
         if all.values().map(Vec::len).sum::<usize>() >= CONNECTIONS_MAX {
