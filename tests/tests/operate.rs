@@ -2,5 +2,7 @@
 
 #[path = "operate/health.rs"]
 mod health;
+#[path = "operate/stop.rs"]
+mod stop;
 #[path = "operate/systemd.rs"]
 mod systemd;

@@ -144,6 +144,12 @@ impl Machine {
         assert_eq!(code, Some(0), "{} ends well when asked to", self.name);
     }
 
+    /// Waits until the service has ended by itself, as it is meant to.
+    pub fn await_ended(&mut self) {
+        let code = self.service.take().expect("it runs").ended();
+        assert_eq!(code, Some(0), "{} ends well", self.name);
+    }
+
     /// The service stands still, as a PC that hangs: its connections stay.
     pub fn freeze(&self) {
         self.service.as_ref().expect("it runs").signal(Signal::STOP);

@@ -1,6 +1,8 @@
 //! `host`: making and running the host of an office.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -9,7 +11,7 @@ use tokio::net::TcpListener;
 use twinkeep_engine::env::Env;
 use twinkeep_nodes::host::ground::Folder;
 use twinkeep_nodes::host::setup::{self, HostOptions, SetupError};
-use twinkeep_nodes::host::{Host, run as run_host, trouble};
+use twinkeep_nodes::host::{Host, leave, run as run_host, trouble};
 use twinkeep_nodes::remote::admin::TroubleRow;
 use twinkeep_nodes::transport::keys::fingerprint;
 use twinkeep_nodes::transport::limits::PORT;
@@ -41,6 +43,8 @@ enum HostVerb {
     Init(InitArgs),
     /// Run the host until it is told to stop
     Run(RunArgs),
+    /// Stop the host in order
+    Stop(StopArgs),
     /// Show how the host is
     #[command(after_help = "Example: disk, connections, what has no second place yet\n  twinkeep host status")]
     Status,
@@ -80,6 +84,19 @@ struct RunArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "What is under way is finished, and nothing new is begun. PCs that are told so do not warn\n\
+    while the host is away; backups made meanwhile wait on them.\n\n\
+    Example: for a larger disk\n  twinkeep host stop --planned --for 2h")]
+struct StopArgs {
+    /// Tell the PCs that it is on purpose, and that the host comes back
+    #[arg(long)]
+    planned: bool,
+    /// For how long it is away: 30m, 2h, 1d
+    #[arg(long = "for", value_name = "DURATION", default_value = "1h", requires = "planned")]
+    length: String,
+}
+
+#[derive(Args, Debug)]
 #[command(
     arg_required_else_help = true,
     after_help = "Example: are the words in the safe still the right ones?\n  \
@@ -105,6 +122,7 @@ pub fn run(run: &Run, args: &HostArgs) -> anyhow::Result<Code> {
     match &args.verb {
         HostVerb::Init(args) => init(run, args),
         HostVerb::Run(args) => serve_host(run, args),
+        HostVerb::Stop(args) => stop(run, args),
         HostVerb::Status => status(run),
         HostVerb::Kit(args) => kit(run, &args.verb),
     }
@@ -223,11 +241,61 @@ fn serve_host(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
         let report = move || serve::report("host", &named, &trouble::all(&seen));
         tokio::select! {
             ended = run_host::run(host.clone(), listener, socket, ready, serve::stop()) => ended.map_err(told),
+            () = async {
+                host.leave.begun().await;
+                serve::stopping();
+                std::future::pending().await
+            } => Ok(()),
             never = serve::health(health, report) => match never {},
             () = serve::watchdog(|| host.connections.pulse.is_well(), || trouble::standing(&host)) => Ok(()),
         }
     })?;
     Ok(Code::Done)
+}
+
+/// A host that was told to stop has so long.
+const STOPS: Duration = Duration::from_secs(60);
+
+fn stop(run: &Run, args: &StopArgs) -> anyhow::Result<Code> {
+    let service = Service::get()?;
+    if service.role != Role::Host {
+        let text = "the host is stopped on the host";
+        return Err(hinted(Code::NotAllowed, text, "log in there, and run `twinkeep host stop`"));
+    }
+    let secs = args.planned.then(|| away_secs(&args.length)).transpose().map_err(crate::error::usage)?;
+    let (heard, there) = admin()?.stop(secs).map_err(told)?;
+    let begun = Instant::now();
+    while UnixStream::connect(service.socket()).is_ok() {
+        if begun.elapsed() > STOPS {
+            let hint = "see what it logs, or end it: `systemctl stop twinkeep-host`";
+            return Err(hinted(Code::Failed, "the host has not stopped yet", hint));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    if run.screen.json {
+        let fields = json!({ "planned": args.planned, "seconds": secs, "heard": heard, "there": there });
+        run.screen.message("host_stopped", &fields)?;
+        return Ok(Code::Done);
+    }
+    run.screen.tell(&match secs {
+        None => "the host has stopped".to_owned(),
+        Some(_) => {
+            format!("the host has stopped; {heard} of {} that are there know why", show::count(there.into(), "PC"))
+        }
+    })?;
+    Ok(Code::Done)
+}
+
+/// Seconds of a duration for which a host may be away.
+fn away_secs(text: &str) -> Result<u32, String> {
+    let span = crate::parse::duration(text)?;
+    let now = jiff::Zoned::now();
+    let secs = now.checked_add(span).map(|then| then.timestamp().duration_since(now.timestamp()).as_secs());
+    let secs = secs.ok().and_then(|secs| u32::try_from(secs).ok());
+    match secs {
+        Some(secs @ 1..=leave::AWAY_SECS_MAX) => Ok(secs),
+        _ => Err(format!("--for {text}: a host is away on purpose for a second to 30 days")),
+    }
 }
 
 fn status(run: &Run) -> anyhow::Result<Code> {

@@ -53,6 +53,11 @@ pub async fn stop() {
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
+    stopping();
+}
+
+/// The service is about to end.
+pub fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 

@@ -186,11 +186,18 @@ fn status(run: &Run) -> anyhow::Result<Code> {
                 "bytes": status.bytes,
                 "trash": status.trash,
                 "granted": status.granted,
+                "away_until": status.away_until.map(|until| show::timestamp(until).to_string()),
             }),
         )?;
         return Ok(Code::Done);
     }
-    run.screen.line(&format!("{}: {}", status.name, status.trouble))?;
+    let line = match status.away_until {
+        Some(until) => {
+            format!("the host is away on purpose until {}", show::local(show::timestamp(until), &run.zone))
+        }
+        None => status.trouble,
+    };
+    run.screen.line(&format!("{}: {line}", status.name))?;
     let (held, granted) = (show::size(status.bytes), show::size(status.granted));
     run.screen.line(&format!("holds {held} of second copies in {granted}; {} set aside", show::size(status.trash)))?;
     Ok(Code::Done)
