@@ -347,6 +347,7 @@ fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
     match verb {
         KitVerb::Verify => {
             setup::verify_kit(&data, &words).map_err(setup_told)?;
+            note_kit(run, &data, Some(jiff::Timestamp::now()));
             match run.screen.json {
                 true => run.screen.message("kit_verified", &json!({ "data": data.to_string_lossy() }))?,
                 false => run.screen.tell("the words are right, and the kit is this host's")?,
@@ -354,6 +355,8 @@ fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
         }
         KitVerb::Renew => {
             let new = setup::renew_kit(&data, &run.env(Some(1)), &words).map_err(setup_told)?.words();
+            // Of the new ones nobody knows yet whether they were written down right.
+            note_kit(run, &data, None);
             match run.screen.json {
                 true => {
                     let fields = json!({ "data": data.to_string_lossy(), "words": new.as_str() });
@@ -364,4 +367,27 @@ fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
         }
     }
     Ok(Code::Done)
+}
+
+/// In the host's folder: a line that says when the words of the kit were last tried.
+const KIT_VERIFIED: &str = "kit-verified";
+
+/// Remembers when the words were tried. That they are right counts more than that it is remembered.
+fn note_kit(run: &Run, data: &Path, when: Option<jiff::Timestamp>) {
+    let path = data.join(KIT_VERIFIED);
+    let noted = match when {
+        Some(when) => twinkeep_nodes::secrets::replace(&path, format!("{when:.0}\n").as_bytes()),
+        None => std::fs::remove_file(&path).or_else(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        }),
+    };
+    if let Err(error) = noted {
+        run.screen.warn(None, &format!("{}: {error}", path.display()));
+    }
+}
+
+/// When the words of the kit were last tried, if that is known.
+pub(super) fn kit_verified(data: &Path) -> Option<jiff::Timestamp> {
+    std::fs::read_to_string(data.join(KIT_VERIFIED)).ok()?.trim().parse().ok()
 }

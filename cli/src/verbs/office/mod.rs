@@ -2,6 +2,7 @@
 
 pub mod copies;
 pub mod demo;
+pub mod doctor;
 pub mod host;
 pub mod login;
 pub mod node;
