@@ -136,7 +136,12 @@ pub fn run(doc: &mut Doc) {
     people(&host);
     let terminals = join(&host, &one, &two);
     use_it(&host, &one);
+    // Its disk was said to be full when one percent is used.
+    host.run(15, "doctor", &[]);
+    one.run(0, "doctor", &[]);
     change(&host, &two);
+    host.run(0, "host stop", &["--planned", "--for", "1h"]);
+    host.run(2, "host stop", &["--for", "1h"]);
     drop(terminals);
     drop(service);
     [&host, &one, &two].into_iter().for_each(Machine::hold_logs);
@@ -291,6 +296,8 @@ fn change(host: &Machine<'_>, two: &Machine<'_>) {
     }
     assert_eq!(changes, ["draining", "used", "forgotten", "revoked"]);
     let all = messages(&host.run(0, "node list", &["--all"]).out);
+    host.run(0, "node show", &["pc1"]);
+    host.run(1, "node show", &["nobody"]);
     let status: Vec<&str> = all.iter().filter_map(|machine| machine["status"].as_str()).collect();
     assert_eq!(status, ["revoked", "forgotten"]);
     host.run(1, "node approve", &["pc9"]);

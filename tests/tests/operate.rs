@@ -2,6 +2,8 @@
 
 #[path = "operate/health.rs"]
 mod health;
+#[path = "operate/machine.rs"]
+mod machine;
 #[path = "operate/stop.rs"]
 mod stop;
 #[path = "operate/systemd.rs"]
