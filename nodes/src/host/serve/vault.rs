@@ -3,13 +3,14 @@
 use super::user::Caller;
 use super::write::WriteServer;
 use crate::host::HostVault;
+use crate::host::leave::UserCall;
 use crate::remote::wire::{get_link, get_place, put_link, put_place};
 use crate::tracker::MachineNumber;
 use crate::tracker::limits::LOCK_DAYS;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX, SESSIONS_PER_MACHINE_MAX};
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::{Call, Held};
+use crate::transport::serve::Held;
 use capnp::Error;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -70,7 +71,7 @@ impl VaultServer {
         }
     }
 
-    fn begin_call(&self) -> Result<Call, Problem> {
+    fn begin_call(&self) -> Result<UserCall, Problem> {
         self.caller.require_member(&self.id)?;
         self.caller.call()
     }
