@@ -109,6 +109,7 @@ const TABLE: &[(&str, &str)] = &[
     ("Admin.scrub", "- - - r - - - r a a - -"),
     ("Admin.collect", "- - - r - - - r a a - -"),
     ("Admin.giveUp", "- - - r - - - r a a - -"),
+    ("Admin.clockIsRight", "- - - r - - - r a a - -"),
     ("Local.tracker", "- - - - - - - - - a a -"),
     ("Local.keep", "- - - - - - - - - r a -"),
     ("Local.status", "- - - - - - - - - a a -"),

@@ -177,6 +177,8 @@ struct Link {
   previous @1 :Data;
   received @2 :Int64;
   # The time the record is to carry: the host's.
+  ripe @3 :UInt64;
+  # In answers: what records up to this count forgot was forgotten long enough ago, by the time the host has run, to go.
 }
 
 struct StoredRecord {
@@ -226,6 +228,8 @@ interface Admin {
   # Frees what nothing needs any more.
   giveUp @18 () -> ();
   # Those terminals that are missing now, so many that nothing was decided of them, do not come back.
+  clockIsRight @19 () -> (from :Int64, to :Int64);
+  # The host's clock is right as it stands, though it went from one time to another at once; both 0 if it did not.
 }
 
 struct NewUser {

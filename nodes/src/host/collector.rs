@@ -53,6 +53,10 @@ pub async fn run(host: Arc<Host>) {
 /// Collects in every vault.
 pub async fn collect(host: &Arc<Host>) -> Freed {
     let mut all = Freed::default();
+    if let Some(question) = host.hours.question(host.env()) {
+        all.problems.push(question);
+        return all;
+    }
     for (id, vault) in host.vaults() {
         let collecting = host.clone();
         match host.work().run(move || collect_vault(&collecting, id, &vault)).await {

@@ -7,6 +7,7 @@ pub mod collector;
 pub mod copier;
 pub mod ground;
 pub mod healer;
+pub mod hours;
 pub mod online;
 pub mod prover;
 pub mod run;
@@ -30,6 +31,7 @@ use crate::work::Work;
 use copier::Copier;
 use ground::Ground;
 use healer::Healer;
+use hours::Hours;
 use online::Online;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -110,6 +112,8 @@ pub struct Host {
     pub online: Mutex<Online>,
     /// Who is there, and who was away for too long.
     pub watch: Watch,
+    /// How long it has run, and whether its clock can be believed.
+    pub hours: Hours,
     /// What goes where.
     pub copier: Copier,
     /// What is bad here and may be whole elsewhere.
@@ -200,6 +204,7 @@ impl Host {
             connections: Arc::default(),
             online: Mutex::default(),
             watch: Watch::open(ground.office(), env.clock.elapsed()),
+            hours: Hours::open(ground.office(), &env),
             copier: Copier::default(),
             healer: Healer::default(),
             env,
@@ -219,6 +224,9 @@ impl Host {
             host.feed(id, &opened).map_err(told_of)?;
         }
         watch::begin(&host)?;
+        if let Err(error) = host.hours.note(&host.env, &host.vaults()) {
+            tracing::warn!(%error, "cannot take note of what was recorded");
+        }
         Ok(Arc::new(host))
     }
 

@@ -2,7 +2,7 @@
 
 use super::Host;
 use super::serve::{AdminServer, BootstrapServer, HostService};
-use super::{collector, copier, healer, prover, watch};
+use super::{collector, copier, healer, hours, prover, watch};
 use crate::tracker::log::Actor;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
@@ -40,6 +40,7 @@ pub async fn run(
         () = watch::run(host.clone()) => {}
         () = collector::run(host.clone()) => {}
         () = prover::run(host.clone()) => {}
+        () = hours::run(host.clone()) => {}
         () = serve_local(host, socket) => {}
         () = stop => {}
     }

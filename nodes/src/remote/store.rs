@@ -257,6 +257,14 @@ impl Store for RemoteStore {
         })
     }
 
+    fn ripe(&self) -> Result<Option<u64>> {
+        let ripe = self.vault.call(|vault| async move {
+            let answer = vault.link_request().send().promise.await?;
+            Ok(answer.get()?.get_link()?.get_ripe())
+        })?;
+        Ok(Some(ripe))
+    }
+
     fn pin(&self, root: ChunkId) -> Result<Option<Box<dyn Send + Sync>>> {
         let (pin, ()) = self.vault.cap(move |vault| async move {
             let mut request = vault.pin_request();

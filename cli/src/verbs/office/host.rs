@@ -14,6 +14,7 @@ use twinkeep_nodes::transport::keys::fingerprint;
 use twinkeep_nodes::transport::limits::PORT;
 use twinkeep_nodes::work::Work;
 
+use super::node::confirmed;
 use super::serve;
 use crate::error::{Code, hinted, told as told_code};
 use crate::office::{Role, Service, admin, told};
@@ -45,6 +46,13 @@ enum HostVerb {
     Status,
     /// The recovery kit: see whether its words are right, or make new ones
     Kit(KitArgs),
+    /// The host's clock has leapt and is right now: what waited for that goes on
+    #[command(
+        after_help = "Asked by `twinkeep host status` when the clock went back or ahead at once; until then nothing is \
+        forgotten\nand nothing freed. Compare it with another clock first.\n\n\
+        Example:\n  twinkeep host clock-is-right"
+    )]
+    ClockIsRight,
 }
 
 #[derive(Args, Debug)]
@@ -104,6 +112,7 @@ pub fn run(run: &Run, args: &HostArgs) -> anyhow::Result<Code> {
         HostVerb::Run(args) => serve_host(run, args),
         HostVerb::Status => status(run),
         HostVerb::Kit(args) => kit(run, &args.verb),
+        HostVerb::ClockIsRight => clock_is_right(run),
     }
 }
 
@@ -248,6 +257,27 @@ fn status(run: &Run) -> anyhow::Result<Code> {
     })?;
     if !status.question.is_empty() {
         run.screen.line(&status.question)?;
+    }
+    Ok(Code::Done)
+}
+
+fn clock_is_right(run: &Run) -> anyhow::Result<Code> {
+    confirmed(run, "let the host take its clock for right as it stands")?;
+    let leap = admin()?.clock_is_right().map_err(told)?;
+    let times = leap.map(|(from, to)| (show::timestamp(from), show::timestamp(to)));
+    match (run.screen.json, times) {
+        (true, times) => {
+            let (from, to) = times.unzip();
+            run.screen.message(
+                "clock_confirmed",
+                &json!({ "from": from.map(|time| time.to_string()), "to": to.map(|time| time.to_string()) }),
+            )?;
+        }
+        (false, None) => run.screen.tell("the clock has not jumped")?,
+        (false, Some((from, to))) => {
+            let (from, to) = (show::local(from, &run.zone), show::local(to, &run.zone));
+            run.screen.tell(&format!("the clock is taken for right: it went from {from} to {to}"))?;
+        }
     }
     Ok(Code::Done)
 }

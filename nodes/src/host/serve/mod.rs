@@ -2,6 +2,7 @@
 
 mod admin;
 mod bootstrap;
+mod describe;
 mod node;
 mod user;
 mod vault;

@@ -207,8 +207,8 @@ impl write_session::Server for WriteServer {
         if named.is_none_or(|named| named.target != root || named.session != self.session_id()) {
             return Err(problem(Why::Usage, "the record does not name that root").into());
         }
-        let (vault, now) = (self.vault.clone(), self.caller.host.env().clock.now());
-        let work = move || append(&vault, now, link, RecordKind::Ref, &record);
+        let (vault, host) = (self.vault.clone(), self.caller.host.clone());
+        let work = move || append(&host, &vault, link, RecordKind::Ref, &record);
         let taken = self.caller.host.work().run(work).await?;
         if taken {
             self.settled.borrow_mut().remove(&root);
