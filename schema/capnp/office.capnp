@@ -143,7 +143,8 @@ interface Vault {
   readFrame @4 (place :Place) -> (bytes :Data);
   frames @5 (from :UInt64, count :UInt32) -> (places :List(Place));
   packName @6 (pack :UInt32) -> (name :Text);
-  begin @7 () -> (session :WriteSession, id :Data);
+  begin @7 (spread :Bool) -> (session :WriteSession, id :Data);
+  # With `spread` no copy of what is written stays on the machine it is written from.
   records @8 (from :UInt64) -> (records :List(StoredRecord), more :Bool);
   # From this count on, as many as fit in an answer.
   link @9 () -> (link :Link);

@@ -194,7 +194,7 @@ pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
 
 /// Finds places for what is owed, the most endangered first.
 fn give(host: &Host, plan: &mut Plan, now: Duration) -> Result<(), HoldersError> {
-    let writing: BTreeSet<MachineNumber> = host.keeping().values().copied().collect();
+    let writing: BTreeSet<MachineNumber> = host.keeping().values().map(|run| run.machine).collect();
     if writing.is_empty() {
         lock(&host.copier.state).patience.clear();
     }
@@ -210,14 +210,15 @@ fn give(host: &Host, plan: &mut Plan, now: Duration) -> Result<(), HoldersError>
             }
             // Who writes it and keeps it is about to say so, but is not waited for as long as it likes to write, nor for
             // what it has lost.
-            let is_kept = frame.why == Why::New && frame.writer.is_some_and(|writer| writing.contains(&writer));
+            let may_keep = frame.why == Why::New && !frame.spread;
+            let is_kept = may_keep && frame.writer.is_some_and(|writer| writing.contains(&writer));
             if frame.holders.is_empty() && is_kept && host.copier.is_patient(&frame.id, now) {
                 continue;
             }
             let ask = Ask {
                 vault: frame.vault,
                 writer: frame.writer,
-                spread: false,
+                spread: frame.spread,
                 holders: &frame.holders,
                 host: host.identity.machine_id,
                 len: frame.len,
@@ -251,8 +252,8 @@ fn empty(host: &Host, plan: &mut Plan) -> Result<(), HoldersError> {
             for frame in here.iter().filter(|frame| !host.copier.is_on_its_way(&frame.id)) {
                 let ask = Ask {
                     vault: frame.vault,
-                    writer: None,
-                    spread: false,
+                    writer: frame.not_at,
+                    spread: frame.not_at.is_some(),
                     holders: &frame.holders,
                     host: host.identity.machine_id,
                     len: frame.len,

@@ -6,7 +6,7 @@ use crate::host::online::{Errand, Live, Scrubbed};
 use crate::host::{Host, lock, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::Event;
-use crate::tracker::holders::Why as Owed;
+use crate::tracker::holders::{Junk, Why as Owed};
 use crate::tracker::log::Actor;
 use crate::tracker::names::{NodeKey, check_label};
 use crate::tracker::presence::Event as Seen;
@@ -145,7 +145,7 @@ impl node_session::Server for NodeServer {
         let params = params.get()?;
         let said = Said::read(params.get_inventory()?)?;
         let (tracker, number) = (self.host.clone(), self.number);
-        let believed = self.host.work().run(move || tracker.holders.inventory(number)).await?;
+        let believed = self.host.work().run(move || tracker.holders.expected(number)).await?;
         let now = self.host.env().clock.elapsed();
         let mut online = lock(&self.host.online);
         online.heard(&self.peer.key, now);
@@ -297,7 +297,7 @@ impl Machine {
     /// What it said and what is believed may differ from now on as they do now: it may hold what nobody knows.
     async fn compared(&self) {
         let (tracker, number) = (self.host.clone(), self.number);
-        let believed = self.host.work().run(move || tracker.holders.inventory(number)).await;
+        let believed = self.host.work().run(move || tracker.holders.expected(number)).await;
         let Some(errands) = self.errands.upgrade() else { return };
         if let Some(live) = lock(&self.host.online).of(&self.key, &errands) {
             let said = live.digests[1].map(|(said, _)| said);
@@ -307,14 +307,27 @@ impl Machine {
         self.host.copier.wake();
     }
 
+    /// Of each frame, whether a collection removed it.
+    async fn were_removed(&self, ids: Vec<FrameId>) -> Result<Vec<(FrameId, bool)>, Problem> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tracker = self.host.clone();
+        let ask = move || {
+            let removed = tracker.holders.is_removed(&ids)?;
+            Ok::<_, crate::tracker::holders::HoldersError>(ids.into_iter().zip(removed).collect())
+        };
+        self.host.work().run(ask).await
+    }
+
     /// What the machine holds counts from now on, and nothing else does.
     async fn compare(&self, said: Option<Said>) -> Result<(), Error> {
         let (tracker, number) = (self.host.clone(), self.number);
-        let believed = self.host.work().run(move || tracker.holders.inventory(number)).await?;
+        let believed = self.host.work().run(move || tracker.holders.expected(number)).await?;
         if said.is_some_and(|said| believed.frames == said.frames && believed.digest.0 == said.digest) {
             return Ok(());
         }
-        let mut held = HashSet::new();
+        let (mut held, mut removed, mut junk) = (HashSet::new(), Vec::new(), Junk::default());
         let mut after: Option<FrameId> = None;
         loop {
             let mut request = self.copies.list_request();
@@ -329,9 +342,22 @@ impl Machine {
             after = Some(*last);
             let unknown: HashSet<FrameId> =
                 confirm(&self.host, self.number, frames.clone()).await?.into_iter().collect();
-            // What the host never heard of is not remembered: a machine may list whatever it likes.
+            for id in self.were_removed(unknown.iter().copied().collect()).await? {
+                match id {
+                    // Collected while the machine was away.
+                    (id, true) => removed.push(id),
+                    // What the host never heard of it may have lost. Of that only a sum is remembered: a machine may
+                    // list whatever it likes.
+                    (id, false) => junk.add(&id),
+                }
+            }
             held.extend(frames.into_iter().filter(|id| !unknown.contains(id)));
         }
+        for part in removed.chunks(FRAMES_AT_ONCE) {
+            set_aside(&self.host, &self.copies, part.to_vec()).await?;
+        }
+        let (tracker, number) = (self.host.clone(), self.number);
+        self.host.work().run(move || tracker.holders.set_junk(number, &junk)).await?;
         let mut lost = Vec::new();
         let mut from = None;
         loop {
@@ -342,7 +368,10 @@ impl Machine {
             from = Some(*last);
             lost.extend(rows.into_iter().map(|(_, id)| id).filter(|id| !held.contains(id)));
         }
-        tracing::info!(machine = %self.number, held = held.len(), lost = lost.len(), "compared what a machine holds");
+        let (held, lost_len, removed) = (held.len(), lost.len(), removed.len());
+        tracing::info!(
+            machine = %self.number, held, lost = lost_len, removed, unknown = junk.frames, "compared what a machine holds"
+        );
         retract(&self.host, self.number, lost).await?;
         Ok(())
     }

@@ -62,7 +62,7 @@ impl VaultServer {
     fn require_writers_left(&self) -> Result<(), Problem> {
         let host = &self.caller.host;
         let number = host.office.read(|registry| registry.node(&self.caller.peer.key).map(|node| node.number));
-        let writers = host.keeping().values().filter(|machine| Some(machine.0) == number).count();
+        let writers = host.keeping().values().filter(|run| Some(run.machine.0) == number).count();
         match writers < SESSIONS_PER_MACHINE_MAX {
             true => Ok(()),
             false => Err(problem(Why::Busy, format!("this machine has {writers} backups under way"))),
@@ -260,14 +260,15 @@ impl vault::Server for VaultServer {
         Ok(())
     }
 
-    async fn begin(self: Rc<Self>, _params: vault::BeginParams, mut results: vault::BeginResults) -> Result<(), Error> {
+    async fn begin(self: Rc<Self>, params: vault::BeginParams, mut results: vault::BeginResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
+        let spread = params.get()?.get_spread();
         self.caller.host.has_room()?;
         let held = self.caller.peer.hold()?;
         self.require_writers_left()?;
         let session = self.run(move |vault| vault.store.begin()).await?;
         let id = session.id();
-        let server = WriteServer::new(self.caller.clone(), self.id, self.vault.clone(), session, held);
+        let server = WriteServer::new(self.caller.clone(), self.id, self.vault.clone(), session, spread, held);
         let mut results = results.get();
         results.set_id(&id.0);
         results.set_session(capnp_rpc::new_client(server));
