@@ -283,22 +283,12 @@ impl vault::Server for VaultServer {
         let _call = self.begin_call()?;
         let from = params.get()?.get_from();
         let room = self.caller.peer.room(RECORDS_LEN_MAX).await;
-        let records = self.run(|vault| vault.store.records()).await?;
-        let mut len = 0;
-        let wanted = records.iter().filter(|record| record.count >= from);
-        let fits: Vec<_> = wanted
-            .clone()
-            .take_while(|record| {
-                let is_first = len == 0;
-                len += record.bytes.as_ref().map_or(0, Vec::len) + 128;
-                is_first || len <= RECORDS_LEN_MAX
-            })
-            .collect();
+        let (records, more) = self.run(move |vault| vault.store.records_from(from, RECORDS_LEN_MAX)).await?;
         let mut results = results.get();
-        results.set_more(fits.len() < wanted.count());
-        let mut list = results.init_records(fits.len() as u32);
+        results.set_more(more);
+        let mut list = results.init_records(records.len() as u32);
         let mut sent = 0;
-        for (at, record) in (0..).zip(fits) {
+        for (at, record) in (0..).zip(&records) {
             let mut to = list.reborrow().get(at);
             to.set_count(record.count);
             to.set_name(&record.name[..]);
