@@ -52,6 +52,9 @@ struct Registration {
   inventory @5 :Inventory;
   addresses @6 :List(Text);
   version @7 :Text;
+  reserve @8 :UInt64;
+  # Bytes that the owner wants free on that disk.
+  onBattery @9 :Bool;
 }
 
 struct Inventory {
@@ -61,12 +64,14 @@ struct Inventory {
   bytes @2 :UInt64;
   digest @3 :Data;
   # 32 bytes, of the set of frame ids, whatever their order.
+  trash @4 :UInt64;
+  # Bytes set aside, which are freed as soon as the disk is short.
 }
 
 interface NodeSession {
   # A machine that is there.
 
-  beat @0 (granted :UInt64, free :UInt64, inventory :Inventory) -> (time :Int64);
+  beat @0 (granted :UInt64, free :UInt64, inventory :Inventory, reserve :UInt64, onBattery :Bool) -> (time :Int64);
   # Every five seconds.
 
   confirm @1 (frames :Data) -> (unknown :Data);
@@ -95,8 +100,9 @@ interface Copies {
   # BLAKE3 keyed with the nonce over these bytes of the frame: shows that it is really held.
   has @6 (frames :Data) -> (answers :Data);
   # A byte for each: 1 held.
-  scrub @7 () -> (frames :UInt64, bytes :UInt64, bad :Data);
-  # Verifies everything that is held, now. What is bad is not held any more.
+  scrub @7 (cursor :Data, bytes :UInt64) -> (frames :UInt64, bytes :UInt64, bad :Data, next :Data);
+  # Verifies what is held, so many bytes from the cursor on (empty: from the first), now. What is bad is not held any
+  # more. `next` is empty at the end.
 }
 
 interface Upload {

@@ -8,11 +8,13 @@ pub mod copier;
 pub mod ground;
 pub mod healer;
 pub mod hours;
+pub mod mover;
 pub mod online;
 pub mod prover;
 pub mod run;
 pub mod serve;
 pub mod setup;
+pub mod terms;
 pub mod watch;
 
 use crate::tracker::MachineNumber;
@@ -32,6 +34,7 @@ use copier::Copier;
 use ground::Ground;
 use healer::Healer;
 use hours::Hours;
+use mover::Mover;
 use online::Online;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -116,6 +119,8 @@ pub struct Host {
     pub hours: Hours,
     /// What goes where.
     pub copier: Copier,
+    /// What machines may let go.
+    pub mover: Mover,
     /// What is bad here and may be whole elsewhere.
     pub healer: Healer,
     env: Env,
@@ -215,6 +220,7 @@ impl Host {
             watch: Watch::open(ground.office(), env.clock.elapsed()),
             hours: Hours::open(ground.office(), &env),
             copier: Copier::default(),
+            mover: Mover::default(),
             healer: Healer::default(),
             env,
             work,

@@ -2,7 +2,7 @@
 
 use super::Host;
 use super::serve::{AdminServer, BootstrapServer, HostService};
-use super::{collector, copier, healer, hours, prover, watch};
+use super::{collector, copier, healer, hours, mover, prover, watch};
 use crate::tracker::log::Actor;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
@@ -41,6 +41,7 @@ pub async fn run(
         () = collector::run(host.clone()) => {}
         () = prover::run(host.clone()) => {}
         () = hours::run(host.clone()) => {}
+        () = mover::run(host.clone()) => {}
         () = serve_local(host, socket) => {}
         () = stop => {}
     }

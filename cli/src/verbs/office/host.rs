@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use jiff::civil::Weekday;
 use serde_json::json;
 use tokio::net::TcpListener;
-use twinkeep_engine::env::Env;
+use twinkeep_engine::env::{Env, Time};
 use twinkeep_nodes::host::ground::Folder;
-use twinkeep_nodes::host::setup::{self, HostOptions, SetupError};
+use twinkeep_nodes::host::setup::{self, HostOptions, Sending, SetupError};
+use twinkeep_nodes::host::terms::{Pace, Terms};
 use twinkeep_nodes::host::{Host, run as run_host};
 use twinkeep_nodes::transport::keys::fingerprint;
 use twinkeep_nodes::transport::limits::PORT;
@@ -208,11 +210,13 @@ fn serve_host(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
     let file = setup::read_settings(&data).map_err(setup_told)?;
     let identity = setup::load(&data).map_err(setup_told)?;
     let name = identity.name.clone();
+    let sending = file.sending(&data).map_err(setup_told)?;
     crate::log::begin(run);
     serve::run(async {
         let ground = Box::new(Folder(data.clone()));
         let host = Host::open(ground, run.env(None), Work::Threads, identity)
             .with_context(|| format!("cannot run the host in {}", data.display()))?;
+        host.copier.set_terms(terms(run, sending));
         let listener =
             TcpListener::bind(&file.listen).await.with_context(|| format!("cannot listen on {}", file.listen))?;
         let socket = serve::socket(&Folder::socket(&data), 0o600)?;
@@ -226,6 +230,18 @@ fn serve_host(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
         run_host::run(host, listener, socket, ready, serve::stop()).await.map_err(told)
     })?;
     Ok(Code::Done)
+}
+
+/// On what terms second copies are sent: slowly in working hours, Monday to Friday, and only where we are ourselves.
+fn terms(run: &Run, sending: Sending) -> Terms {
+    let (zone, (from, to)) = (run.zone.clone(), sending.hours);
+    let is_working = move |time: Time| {
+        let local = show::timestamp(time).to_zoned(zone.clone());
+        let hour = u8::try_from(local.hour()).unwrap_or(0);
+        !matches!(local.weekday(), Weekday::Saturday | Weekday::Sunday) && (from..to).contains(&hour)
+    };
+    let pace = sending.rate.map(|rate| Pace { rate, holds: Box::new(is_working) });
+    Terms { pace, networks: sending.networks }
 }
 
 fn status(run: &Run) -> anyhow::Result<Code> {

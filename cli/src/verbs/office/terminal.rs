@@ -149,6 +149,8 @@ fn serve_terminal(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
         run.screen.warn(Some(fault.file.as_bytes()), &fault.problem);
     }
     let kept = Kept::new(opened.store, grant);
+    let reserve = setup::read_settings(&data).map_err(told)?.reserve;
+    kept.reserve.store(reserve, std::sync::atomic::Ordering::Relaxed);
     serve::run(async {
         // Whoever uses this PC may back up through it: every account shows who it is to the host.
         let socket = serve::socket(&ground::socket(&data), 0o666)?;

@@ -242,9 +242,14 @@ impl admin::Server for AdminServer {
                 info.set_last_seen(wall.0.saturating_sub(ago));
             }
             info.set_version(live.map_or("", |live| &live.version[..]));
-            if online.has_twin(&node.key) {
-                info.set_note("it runs twice under one key: nothing new is placed there");
-            }
+            info.set_note(match live {
+                _ if online.has_twin(&node.key) => "it runs twice under one key: nothing new is placed there",
+                Some(live) if live.shortage() > 0 => {
+                    "its disk is fuller than its owner wants: what it holds goes elsewhere"
+                }
+                Some(live) if live.is_on_battery => "it runs on battery: nothing is sent there",
+                _ => "",
+            });
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod bootstrap;
 mod describe;
+mod errands;
 mod node;
 mod user;
 mod vault;
