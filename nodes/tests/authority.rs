@@ -111,6 +111,7 @@ const TABLE: &[(&str, &str)] = &[
     ("Admin.collect", "- - - r - - - r a a - -"),
     ("Admin.giveUp", "- - - r - - - r a a - -"),
     ("Admin.stop", "- - - r - - - r r a - -"),
+    ("Admin.clockIsRight", "- - - r - - - r a a - -"),
     ("Local.tracker", "- - - - - - - - - a a -"),
     ("Local.keep", "- - - - - - - - - r a -"),
     ("Local.status", "- - - - - - - - - a a -"),

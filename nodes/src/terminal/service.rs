@@ -2,6 +2,7 @@
 
 use super::copies::{CopiesServer, Kept};
 use super::local::LocalServer;
+use super::power;
 use crate::host::ground::{Space, space};
 use crate::host::trouble::Trouble;
 use crate::tracker::names::NodeKey;
@@ -15,7 +16,7 @@ use capnp::Error;
 use capnp::capability::FromClientHook;
 use std::cell::RefCell;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -135,6 +136,11 @@ pub trait Outside {
     fn connect(&self, address: &str) -> impl Future<Output = io::Result<Self::Stream>>;
     /// The disk that copies are on.
     fn space(&self) -> Space;
+
+    /// Whether the machine runs on battery, as far as it says.
+    fn is_on_battery(&self) -> bool {
+        false
+    }
 }
 
 /// This machine's, with the terminal's folder.
@@ -151,6 +157,10 @@ impl Outside for Machine {
 
     fn space(&self) -> Space {
         space(&self.0)
+    }
+
+    fn is_on_battery(&self) -> bool {
+        power::is_on_battery(Path::new(power::SUPPLIES))
     }
 }
 
@@ -277,7 +287,7 @@ impl<O: Outside> Terminal<O> {
         tokio::select! {
             biased;
             () = self.keep_line() => {}
-            () = keep_up(&self.kept, &self.line, self.work) => {}
+            () = keep_up(&self.kept, &self.line, &*self.outside, self.work) => {}
         }
     }
 
@@ -357,7 +367,10 @@ impl<O: Outside> Terminal<O> {
         request.get().set_copies(copies);
         let mut told = request.get().init_registration();
         told.set_granted(kept.granted.load(Ordering::Relaxed));
-        told.set_free(outside.space().free);
+        let (free, reserve) = kept.look(outside.space());
+        told.set_free(free);
+        told.set_reserve(reserve);
+        told.set_on_battery(outside.is_on_battery());
         told.set_machine_id(&settings.machine_id);
         told.set_incarnation(&inventory.incarnation);
         told.set_run(start);
@@ -373,7 +386,10 @@ impl<O: Outside> Terminal<O> {
             tokio::time::sleep(BEAT).await;
             let mut beat = session.beat_request();
             beat.get().set_granted(kept.granted.load(Ordering::Relaxed));
-            beat.get().set_free(outside.space().free);
+            let (free, reserve) = kept.look(outside.space());
+            beat.get().set_free(free);
+            beat.get().set_reserve(reserve);
+            beat.get().set_on_battery(outside.is_on_battery());
             kept.tell(beat.get().init_inventory())?;
             soon(beat.send().promise).await?;
         }
@@ -413,15 +429,20 @@ const UPKEEP: (Duration, u64) = (Duration::from_secs(60), 8 << 20);
 /// What was set aside lies in trash for so long, of the machine's own uptime.
 const TRASH: Duration = Duration::from_secs(COPIES_TRASH_SECS);
 
+/// The same while the disk is short, step by step.
+const TRASH_SHORT: [Duration; 4] =
+    [TRASH, Duration::from_secs(7 * 86_400), Duration::from_secs(86_400), Duration::ZERO];
+
 /// Rounds of upkeep between two looks into the trash.
 const TRASH_ROUNDS: u64 = 60;
 
 /// Verifies what is held, a little at a time, and frees what has been in trash for long enough. What is bad is owed again
 /// as soon as the host hears of it, which gives it anew.
-async fn keep_up(kept: &Arc<Kept>, line: &Rc<Line>, work: Work) {
+async fn keep_up<O: Outside>(kept: &Arc<Kept>, line: &Rc<Line>, outside: &O, work: Work) {
     let mut cursor = None;
     for round in 0_u64.. {
         tokio::time::sleep(UPKEEP.0).await;
+        make_room(kept, outside, work).await;
         let store = kept.store.clone();
         let step = work
             .run(move || {
@@ -448,6 +469,25 @@ async fn keep_up(kept: &Arc<Kept>, line: &Rc<Line>, work: Work) {
             }
         }
     }
+}
+
+/// Where less is free than the owner wants, trash goes before its time, the oldest first, and no more than is needed.
+pub async fn make_room<O: Outside>(kept: &Arc<Kept>, outside: &O, work: Work) {
+    for age in TRASH_SHORT {
+        let (free, reserve) = kept.look(outside.space());
+        if free >= reserve {
+            return;
+        }
+        let store = kept.store.clone();
+        match work.run(move || store.empty_trash(age)).await {
+            Ok(emptied) if emptied.frames > 0 => {
+                tracing::info!(frames = emptied.frames, bytes = emptied.bytes, "the disk is short: trash was emptied");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot empty the trash"),
+        }
+    }
+    kept.look(outside.space());
 }
 
 /// Tells the host what is not held any more.
