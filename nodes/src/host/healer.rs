@@ -146,7 +146,7 @@ async fn heal(host: &Arc<Host>, id: VaultId, vault: &Arc<HostVault>) -> Result<(
     for part in lost.chunks(FRAMES_AT_ONCE) {
         let wanted: Vec<Wanted> = part.iter().map(|lost| Wanted { number: lost.number, id: lost.id }).collect();
         let fetched = fetch(host, &wanted).await?;
-        if fetched.is_empty() {
+        if fetched.is_empty() || twinkeep_engine::zoo::planted("healer-gives-up") {
             continue;
         }
         let frames: Vec<(FrameNumber, Vec<u8>)> =

@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use twinkeep_engine::id::FrameId;
 use twinkeep_engine::store::{BadFrame, Store};
+use twinkeep_engine::zoo::planted;
 use twinkeep_schema::office_capnp::{copies, inventory, node_session, registration};
 
 /// Bytes of a frame over which a machine shows a hash.
@@ -87,7 +88,7 @@ pub(super) fn register(
 async fn listen(host: Arc<Host>, peer: Arc<Peer>, errands: mpsc::WeakUnboundedSender<Errand>) {
     loop {
         tokio::time::sleep(BEAT).await;
-        let Some(errands) = errands.upgrade() else { return };
+        let Some(errands) = errands.upgrade().filter(|_| !planted("silent-line-kept")) else { return };
         let heard = lock(&host.online).of(&peer.key, &errands).map(|live| live.heard);
         // It has come anew by another connection, or has gone.
         let Some(heard) = heard else { return peer.hang_up() };
@@ -343,7 +344,9 @@ impl Machine {
             lost.extend(rows.into_iter().map(|(_, id)| id).filter(|id| !held.contains(id)));
         }
         tracing::info!(machine = %self.number, held = held.len(), lost = lost.len(), "compared what a machine holds");
-        retract(&self.host, self.number, lost).await?;
+        if !planted("comparison-keeps-lost") {
+            retract(&self.host, self.number, lost).await?;
+        }
         Ok(())
     }
 }
@@ -368,6 +371,9 @@ async fn send(
     }
     let answer = deadline(upload.done_request().send().promise).await?;
     let trouble = answer.get()?.get_problem()?.to_string()?;
+    if planted("copy-counts-unsynced") {
+        confirm(host, machine, sent.iter().copied().collect()).await?;
+    }
     let answer = deadline(copies.settle_request().send().promise).await?;
     let settled = split::<FrameId>(answer.get()?.get_frames()?)?;
     // Also what others gave it meanwhile.
