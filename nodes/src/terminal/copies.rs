@@ -18,6 +18,7 @@ use twinkeep_engine::copies::{CopiesError, CopyStore, ScrubCursor};
 use twinkeep_engine::env::Clock;
 use twinkeep_engine::frame::frame_id;
 use twinkeep_engine::id::FrameId;
+use twinkeep_engine::zoo::planted;
 use twinkeep_schema::office_capnp::{copies, inventory};
 
 impl From<CopiesError> for Problem {
@@ -76,7 +77,9 @@ impl Kept {
     /// Makes what was put durable. What became so since somebody last asked, whoever put it, is told once, and whoever
     /// is told it passes it on to the tracker; should that fail, comparing inventories finds it.
     pub fn settle(&self) -> Result<Vec<FrameId>, CopiesError> {
-        self.settle_quietly()?;
+        if !planted("machine-tells-unsynced") {
+            self.settle_quietly()?;
+        }
         let mut untold = self.untold();
         let count = untold.len().min(IDS_MAX);
         Ok(untold.drain(..count).collect())
@@ -125,6 +128,9 @@ impl FrameTarget for Kept {
                 self.store.put(&id, &bytes)?;
             }
             put => drop(put?),
+        }
+        if planted("machine-tells-unsynced") {
+            self.untold().push(id);
         }
         Ok(())
     }

@@ -37,6 +37,7 @@ pub async fn host(world: Rc<World>) -> turmoil::Result {
         tokio::time::sleep(AGAIN).await;
     };
     world.note(HOST, "runs");
+    world.is_obeying.set(false);
     *world.host.borrow_mut() = Some(host.clone());
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     let key = &host.identity.key;
@@ -66,7 +67,9 @@ async fn administer(world: Rc<World>, host: Arc<Host>) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
         };
+        world.is_obeying.set(true);
         let done = obey(&world, &admin, &command).await;
+        world.is_obeying.set(false);
         match done {
             Ok(()) => world.note("admin", format_args!("{command:?}")),
             Err(error) => world.note("admin", format_args!("{command:?}: {}", Problem::from(&error).text)),
@@ -97,6 +100,12 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
             request.get().set_name(&world.pcs[*pc].name[..]);
             request.get().set_on(*on);
             request.send().promise.await?;
+        }
+        Command::Scrub => {
+            let answer = admin.scrub_request().send().promise.await?;
+            let report = answer.get()?.get_report()?;
+            let (bad, healed) = (report.get_bad(), report.get_healed());
+            world.note("admin", format_args!("{bad} frames of the host were bad, {healed} were healed"));
         }
     }
     Ok(())
@@ -145,8 +154,8 @@ pub async fn pc(world: Rc<World>, pc: Rc<Pc>) -> turmoil::Result {
             Err(error) => world.note(&pc.name, format_args!("cannot join: {}", error.text)),
         }
     }
-    if pc.nature == Nature::Liar {
-        liar::live(world, pc, env).await;
+    if let Nature::Liar(manner) = pc.nature {
+        liar::live(world, pc, manner, env).await;
         return Ok(());
     }
     let store = loop {

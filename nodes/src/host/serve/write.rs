@@ -21,6 +21,7 @@ use twinkeep_engine::frame::{FrameHeader, SealedFrame, frame_id};
 use twinkeep_engine::id::{ChunkId, SessionId, VaultId};
 use twinkeep_engine::record::{Record, RecordKind, RefRecord};
 use twinkeep_engine::store::{Claim, Session, StoreError};
+use twinkeep_engine::zoo::planted;
 use twinkeep_schema::office_capnp::write_session;
 
 /// Roots that one session may settle and not publish.
@@ -177,8 +178,12 @@ impl write_session::Server for WriteServer {
     ) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let root: ChunkId = one(params.get()?.get_root()?)?;
+        let settle = |session: &dyn Session, root| match planted("settle-answered-early") {
+            true => Err(StoreError::Missing(Vec::new())),
+            false => session.settle(root),
+        };
         let missing = self
-            .run(move |session| match session.settle(root) {
+            .run(move |session| match settle(session, root) {
                 Ok(_) => Ok(Vec::new()),
                 Err(StoreError::Missing(mut ids)) => {
                     ids.truncate(IDS_MAX);
