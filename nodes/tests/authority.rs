@@ -37,6 +37,7 @@ const TABLE: &[(&str, &str)] = &[
     ("NodeSession.confirm", "- - - r a a a a a - - -"),
     ("NodeSession.retract", "- - - r a a a a a - - -"),
     ("NodeSession.place", "- - - r a a a a a - - -"),
+    ("NodeSession.list", "- - - r a a a a a - - -"),
     ("Copies.upload", "- - - - - - - - - - - a"),
     ("Copies.settle", "- - - - - - - - - - - a"),
     ("Copies.read", "- - - - - - - - - - - a"),
