@@ -204,6 +204,8 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
 /// How many machines have all of the snapshot.
 struct Kept {
     level: u8,
+    /// Whether it is not at the host yet.
+    waits_here: bool,
     holders: Vec<String>,
     /// The name of this machine, if it is a terminal.
     this_machine: Option<String>,
@@ -216,7 +218,7 @@ impl Kept {
     }
 
     fn words(&self) -> String {
-        if self.level == 0 {
+        if self.waits_here {
             return "1 copy: this PC alone; it goes to the host as soon as that can be reached".to_owned();
         }
         if self.level < 2 {
@@ -243,13 +245,18 @@ const WAIT: std::time::Duration = std::time::Duration::from_secs(600);
 fn copies(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Result<Option<Kept>> {
     let name = crate::office::machine_name();
     if run.is_waiting_here() {
-        return Ok(summary.snapshot.map(|_| Kept { level: 0, holders: Vec::new(), this_machine: name }));
+        return Ok(summary.snapshot.map(|_| Kept {
+            level: 0,
+            waits_here: true,
+            holders: Vec::new(),
+            this_machine: name,
+        }));
     }
     let Some(store) = run.office_store().filter(|_| summary.snapshot.is_some()) else { return Ok(None) };
     let begun = std::time::Instant::now();
     loop {
         let copies = store.copies(None).map_err(crate::office::told)?;
-        let kept = Kept { level: copies.level, holders: copies.holders, this_machine: name.clone() };
+        let kept = Kept { level: copies.level, waits_here: false, holders: copies.holders, this_machine: name.clone() };
         if args.wait.is_none_or(|wait| kept.count() >= wait.0) || begun.elapsed() > WAIT {
             return Ok(Some(kept));
         }
@@ -457,9 +464,12 @@ mod tests {
     fn who_has_a_copy_is_said() {
         let check = |level: u8, holders: &[&str], this: Option<&str>, expected: &str| {
             let holders = holders.iter().map(|name| (*name).to_owned()).collect();
-            assert_eq!(Kept { level, holders, this_machine: this.map(str::to_owned) }.words(), expected);
+            let kept = Kept { level, waits_here: false, holders, this_machine: this.map(str::to_owned) };
+            assert_eq!(kept.words(), expected);
         };
-        check(0, &[], Some("pc7"), "1 copy: this PC alone; it goes to the host as soon as that can be reached");
+        let alone = Kept { level: 0, waits_here: true, holders: Vec::new(), this_machine: None };
+        assert_eq!(alone.words(), "1 copy: this PC alone; it goes to the host as soon as that can be reached");
+        check(0, &[], None, "1 copy: host; the second is on its way");
         check(1, &[], Some("pc7"), "1 copy: host; the second is on its way");
         check(2, &["pc7"], None, "2 copies: host, pc7");
         check(2, &["pc8"], Some("pc7"), "2 copies: host, pc8");
