@@ -1,7 +1,8 @@
 //! The store of copies, in the hands of the tracker.
 
+use super::away::Away;
 use super::order;
-use super::service::{Away, Line};
+use super::service::Line;
 use crate::host::ground::Space;
 use crate::host::leave::AWAY_SECS_MAX;
 use crate::tracker::sign::AuthorityKey;
