@@ -130,6 +130,8 @@ pub enum Verb {
     Token(verbs::office::user::TokenArgs),
     /// Log in to the office on this machine
     Login(verbs::office::login::LoginArgs),
+    /// Send what was backed up while the host was away
+    Deliver(verbs::office::deliver::DeliverArgs),
     /// Log out of the office on this machine
     Logout(verbs::office::login::LogoutArgs),
     /// Machines of the office

@@ -12,6 +12,7 @@ mod log;
 mod names;
 mod node;
 mod office;
+mod outbox;
 mod parse;
 mod password;
 mod paths;
@@ -102,6 +103,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::User(args) => verbs::office::user::run(run, &args),
         Verb::Token(args) => verbs::office::user::token(run, &args),
         Verb::Login(args) => verbs::office::login::run(run, &args),
+        Verb::Deliver(args) => verbs::office::deliver::run(run, &args),
         Verb::Logout(args) => verbs::office::login::logout(run, &args),
         Verb::Node(args) => verbs::office::node::run(run, &args),
         Verb::Copies(args) => verbs::office::copies::run(run, &args),

@@ -121,12 +121,38 @@ pub fn run(doc: &mut Doc) {
     people(&host);
     let terminals = join(&host, &one, &two);
     use_it(&host, &one);
+    let service = away(service, &host, &one, &machine());
     change(&host, &two);
     drop(terminals);
     drop(service);
     host.run(16, "host status", &[]);
     one.run(16, "terminal status", &[]);
     one.run(16, "snapshots", &[]);
+}
+
+/// Backups while the host is away, of somebody who works on the same PC as `one`: the terminal's service does not run as
+/// them, and leaves it to them to send what waits.
+fn away(mut service: Service, host: &Machine<'_>, one: &Machine<'_>, guest: &Machine<'_>) -> Service {
+    let data = one.home.path("terminal");
+    guest.home.write(".config/twinkeep/office.toml", &format!("role = \"terminal\"\ndata = {data:?}\n"));
+    guest.home.write("pw", "wrong");
+    guest.home.write("docs/a.txt", "written before");
+    guest.run(0, "login", &["anna", "--password-file", "pw"]);
+    guest.run(0, "backup", &["docs"]);
+    for sends in ["backup", "deliver", "logout"] {
+        drop(service);
+        guest.home.write("docs/later.txt", sends);
+        let summary = messages(&guest.run(4, "backup", &["docs"]).out).pop().expect("a summary");
+        assert_eq!(summary["level"], "P0");
+        guest.run(16, "deliver", &[]);
+        service = host.serve("host run");
+        until("the terminal is connected", || one.one("terminal status", &[], "terminal")["connected"] == true);
+        let args: &[&str] = if sends == "backup" { &["docs"] } else { &[] };
+        let delivered = guest.one(sends, args, "delivered");
+        assert_eq!(delivered["snapshots"][0], summary["snapshot_id"]);
+    }
+    guest.run(0, "deliver", &[]);
+    service
 }
 
 /// A machine that belongs to no office.

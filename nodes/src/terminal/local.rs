@@ -28,8 +28,12 @@ impl LocalServer {
 
     fn unreachable(&self) -> Error {
         let trouble = self.line.trouble.borrow();
-        let text = if trouble.is_empty() { "the host cannot be reached" } else { &trouble[..] };
-        problem(Why::Unreachable, text).into()
+        match &*trouble {
+            // It is there, and would not have us: nothing is gained by waiting.
+            Some(trouble) if trouble.why == Why::NotAllowed => trouble.clone().into(),
+            Some(trouble) => problem(Why::Unreachable, &trouble.text[..]).into(),
+            None => problem(Why::Unreachable, "the host cannot be reached").into(),
+        }
     }
 }
 
@@ -67,10 +71,10 @@ impl local::Server for LocalServer {
     ) -> Result<(), Error> {
         let kept = self.kept.clone();
         let inventory = self.work.run(move || kept.store.inventory()).await?;
-        let line = match (&*self.line.session.borrow(), &self.line.trouble.borrow()[..]) {
+        let line = match (&*self.line.session.borrow(), &*self.line.trouble.borrow()) {
             (Some(_), _) => "connected to the host".to_owned(),
-            (None, "") => "not connected yet".to_owned(),
-            (None, trouble) => trouble.to_owned(),
+            (None, None) => "not connected yet".to_owned(),
+            (None, Some(trouble)) => trouble.text.clone(),
         };
         let mut status = results.get().init_status();
         status.set_name(&self.settings.name[..]);

@@ -54,8 +54,8 @@ pub struct Line {
     pub bootstrap: RefCell<Option<bootstrap::Client>>,
     /// The session, while the host has it.
     pub session: RefCell<Option<node_session::Client>>,
-    /// What was last wrong, in words.
-    pub trouble: RefCell<String>,
+    /// What was last wrong.
+    pub trouble: RefCell<Option<Problem>>,
 }
 
 /// What is outside a terminal: the network and its disk.
@@ -186,7 +186,7 @@ impl<O: Outside> Terminal<O> {
             let was_there = self.line.session.take().is_some();
             if let Err(error) = &ended {
                 tracing::warn!(%error, "the line to the host is down");
-                *self.line.trouble.borrow_mut() = error.to_string();
+                *self.line.trouble.borrow_mut() = Some(error.clone());
             }
             // However short it was: a host that is started again is found at once.
             if was_there {
@@ -230,7 +230,8 @@ impl<O: Outside> Terminal<O> {
             match answer.get()?.get_status()? {
                 bootstrap::Status::Active => break,
                 bootstrap::Status::Pending => {
-                    *line.trouble.borrow_mut() = "this machine waits for an administrator's approval".into();
+                    let text = "this machine waits for an administrator's approval";
+                    *line.trouble.borrow_mut() = Some(problem(Why::Unreachable, text));
                 }
                 bootstrap::Status::Unknown | bootstrap::Status::Revoked => {
                     let text = "the host does not trust this machine's key: join again with a new token";

@@ -1,6 +1,7 @@
 //! Verbs of an office: its host, its machines, its people.
 
 pub mod copies;
+pub mod deliver;
 pub mod demo;
 pub mod host;
 pub mod login;

@@ -16,6 +16,7 @@ use super::host::machine_id;
 use super::serve;
 use crate::error::{Code, hinted, usage};
 use crate::office::{Role, Service, told};
+use crate::outbox;
 use crate::parse;
 use crate::password;
 use crate::session::Run;
@@ -151,6 +152,8 @@ fn serve_terminal(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
     let kept = Kept::new(opened.store, grant);
     let reserve = setup::read_settings(&data).map_err(told)?.reserve;
     kept.reserve.store(reserve, std::sync::atomic::Ordering::Relaxed);
+    let (courier, socket) = (env.clone(), ground::socket(&data));
+    std::thread::Builder::new().name("courier".into()).spawn(move || outbox::courier(&socket, &courier))?;
     serve::run(async {
         // Whoever uses this PC may back up through it: every account shows who it is to the host.
         let socket = serve::socket(&ground::socket(&data), 0o666)?;
