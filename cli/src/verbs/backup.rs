@@ -144,8 +144,9 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     if args.placement == Placement::Spread {
         match run.office_store() {
             Some(store) => store.spread(),
+            // Where the second copy goes is decided when it has arrived at the host.
             None if run.is_waiting_here() => {
-                run.screen.warn(None, "what waits on this PC is sent later as if without --placement spread");
+                run.screen.warn(None, "--placement spread is forgotten while the host is away");
             }
             None => return Err(usage("--placement spread is for an office: this vault is on one machine")),
         }
@@ -275,20 +276,16 @@ fn copies(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Resu
             waits_here: true,
             holders: Vec::new(),
             this_machine: name,
-            spread: args.placement == Placement::Spread,
+            spread: false,
         }));
     }
     let Some(store) = run.office_store().filter(|_| summary.snapshot.is_some()) else { return Ok(None) };
     let begun = std::time::Instant::now();
     loop {
         let copies = store.copies(None).map_err(crate::office::told)?;
-        let kept = Kept {
-            level: copies.level,
-            waits_here: false,
-            holders: copies.holders,
-            this_machine: name.clone(),
-            spread: args.placement == Placement::Spread,
-        };
+        let spread = args.placement == Placement::Spread;
+        let (level, holders, this_machine) = (copies.level, copies.holders, name.clone());
+        let kept = Kept { level, waits_here: false, holders, this_machine, spread };
         if args.wait.is_none_or(|wait| kept.count() >= wait.0) || begun.elapsed() > WAIT {
             return Ok(Some(kept));
         }
@@ -497,15 +494,15 @@ mod tests {
     fn who_has_a_copy_is_said() {
         let check = |level: u8, holders: &[&str], this: Option<&str>, expected: &str| {
             let holders = holders.iter().map(|name| (*name).to_owned()).collect();
-            let this_machine = this.map(str::to_owned);
-            let kept = Kept { level, waits_here: false, holders, this_machine, spread: false };
+            let kept = Kept { level, waits_here: false, holders, this_machine: this.map(str::to_owned), spread: false };
             assert_eq!(kept.words(), expected);
         };
         let alone = Kept { level: 0, waits_here: true, holders: Vec::new(), this_machine: None, spread: false };
         assert_eq!(alone.words(), "1 copy: this PC alone; it goes to the host as soon as that can be reached");
-        let spread = Kept { level: 1, waits_here: false, holders: Vec::new(), this_machine: None, spread: true };
-        assert_eq!(spread.words(), "1 copy: host; the second is on its way to another machine");
         check(0, &[], None, "1 copy: host; the second is on its way");
+        let this_machine = Some("pc7".to_owned());
+        let spread = Kept { level: 1, waits_here: false, holders: Vec::new(), this_machine, spread: true };
+        assert_eq!(spread.words(), "1 copy: host; the second is on its way to another machine");
         check(1, &[], Some("pc7"), "1 copy: host; the second is on its way");
         check(2, &["pc7"], None, "2 copies: host, pc7");
         check(2, &["pc8"], Some("pc7"), "2 copies: host, pc8");

@@ -391,7 +391,7 @@ impl Inner {
         files.retain(|(count, _)| *count >= from);
         let (mut records, mut len) = (Vec::new(), 0);
         let mut left = files.into_iter().peekable();
-        while let Some(file) = left.next() {
+        for file in left.by_ref() {
             let record = self.read_record(file);
             len += RECORD_COST + record.bytes.as_ref().map_or(0, Vec::len);
             if !records.is_empty() && len > len_max {

@@ -47,12 +47,12 @@ pub struct Live {
     pub number: MachineNumber,
     /// Drawn at every start of its service.
     pub run: [u8; 16],
+    /// From where it came.
+    pub address: IpAddr,
     /// When it was last heard of.
     pub heard: Duration,
     /// Its physical machine.
     pub machine_id: [u8; 16],
-    /// Where it calls from.
-    pub address: IpAddr,
     /// Bytes its owner grants.
     pub granted: u64,
     /// Bytes of them in use.
@@ -103,6 +103,7 @@ impl Live {
 pub struct Online {
     machines: BTreeMap<NodeKey, Vec<Live>>,
     last_seen: BTreeMap<NodeKey, Duration>,
+    last_proven: BTreeMap<NodeKey, Duration>,
 }
 
 impl Online {
@@ -134,9 +135,24 @@ impl Online {
         self.last_seen.insert(*key, now);
     }
 
+    /// It has shown that it holds what it was asked for.
+    pub fn proven(&mut self, key: &NodeKey, now: Duration) {
+        self.last_proven.insert(*key, now);
+    }
+
+    /// When it last did so since the host started.
+    pub fn last_proven(&self, key: &NodeKey) -> Option<Duration> {
+        self.last_proven.get(key).copied()
+    }
+
     /// Its newest connection.
     pub fn live(&self, key: &NodeKey) -> Option<&Live> {
         self.machines.get(key)?.iter().max_by_key(|live| live.heard)
+    }
+
+    /// How many machines are there.
+    pub fn count(&self) -> usize {
+        self.machines.len()
     }
 
     /// The same, to be changed.

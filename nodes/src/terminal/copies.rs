@@ -1,7 +1,9 @@
 //! The store of copies, in the hands of the tracker.
 
 use super::order;
+use super::service::{Away, Line};
 use crate::host::ground::Space;
+use crate::host::leave::AWAY_SECS_MAX;
 use crate::tracker::sign::AuthorityKey;
 use crate::transport::ids::{fixed, join, one, split};
 use crate::transport::limits::IDS_MAX;
@@ -13,8 +15,10 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twinkeep_engine::copies::{CopiesError, CopyStore, ScrubCursor};
+use twinkeep_engine::env::Clock;
 use twinkeep_engine::frame::frame_id;
 use twinkeep_engine::id::FrameId;
+use twinkeep_engine::zoo::planted;
 use twinkeep_schema::office_capnp::{copies, inventory};
 
 impl From<CopiesError> for Problem {
@@ -73,7 +77,9 @@ impl Kept {
     /// Makes what was put durable. What became so since somebody last asked, whoever put it, is told once, and whoever
     /// is told it passes it on to the tracker; should that fail, comparing inventories finds it.
     pub fn settle(&self) -> Result<Vec<FrameId>, CopiesError> {
-        self.settle_quietly()?;
+        if !planted("machine-tells-unsynced") {
+            self.settle_quietly()?;
+        }
         let mut untold = self.untold();
         let count = untold.len().min(IDS_MAX);
         Ok(untold.drain(..count).collect())
@@ -123,6 +129,9 @@ impl FrameTarget for Kept {
             }
             put => drop(put?),
         }
+        if planted("machine-tells-unsynced") {
+            self.untold().push(id);
+        }
         Ok(())
     }
 }
@@ -132,12 +141,20 @@ pub struct CopiesServer {
     kept: Arc<Kept>,
     authority: AuthorityKey,
     work: Work,
+    /// Whose it is, if that is to hear of its tracker.
+    line: Option<(Rc<Line>, Arc<dyn Clock>)>,
 }
 
 impl CopiesServer {
     /// A store for its tracker; what it is ordered to drop must be signed by `authority`.
     pub fn new(kept: Arc<Kept>, authority: AuthorityKey, work: Work) -> Self {
-        Self { kept, authority, work }
+        Self { kept, authority, work, line: None }
+    }
+
+    /// For the service with this line, which remembers what the tracker says of itself.
+    pub fn of(mut self, line: &Rc<Line>, clock: Arc<dyn Clock>) -> Self {
+        self.line = Some((line.clone(), clock));
+        self
     }
 
     async fn run<T: Send + 'static>(
@@ -235,6 +252,16 @@ impl copies::Server for CopiesServer {
         results.set_bad(&join(&step.bad[..step.bad.len().min(IDS_MAX)]));
         if let Some(next) = step.next {
             results.set_next(&next.to_bytes());
+        }
+        Ok(())
+    }
+
+    async fn away(self: Rc<Self>, params: copies::AwayParams, _results: copies::AwayResults) -> Result<(), Error> {
+        // A host that says more than it may is believed no more than that.
+        let secs = params.get()?.get_secs().min(AWAY_SECS_MAX);
+        if let Some((line, clock)) = &self.line {
+            tracing::info!(secs, "the host goes away on purpose");
+            *line.away.borrow_mut() = Some(Away::from_now(clock.clone(), secs));
         }
         Ok(())
     }

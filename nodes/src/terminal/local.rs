@@ -2,9 +2,10 @@
 
 use super::copies::Kept;
 use super::service::{Line, Settings};
+use crate::host::ground::space;
 use crate::transport::ids::{fixed, join};
 use crate::transport::keys::node_key;
-use crate::transport::problem::{Why, problem};
+use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::upload::UploadServer;
 use crate::work::Work;
 use capnp::Error;
@@ -27,13 +28,12 @@ impl LocalServer {
     }
 
     fn unreachable(&self) -> Error {
-        let trouble = self.line.trouble.borrow();
-        match &*trouble {
-            // It is there, and would not have us: nothing is gained by waiting.
-            Some(trouble) if trouble.why == Why::NotAllowed => trouble.clone().into(),
-            Some(trouble) => problem(Why::Unreachable, &trouble.text[..]).into(),
-            None => problem(Why::Unreachable, "the host cannot be reached").into(),
+        // It is there, and would not have us: nothing is gained by waiting.
+        if let Some(trouble) = self.line.trouble.borrow().as_ref().filter(|trouble| trouble.why == Why::NotAllowed) {
+            return trouble.clone().into();
         }
+        let why = if self.line.away_until().is_some() { Why::Away } else { Why::Unreachable };
+        problem(why, self.line.words()).into()
     }
 }
 
@@ -46,7 +46,7 @@ impl local::Server for LocalServer {
         let bootstrap = self.line.bootstrap.borrow().clone().ok_or_else(|| self.unreachable())?;
         let mut results = results.get();
         results.set_bootstrap(capnp_rpc::new_client(Lent(bootstrap)));
-        results.set_host_key(&self.settings.host_key.0);
+        results.set_host_key(&self.line.host.get().unwrap_or(self.settings.host_key).0);
         results.set_node_key(&node_key(&self.settings.key).0);
         Ok(())
     }
@@ -70,12 +70,10 @@ impl local::Server for LocalServer {
         mut results: local::StatusResults,
     ) -> Result<(), Error> {
         let kept = self.kept.clone();
-        let inventory = self.work.run(move || kept.store.inventory()).await?;
-        let line = match (&*self.line.session.borrow(), &*self.line.trouble.borrow()) {
-            (Some(_), _) => "connected to the host".to_owned(),
-            (None, None) => "not connected yet".to_owned(),
-            (None, Some(trouble)) => trouble.text.clone(),
-        };
+        let data = self.settings.data.clone();
+        let look = move || Ok::<_, Problem>((kept.store.inventory()?, space(&data)));
+        let (inventory, space) = self.work.run(look).await?;
+        let line = self.line.words();
         let mut status = results.get().init_status();
         status.set_name(&self.settings.name[..]);
         status.set_connected(self.line.session.borrow().is_some());
@@ -84,6 +82,12 @@ impl local::Server for LocalServer {
         status.set_bytes(inventory.bytes);
         status.set_trash(inventory.trash_bytes);
         status.set_granted(self.kept.granted.load(std::sync::atomic::Ordering::Relaxed));
+        status.set_version(&self.settings.version[..]);
+        status.set_host_key(&self.settings.host_key.0);
+        status.set_free(space.free);
+        status.set_away_until(self.line.away_until().map_or(0, |until| until.0));
+        let mut list = status.init_hosts(self.settings.hosts.len() as u32);
+        (0..).zip(&self.settings.hosts).for_each(|(at, address)| list.set(at, &address[..]));
         Ok(())
     }
 }

@@ -3,7 +3,10 @@
 use super::copies::{CopiesServer, Kept};
 use super::local::LocalServer;
 use super::power;
+use super::trusted::{LISTS_LEN_MAX, Learned, Trusted};
 use crate::host::ground::{Space, space};
+use crate::host::trouble::Trouble;
+use crate::secrets;
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::{AuthorityKey, SigningKey};
 use crate::transport::limits::{BEAT, HANDSHAKE, PING_DEADLINE, PROTOCOL, RECONNECT};
@@ -13,8 +16,9 @@ use crate::transport::tls;
 use crate::work::Work;
 use capnp::Error;
 use capnp::capability::FromClientHook;
-use std::cell::RefCell;
-use std::io;
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +27,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixListener};
 use tokio_rustls::TlsConnector;
-use twinkeep_engine::env::Env;
+use twinkeep_engine::env::{Clock, Env, Time};
 use twinkeep_engine::limits::COPIES_TRASH_SECS;
 use twinkeep_schema::office_capnp::{bootstrap, copies, local, node_session};
 
@@ -54,8 +58,78 @@ pub struct Line {
     pub bootstrap: RefCell<Option<bootstrap::Client>>,
     /// The session, while the host has it.
     pub session: RefCell<Option<node_session::Client>>,
+    /// The host at the other end, while it can be reached.
+    pub host: Cell<Option<NodeKey>>,
     /// What was last wrong.
     pub trouble: RefCell<Option<Problem>>,
+    /// The host has said that it goes away, and has not come back.
+    pub away: RefCell<Option<Away>>,
+}
+
+/// Until when the host said it is away.
+#[derive(Clone)]
+pub struct Away {
+    clock: Arc<dyn Clock>,
+    /// By the time the service has run.
+    until: Duration,
+    /// By the wall clock, which goes on while a PC sleeps.
+    wall: Time,
+}
+
+impl Away {
+    /// For so long from now on.
+    pub fn from_now(clock: Arc<dyn Clock>, secs: u32) -> Self {
+        let wall = Time(clock.now().0.saturating_add(i64::from(secs) * 1_000_000_000));
+        Self { until: clock.elapsed() + Duration::from_secs(secs.into()), wall, clock }
+    }
+
+    /// For how long it still is; nothing when that is over, by whichever clock.
+    pub fn left(&self) -> Option<Duration> {
+        let by_wall = u64::try_from(self.wall.0.saturating_sub(self.clock.now().0)).ok().map(Duration::from_nanos)?;
+        let left = self.until.checked_sub(self.clock.elapsed())?.min(by_wall);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// When it is back, by the wall clock.
+    pub fn until(&self) -> Time {
+        self.wall
+    }
+}
+
+/// A while in words, rounded up.
+fn minutes(left: Duration) -> String {
+    let minutes = left.as_secs().div_ceil(60);
+    match (minutes / 60, minutes % 60) {
+        (0, minutes) => format!("{minutes} min"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
+impl Line {
+    /// How it stands with the host, in words.
+    pub fn words(&self) -> String {
+        let trouble = match &*self.trouble.borrow() {
+            None => "not connected yet".to_owned(),
+            Some(trouble) => trouble.text.clone(),
+        };
+        match (&*self.session.borrow(), &*self.away.borrow()) {
+            (Some(_), _) => "connected to the host".to_owned(),
+            (None, None) => trouble,
+            (None, Some(away)) => match away.left() {
+                Some(left) => format!("the host is away on purpose, for {} more", minutes(left)),
+                None => format!("the host went away on purpose, and is not back in time: {trouble}"),
+            },
+        }
+    }
+
+    /// Until when the host is away on purpose; nothing where it is here, or is not back in time.
+    pub fn away_until(&self) -> Option<Time> {
+        if self.session.borrow().is_some() {
+            return None;
+        }
+        let away = self.away.borrow();
+        away.as_ref().filter(|away| away.left().is_some()).map(Away::until)
+    }
 }
 
 /// What is outside a terminal: the network and its disk.
@@ -67,12 +141,25 @@ pub trait Outside {
     fn connect(&self, address: &str) -> impl Future<Output = io::Result<Self::Stream>>;
     /// The disk that copies are on.
     fn space(&self) -> Space;
+    /// The lists of machines that were kept; nothing where none was.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn kept_lists(&self) -> io::Result<Vec<u8>>;
+    /// Keeps them, durably.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    fn keep_lists(&self, bytes: &[u8]) -> io::Result<()>;
 
     /// Whether the machine runs on battery, as far as it says.
     fn is_on_battery(&self) -> bool {
         false
     }
 }
+
+/// The file of lists of machines in a terminal's folder.
+const LISTS: &str = "nodes.list";
 
 /// This machine's, with the terminal's folder.
 pub struct Machine(pub PathBuf);
@@ -90,6 +177,19 @@ impl Outside for Machine {
         space(&self.0)
     }
 
+    fn kept_lists(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match File::open(self.0.join(LISTS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            file => drop(file?.take(LISTS_LEN_MAX as u64).read_to_end(&mut bytes)?),
+        }
+        Ok(bytes)
+    }
+
+    fn keep_lists(&self, bytes: &[u8]) -> io::Result<()> {
+        secrets::replace(&self.0.join(LISTS), bytes)
+    }
+
     fn is_on_battery(&self) -> bool {
         power::is_on_battery(Path::new(power::SUPPLIES))
     }
@@ -104,6 +204,7 @@ pub struct Terminal<O> {
     /// Drawn at every start.
     start: [u8; 16],
     work: Work,
+    clock: Arc<dyn Clock>,
 }
 
 impl<O> Clone for Terminal<O> {
@@ -115,6 +216,7 @@ impl<O> Clone for Terminal<O> {
             outside: self.outside.clone(),
             start: self.start,
             work: self.work,
+            clock: self.clock.clone(),
         }
     }
 }
@@ -132,12 +234,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Problem> {
     let outside = Machine(settings.data.clone());
-    let terminal = Terminal::new(settings, kept, &env, work, outside);
-    tokio::select! {
-        () = serve_local(listener, &terminal) => Err(problem(Why::Other, "the local socket was closed")),
-        () = terminal.run() => Ok(()),
-        () = stop => Ok(()),
-    }
+    Terminal::new(settings, kept, &env, work, outside).serve(listener, stop).await
 }
 
 /// Programs on this machine.
@@ -152,13 +249,61 @@ async fn serve_local<O: Outside + 'static>(listener: UnixListener, terminal: &Te
     }
 }
 
+impl<O: Outside + 'static> Terminal<O> {
+    /// Serves programs on this machine and the host until `stop` comes. To be called on a local task set.
+    ///
+    /// # Errors
+    /// The socket was closed. A host out of reach is no error: it is tried again.
+    pub async fn serve(&self, listener: UnixListener, stop: impl Future<Output = ()>) -> Result<(), Problem> {
+        tokio::select! {
+            () = serve_local(listener, self) => Err(problem(Why::Other, "the local socket was closed")),
+            () = self.run() => Ok(()),
+            () = stop => Ok(()),
+        }
+    }
+}
+
 impl<O: Outside> Terminal<O> {
     /// One that has just started.
     pub fn new(settings: Settings, kept: Arc<Kept>, env: &Env, work: Work, outside: O) -> Self {
         let mut start = [0; 16];
         env.entropy.fill(&mut start);
         let (settings, outside) = (Rc::new(settings), Rc::new(outside));
-        Self { settings, kept, line: Rc::default(), outside, start, work }
+        Self { settings, kept, line: Rc::default(), outside, start, work, clock: env.clock.clone() }
+    }
+
+    /// How it stands, in a line.
+    pub fn standing(&self) -> String {
+        let mut line = self.line.words();
+        if let Ok(held) = self.kept.store.inventory() {
+            let granted = self.kept.granted.load(Ordering::Relaxed);
+            line = format!("{line}; holds {} MB of {} MB granted", held.bytes / 1_000_000, granted / 1_000_000);
+        }
+        line
+    }
+
+    /// What somebody should know of. Looks at nothing that could make it wait for long.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        let mut found = Vec::new();
+        if self.line.session.borrow().is_none() {
+            let is_serious = self.line.away_until().is_none();
+            found.push(Trouble { about: "host", is_serious, text: self.line.words() });
+        }
+        let (granted, free) = (self.kept.granted.load(Ordering::Relaxed), self.outside.space().free);
+        match self.kept.store.inventory() {
+            Ok(held) if granted.saturating_sub(held.bytes) > free => found.push(Trouble {
+                about: "disk",
+                is_serious: false,
+                text: format!(
+                    "the office may use {} MB more here, and the disk has {} MB: make room, or grant less",
+                    granted.saturating_sub(held.bytes) / 1_000_000,
+                    free / 1_000_000
+                ),
+            }),
+            Ok(_) => {}
+            Err(error) => found.push(Trouble { about: "copies", is_serious: true, text: error.to_string() }),
+        }
+        found
     }
 
     /// What a program on this machine is given.
@@ -183,9 +328,13 @@ impl<O: Outside> Terminal<O> {
         loop {
             let ended = self.connected().await;
             self.line.bootstrap.take();
+            self.line.host.take();
             let was_there = self.line.session.take().is_some();
             if let Err(error) = &ended {
-                tracing::warn!(%error, "the line to the host is down");
+                match self.line.away_until() {
+                    Some(_) => tracing::debug!(%error, "the host is away on purpose"),
+                    None => tracing::warn!(%error, "the line to the host is down"),
+                }
                 *self.line.trouble.borrow_mut() = Some(error.clone());
             }
             // However short it was: a host that is started again is found at once.
@@ -198,13 +347,15 @@ impl<O: Outside> Terminal<O> {
     }
 
     async fn connected(&self) -> Result<(), Problem> {
-        let mut connection = dial(&*self.outside, &self.settings).await?;
+        let mut trusted = self.trusted();
+        let (mut connection, key) = dial(&*self.outside, &self.settings, &trusted.hosts()).await?;
+        self.line.host.set(Some(key));
         let host: bootstrap::Client = connection.bootstrap();
         let (over, end) = tokio::sync::oneshot::channel::<()>();
         let mut driver = tokio::task::spawn_local(connection.drive_until(async { drop(end.await) }));
         let said = tokio::select! {
             biased;
-            said = self.be_there(host) => said,
+            said = self.be_there(host, &mut trusted) => said,
             ended = &mut driver => match ended {
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "the connection broke");
@@ -219,8 +370,8 @@ impl<O: Outside> Terminal<O> {
     }
 
     /// Everything between a handshake and the end of the line.
-    async fn be_there(&self, host: bootstrap::Client) -> Result<(), Error> {
-        let Self { settings, kept, line, outside, start, work } = self;
+    async fn be_there(&self, host: bootstrap::Client, trusted: &mut Trusted) -> Result<(), Error> {
+        let Self { settings, kept, line, outside, start, work, .. } = self;
         let work = *work;
         let mut hello = host.hello_request();
         hello.get().set_version(PROTOCOL);
@@ -245,7 +396,7 @@ impl<O: Outside> Terminal<O> {
             let kept = kept.clone();
             work.run(move || kept.store.inventory()).await?
         };
-        let server = CopiesServer::new(kept.clone(), settings.authority, work);
+        let server = CopiesServer::new(kept.clone(), settings.authority, work).of(line, self.clock.clone());
         let copies: copies::Client = capnp_rpc::new_client(server);
         request.get().set_copies(copies);
         let mut told = request.get().init_registration();
@@ -262,8 +413,10 @@ impl<O: Outside> Terminal<O> {
         let session = soon(request.send().promise).await?.get()?.get_session()?;
         tracing::info!(host = ?settings.hosts, "the host has us");
         line.trouble.take();
+        line.away.take();
         *line.bootstrap.borrow_mut() = Some(host);
         *line.session.borrow_mut() = Some(session.clone());
+        self.learn(&session, trusted).await?;
         loop {
             tokio::time::sleep(BEAT).await;
             let mut beat = session.beat_request();
@@ -273,22 +426,60 @@ impl<O: Outside> Terminal<O> {
             beat.get().set_reserve(reserve);
             beat.get().set_on_battery(outside.is_on_battery());
             kept.tell(beat.get().init_inventory())?;
-            soon(beat.send().promise).await?;
+            let listed = soon(beat.send().promise).await?.get()?.get_listed();
+            if trusted.newest().is_none_or(|(_, sequence)| sequence < listed) {
+                self.learn(&session, trusted).await?;
+            }
         }
+    }
+
+    /// Whom it takes for its host, by what it was shown before.
+    fn trusted(&self) -> Trusted {
+        let kept = self.outside.kept_lists().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the list of machines; another is asked for");
+            Vec::new()
+        });
+        Trusted::read(&kept, self.settings.authority, self.settings.host_key)
+    }
+
+    /// Asks for the list of machines and keeps it if it is new.
+    async fn learn(&self, session: &node_session::Client, trusted: &mut Trusted) -> Result<(), Error> {
+        let answer = soon(session.list_request().send().promise).await?;
+        match trusted.learn(answer.get()?.get_list()?)? {
+            Learned::Nothing => {}
+            Learned::Older => {
+                tracing::warn!(
+                    "the host shows an older list of machines than before: was it put back from an old copy?"
+                );
+            }
+            Learned::Newer => {
+                if let Err(error) = self.outside.keep_lists(&trusted.encode()) {
+                    tracing::warn!(%error, "cannot keep the list of machines");
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// Dials the addresses of the host in turn.
+/// Dials the addresses of the host in turn; gives also as which of the machines expected there it answers.
 ///
 /// # Errors
-/// None of them answers as the host.
-pub async fn dial<O: Outside>(outside: &O, settings: &Settings) -> Result<Connection, Problem> {
-    let connector = TlsConnector::from(tls::client(&settings.key, &[settings.host_key]));
+/// None of them answers as one of those.
+pub async fn dial<O: Outside>(
+    outside: &O,
+    settings: &Settings,
+    expected: &[NodeKey],
+) -> Result<(Connection, NodeKey), Problem> {
+    let connector = TlsConnector::from(tls::client(&settings.key, expected));
     let mut failures = Vec::new();
     for address in &settings.hosts {
         let connect = async { connector.connect(tls::server_name(), outside.connect(address).await?).await };
         match tokio::time::timeout(HANDSHAKE, connect).await {
-            Ok(Ok(stream)) => return Ok(Connection::calling(stream)),
+            Ok(Ok(stream)) => match tls::peer_key(stream.get_ref().1) {
+                Some(key) => return Ok((Connection::calling(stream), key)),
+                None => failures.push(format!("{address}: it has shown no key")),
+            },
             Ok(Err(error)) => failures.push(format!("{address}: {error}")),
             Err(_) => failures.push(format!("{address}: no answer")),
         }

@@ -141,7 +141,7 @@ impl Office {
     async fn run(temp: TempDir, env: Env) -> Self {
         let data = temp.path().join("host");
         let mut identity = setup::load(&data).unwrap();
-        identity.reserve = (0, 0);
+        identity.marks.reserve = (0, 0);
         let ground = Box::new(Folder(data.clone()));
         let host = Host::open(ground, env.clone(), Work::Threads, identity).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use twinkeep_engine::id::FrameId;
 use twinkeep_engine::store::{BadFrame, Store};
+use twinkeep_engine::zoo::planted;
 use twinkeep_schema::office_capnp::copies;
 
 /// Bytes of a frame over which a machine shows a hash.
@@ -68,6 +69,9 @@ pub(super) async fn send(
     }
     let answer = deadline(upload.done_request().send().promise).await?;
     let trouble = answer.get()?.get_problem()?.to_string()?;
+    if planted("copy-counts-unsynced") {
+        confirm(host, machine, sent.iter().copied().collect()).await?;
+    }
     let answer = deadline(copies.settle_request().send().promise).await?;
     let settled = split::<FrameId>(answer.get()?.get_frames()?)?;
     // Also what others gave it meanwhile.
@@ -118,14 +122,15 @@ pub(super) async fn fetch(
 }
 
 /// Has a machine show that it holds frames: what it cannot show it does not hold. What it shows the host has, too, every
-/// byte of it, and somebody may be waiting to hear that.
+/// byte of it, and somebody may be waiting to hear that. Gives how many it showed.
 pub(super) async fn prove(
     host: &Arc<Host>,
     machine: MachineNumber,
     copies: &copies::Client,
     frames: &[Wanted],
     told: Option<&mpsc::UnboundedSender<FrameId>>,
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
+    let mut proven = 0;
     for wanted in frames {
         let (tracker, frame) = (host.clone(), *wanted);
         // What is bad here is no measure for others.
@@ -150,12 +155,15 @@ pub(super) async fn prove(
         if !shown {
             tracing::warn!(%machine, frame = %wanted.id, "a machine does not hold what it said");
             retract(host, machine, vec![wanted.id]).await?;
-        } else if let Some(told) = told {
+            continue;
+        }
+        proven += 1;
+        if let Some(told) = told {
             // Whoever asked may have gone.
             let _ = told.send(wanted.id);
         }
     }
-    Ok(())
+    Ok(proven)
 }
 
 /// Has a machine verify what it holds, a step at a time: each has to come to an end, however many there are.

@@ -4,6 +4,7 @@ mod admin;
 mod bootstrap;
 mod describe;
 mod errands;
+mod machines;
 mod node;
 mod user;
 mod vault;

@@ -2,6 +2,7 @@
 
 use super::bootstrap::require_active;
 use super::errands::{FRAMES_AT_ONCE, confirm, deadline, fetch, prove, retract, scrub, send, set_aside};
+use crate::host::copier::Wanted;
 use crate::host::online::{Errand, Live};
 use crate::host::{Host, lock, watch};
 use crate::tracker::MachineNumber;
@@ -9,6 +10,7 @@ use crate::tracker::event::Event;
 use crate::tracker::holders::Junk;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{NodeKey, check_label};
+use crate::tracker::nodelist::NodeListError;
 use crate::tracker::presence::Event as Seen;
 use crate::transport::ids::{fixed, join, split};
 use crate::transport::limits::{BEAT, PING_DEADLINE};
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use twinkeep_engine::id::FrameId;
+use twinkeep_engine::zoo::planted;
 use twinkeep_schema::office_capnp::{copies, inventory, node_session, registration};
 
 /// When comparing what a machine holds failed, it is tried again after this.
@@ -47,9 +50,9 @@ pub(super) fn register(
     let live = Live {
         number,
         run: fixed(told.get_run()?, "the mark of a start")?,
+        address: peer.address,
         heard: host.env().clock.elapsed(),
         machine_id: fixed(told.get_machine_id()?, "a machine id")?,
-        address: peer.address,
         granted: told.get_granted(),
         used: said.bytes,
         free: told.get_free().saturating_add(said.trash),
@@ -71,7 +74,7 @@ pub(super) fn register(
     }
     tracing::info!(machine = %number, "a machine is there");
     let server = NodeServer { host: host.clone(), peer: peer.clone(), number, errands: errands.clone(), _held: held };
-    tokio::task::spawn_local(listen(host.clone(), peer.clone(), errands.downgrade()));
+    tokio::task::spawn_local(listen(host.clone(), peer.clone(), copies.clone(), errands.downgrade()));
     // The queue ends with the session: whoever works it off holds no end of it.
     let (host, peer) = (host.clone(), peer.clone());
     let machine = Machine { host, peer, key, number, copies, errands: errands.downgrade() };
@@ -79,12 +82,16 @@ pub(super) fn register(
     Ok(capnp_rpc::new_client(server))
 }
 
-/// Hangs up on a machine that says nothing any more. One whose power went leaves a connection that nobody ends, and with
-/// it what it was doing, and a twin of the machine that comes back.
-async fn listen(host: Arc<Host>, peer: Arc<Peer>, errands: mpsc::WeakUnboundedSender<Errand>) {
+/// Tells a machine when the host goes away, and hangs up on one that says nothing any more. One whose power went leaves
+/// a connection that nobody ends, and with it what it was doing, and a twin of the machine that comes back.
+async fn listen(host: Arc<Host>, peer: Arc<Peer>, copies: copies::Client, errands: mpsc::WeakUnboundedSender<Errand>) {
     loop {
-        tokio::time::sleep(BEAT).await;
-        let Some(errands) = errands.upgrade() else { return };
+        tokio::select! {
+            biased;
+            () = host.leave.tell(&copies) => return,
+            () = tokio::time::sleep(BEAT) => {}
+        }
+        let Some(errands) = errands.upgrade().filter(|_| !planted("silent-line-kept")) else { return };
         let heard = lock(&host.online).of(&peer.key, &errands).map(|live| live.heard);
         // It has come anew by another connection, or has gone.
         let Some(heard) = heard else { return peer.hang_up() };
@@ -110,6 +117,10 @@ impl Said {
         let digest = fixed(told.get_digest()?, "a digest")?;
         Ok(Self { frames: told.get_frames(), bytes: told.get_bytes(), trash: told.get_trash(), digest })
     }
+}
+
+fn too_many(error: NodeListError) -> Error {
+    problem(Why::Other, error.to_string()).into()
 }
 
 struct NodeServer {
@@ -164,7 +175,21 @@ impl node_session::Server for NodeServer {
         }
         drop(online);
         watch::note(&self.host, Seen::Beat(self.number)).map_err(Problem::from)?;
-        results.get().set_time(self.host.env().clock.now().0);
+        let listed = self.host.listing.now(&self.host).map_err(too_many)?.list.sequence();
+        let mut results = results.get();
+        results.set_time(self.host.env().clock.now().0);
+        results.set_listed(listed);
+        Ok(())
+    }
+
+    async fn list(
+        self: Rc<Self>,
+        _params: node_session::ListParams,
+        mut results: node_session::ListResults,
+    ) -> Result<(), Error> {
+        let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
+        results.get().set_list(&self.host.listing.now(&self.host).map_err(too_many)?.bytes);
         Ok(())
     }
 
@@ -256,9 +281,7 @@ impl Machine {
                     compared
                 }
                 Errand::Fetch(frames, answer) => fetch(&self.host, self.number, &self.copies, frames, &answer).await,
-                Errand::Prove(frames, shown) => {
-                    prove(&self.host, self.number, &self.copies, &frames, shown.as_ref()).await
-                }
+                Errand::Prove(frames, shown) => self.prove(&frames, shown.as_ref()).await,
                 Errand::Scrub(answer) => {
                     let said = lock(&self.host.online).live(&self.key).map_or(0, |live| live.frames);
                     scrub(&self.host, self.number, &self.copies, said, answer).await
@@ -275,6 +298,14 @@ impl Machine {
                 break;
             }
         }
+    }
+
+    async fn prove(&self, frames: &[Wanted], told: Option<&mpsc::UnboundedSender<FrameId>>) -> Result<(), Error> {
+        let shown = prove(&self.host, self.number, &self.copies, frames, told).await?;
+        if shown > 0 {
+            lock(&self.host.online).proven(&self.key, self.host.env().clock.elapsed());
+        }
+        Ok(())
     }
 
     /// Whether its session is still the machine's.
@@ -364,7 +395,9 @@ impl Machine {
         tracing::info!(
             machine = %self.number, held, lost = lost_len, removed, unknown = junk.frames, "compared what a machine holds"
         );
-        retract(&self.host, self.number, lost).await?;
+        if !planted("comparison-keeps-lost") {
+            retract(&self.host, self.number, lost).await?;
+        }
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::user::{Caller, used};
 use super::vault::append;
+use crate::host::leave::UserCall;
 use crate::host::{Host, HostVault, WriterRun};
 use crate::remote::wire::get_link;
 use crate::tracker::MachineNumber;
@@ -9,7 +10,7 @@ use crate::tracker::names::AccountId;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::IDS_MAX;
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::{Call, Held};
+use crate::transport::serve::Held;
 use crate::transport::upload::{FrameTarget, UploadServer, no_frame};
 use capnp::Error;
 use std::cell::RefCell;
@@ -20,6 +21,7 @@ use twinkeep_engine::frame::{FrameHeader, SealedFrame, frame_id};
 use twinkeep_engine::id::{ChunkId, SessionId, VaultId};
 use twinkeep_engine::record::{Record, RecordKind, RefRecord};
 use twinkeep_engine::store::{Claim, Session, StoreError};
+use twinkeep_engine::zoo::planted;
 use twinkeep_schema::office_capnp::write_session;
 
 /// Roots that one session may settle and not publish.
@@ -94,7 +96,7 @@ impl WriteServer {
         Self { caller, id, vault, session: Arc::new(frames), settled: RefCell::default(), _held: held }
     }
 
-    fn begin_call(&self) -> Result<Call, Problem> {
+    fn begin_call(&self) -> Result<UserCall, Problem> {
         self.caller.require_member(&self.id)?;
         self.caller.call()
     }
@@ -176,8 +178,12 @@ impl write_session::Server for WriteServer {
     ) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let root: ChunkId = one(params.get()?.get_root()?)?;
+        let settle = |session: &dyn Session, root| match planted("settle-answered-early") {
+            true => Err(StoreError::Missing(Vec::new())),
+            false => session.settle(root),
+        };
         let missing = self
-            .run(move |session| match session.settle(root) {
+            .run(move |session| match settle(session, root) {
                 Ok(_) => Ok(Vec::new()),
                 Err(StoreError::Missing(mut ids)) => {
                     ids.truncate(IDS_MAX);

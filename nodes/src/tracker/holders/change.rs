@@ -141,6 +141,9 @@ impl<'a> Change<'a> {
         let keys = |tracked: &Tracked| {
             (tracked.row.owed_key(number, tracked.holders.len()), tracked.row.owed_in_vault_key(number))
         };
+        if twinkeep_engine::zoo::planted("lost-holder-not-owed") && old.is_some_and(|old| !owed(&old)) {
+            return Ok(());
+        }
         let (old, new) = (old.filter(owed), new.filter(owed));
         if old.map(keys) == new.map(keys) {
             return Ok(());
