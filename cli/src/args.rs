@@ -140,6 +140,8 @@ pub enum Verb {
     Copies(verbs::office::copies::CopiesArgs),
     /// Show what happened to the office
     Audit(verbs::office::node::AuditArgs),
+    /// Look for what is wrong with this machine's part in the office, and say what to do
+    Doctor(verbs::office::doctor::DoctorArgs),
     /// Print the version
     Version(verbs::version::VersionArgs),
     /// Print completions for a shell

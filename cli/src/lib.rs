@@ -108,6 +108,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Node(args) => verbs::office::node::run(run, &args),
         Verb::Copies(args) => verbs::office::copies::run(run, &args),
         Verb::Audit(args) => verbs::office::node::audit(run, &args),
+        Verb::Doctor(args) => verbs::office::doctor::run(run, &args),
         Verb::Version(args) => verbs::version::run(run, &args),
         Verb::Completions(args) => verbs::completions::run(&args),
         Verb::Man(args) => verbs::man::run(&args),

@@ -69,6 +69,7 @@ pub fn told(problem: Problem) -> anyhow::Error {
             Code::NoTracker,
             Some("see whether `twinkeep terminal run` or `twinkeep host run` is running here, and the host is up"),
         ),
+        Why::Away => (Code::NoTracker, Some("nothing is wrong: the host comes back by itself, try again then")),
         Why::Damaged => (Code::Damaged, None),
         Why::NotFound | Why::Gone | Why::SessionFailed | Why::Other => (Code::Failed, None),
     };

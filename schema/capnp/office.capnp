@@ -9,8 +9,9 @@
 interface Bootstrap {
   # What everybody has who completed a TLS handshake with a key of their own.
 
-  hello @0 (version :UInt16) -> (version :UInt16, host :Text, time :Int64);
-  # The protocol version the caller speaks, and the one spoken from here on: the lower of both.
+  hello @0 (version :UInt16) -> (version :UInt16, host :Text, time :Int64, program :Text);
+  # The protocol version the caller speaks, and the one spoken from here on: the lower of both. The host's name, clock
+  # and program.
 
   join @1 (token :Data, name :Text, machineId :Data) -> (status :Status);
   # Spends a join token for the key of this connection.
@@ -52,6 +53,9 @@ struct Registration {
   inventory @5 :Inventory;
   addresses @6 :List(Text);
   version @7 :Text;
+  reserve @8 :UInt64;
+  # Bytes that the owner wants free on that disk.
+  onBattery @9 :Bool;
 }
 
 struct Inventory {
@@ -61,12 +65,14 @@ struct Inventory {
   bytes @2 :UInt64;
   digest @3 :Data;
   # 32 bytes, of the set of frame ids, whatever their order.
+  trash @4 :UInt64;
+  # Bytes set aside, which are freed as soon as the disk is short.
 }
 
 interface NodeSession {
   # A machine that is there.
 
-  beat @0 (granted :UInt64, free :UInt64, inventory :Inventory) -> (time :Int64);
+  beat @0 (granted :UInt64, free :UInt64, inventory :Inventory, reserve :UInt64, onBattery :Bool) -> (time :Int64);
   # Every five seconds.
 
   confirm @1 (frames :Data) -> (unknown :Data);
@@ -95,8 +101,11 @@ interface Copies {
   # BLAKE3 keyed with the nonce over these bytes of the frame: shows that it is really held.
   has @6 (frames :Data) -> (answers :Data);
   # A byte for each: 1 held.
-  scrub @7 () -> (frames :UInt64, bytes :UInt64, bad :Data);
-  # Verifies everything that is held, now. What is bad is not held any more.
+  scrub @7 (cursor :Data, bytes :UInt64) -> (frames :UInt64, bytes :UInt64, bad :Data, next :Data);
+  # Verifies what is held, so many bytes from the cursor on (empty: from the first), now. What is bad is not held any
+  # more. `next` is empty at the end.
+  away @8 (secs :UInt32) -> ();
+  # The host stops on purpose and is back after about so many seconds.
 }
 
 interface Upload {
@@ -143,7 +152,8 @@ interface Vault {
   readFrame @4 (place :Place) -> (bytes :Data);
   frames @5 (from :UInt64, count :UInt32) -> (places :List(Place));
   packName @6 (pack :UInt32) -> (name :Text);
-  begin @7 () -> (session :WriteSession, id :Data);
+  begin @7 (spread :Bool) -> (session :WriteSession, id :Data);
+  # With `spread` no copy of what is written stays on the machine it is written from.
   records @8 (from :UInt64) -> (records :List(StoredRecord), more :Bool);
   # From this count on, as many as fit in an answer.
   link @9 () -> (link :Link);
@@ -177,6 +187,8 @@ struct Link {
   previous @1 :Data;
   received @2 :Int64;
   # The time the record is to carry: the host's.
+  ripe @3 :UInt64;
+  # In answers: what records up to this count forgot was forgotten long enough ago, by the time the host has run, to go.
 }
 
 struct StoredRecord {
@@ -226,6 +238,10 @@ interface Admin {
   # Frees what nothing needs any more.
   giveUp @18 () -> ();
   # Those terminals that are missing now, so many that nothing was decided of them, do not come back.
+  stop @19 (planned :Bool, secs :UInt32) -> (heard :UInt32, there :UInt32);
+  # Ends the host in order; when planned, machines are told that it is back after so many seconds. On the host alone.
+  clockIsRight @20 () -> (from :Int64, to :Int64);
+  # The host's clock is right as it stands, though it went from one time to another at once; both 0 if it did not.
 }
 
 struct NewUser {
@@ -280,6 +296,18 @@ struct NodeInfo {
   lastSeen @9 :Int64;
   version @10 :Text;
   note @11 :Text;
+  address @12 :Text;
+  # From where it is connected; empty while it is not.
+  machineId @13 :Data;
+  joined @14 :Int64;
+  proven @15 :Int64;
+  # When it last showed that it holds what it was asked for; 0 for not since the host started.
+  onTheirWay @16 :UInt32;
+  # Frames that are being sent to it.
+  hoursMissed @17 :UInt32;
+  # Of the hours that count, since it was last there.
+  givenUp @18 :Bool;
+  # It was away for too long: its copies are made elsewhere.
 }
 
 struct VaultCopies {
@@ -330,6 +358,18 @@ struct HostStatus {
   owedFrames @8 :UInt64;
   question @9 :Text;
   # What an administrator has to decide; empty when nothing.
+  reserve @10 :UInt64;
+  # Bytes of its disk that new backups leave free.
+  troubles @11 :List(Trouble);
+}
+
+struct Trouble {
+  # Something an administrator should know of.
+  about @0 :Text;
+  # disk, log, question or threads.
+  serious @1 :Bool;
+  # Something does not work because of it, or is not decided.
+  text @2 :Text;
 }
 
 interface Local {
@@ -353,6 +393,15 @@ struct LocalStatus {
   bytes @4 :UInt64;
   trash @5 :UInt64;
   granted @6 :UInt64;
+  version @7 :Text;
+  # Of the service's program.
+  hosts @8 :List(Text);
+  # Where the host is looked for; at the host, where machines are told to look.
+  hostKey @9 :Data;
+  free @10 :UInt64;
+  # Bytes free on the disk of the service's folder.
+  awayUntil @11 :Int64;
+  # The host said that it is away until then; 0 where it did not, or is here.
 }
 
 interface Keeper {

@@ -176,6 +176,7 @@ fn enter(host: &Host, id: VaultId, vault: &HostVault, numbers: &[FrameNumber]) -
             kind: place.kind,
             len: place.len,
             writer: None,
+            spread: false,
         }));
     }
     Ok(host.holders.enter(id, &frames, 0)?)

@@ -7,11 +7,17 @@ pub mod collector;
 pub mod copier;
 pub mod ground;
 pub mod healer;
+pub mod hours;
+pub mod leave;
+pub mod mover;
 pub mod online;
 pub mod prover;
+pub mod room;
 pub mod run;
 pub mod serve;
 pub mod setup;
+pub mod terms;
+pub mod trouble;
 pub mod watch;
 
 use crate::tracker::MachineNumber;
@@ -30,7 +36,11 @@ use crate::work::Work;
 use copier::Copier;
 use ground::Ground;
 use healer::Healer;
+use hours::Hours;
+use leave::Leave;
+use mover::Mover;
 use online::Online;
+use room::{Marks, Room};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,9 +57,6 @@ const FEED_COUNT: usize = 4096;
 
 /// Copies wanted besides the host's.
 const COPIES_WANTED: u32 = 1;
-
-/// The least that stays free on the host's disk, bytes, and the share of it, percent.
-const RESERVE: (u64, u64) = (20 << 30, 10);
 
 /// A host cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -87,13 +94,8 @@ pub struct Identity {
     pub company_key: [u8; 32],
     /// The physical machine it runs on.
     pub machine_id: [u8; 16],
-    /// Bytes and percent of its disk that new backups leave free.
-    pub reserve: (u64, u64),
-}
-
-impl Identity {
-    /// What new backups leave free on a host's disk.
-    pub const RESERVE: (u64, u64) = RESERVE;
+    /// What stays free of its disk.
+    pub marks: Marks,
 }
 
 /// See the module.
@@ -110,19 +112,36 @@ pub struct Host {
     pub online: Mutex<Online>,
     /// Who is there, and who was away for too long.
     pub watch: Watch,
+    /// How long it has run, and whether its clock can be believed.
+    pub hours: Hours,
     /// What goes where.
     pub copier: Copier,
+    /// What machines may let go.
+    pub mover: Mover,
     /// What is bad here and may be whole elsewhere.
     pub healer: Healer,
+    /// How it stops.
+    pub leave: Leave,
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
     vaults: Mutex<BTreeMap<VaultId, Arc<HostVault>>>,
     throttle: Mutex<Throttle>,
+    /// Its disk when it was last looked at.
+    disk: Mutex<ground::Space>,
     /// Held by who adds to what a machine holds, and by who forgets a machine.
     leaving: Mutex<()>,
-    /// Which machine keeps what a session writes.
-    keeping: Mutex<HashMap<SessionId, MachineNumber>>,
+    /// From where sessions write.
+    keeping: Mutex<HashMap<SessionId, WriterRun>>,
+}
+
+/// From where a session writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WriterRun {
+    /// The machine, which may keep what it writes.
+    pub machine: MachineNumber,
+    /// It is not to: copies go elsewhere.
+    pub spread: bool,
 }
 
 /// A vault at the host.
@@ -200,13 +219,17 @@ impl Host {
             connections: Arc::default(),
             online: Mutex::default(),
             watch: Watch::open(ground.office(), env.clock.elapsed()),
+            hours: Hours::open(ground.office(), &env),
             copier: Copier::default(),
+            mover: Mover::default(),
             healer: Healer::default(),
+            leave: Leave::default(),
             env,
             work,
             ground,
             vaults: Mutex::default(),
             throttle: Mutex::new(Throttle::new()),
+            disk: Mutex::default(),
             leaving: Mutex::default(),
             keeping: Mutex::default(),
             identity,
@@ -219,6 +242,9 @@ impl Host {
             host.feed(id, &opened).map_err(told_of)?;
         }
         watch::begin(&host)?;
+        if let Err(error) = host.hours.note(&host.env, &host.vaults()) {
+            tracing::warn!(%error, "cannot take note of what was recorded");
+        }
         Ok(Arc::new(host))
     }
 
@@ -273,24 +299,15 @@ impl Host {
 
     /// Fails where new backups would fill the disk.
     pub fn has_room(&self) -> Result<(), Problem> {
-        let space = self.space();
-        let (bytes, percent) = self.identity.reserve;
-        let reserve = bytes.max(space.total / 100 * percent).min(space.total);
-        match space.total > 0 && space.free < reserve {
-            true => Err(problem(
-                Why::NoSpace,
-                format!(
-                    "the host's disk has {} MB left, of which {} MB are kept free",
-                    space.free >> 20,
-                    reserve >> 20
-                ),
-            )),
-            false => Ok(()),
+        let (marks, space) = (&self.identity.marks, self.space());
+        match marks.judge(space) {
+            Room::Full => Err(problem(Why::NoSpace, room::words(marks, space).unwrap_or_default())),
+            Room::Ample | Room::Filling(_) => Ok(()),
         }
     }
 
-    /// Which machine keeps what sessions write.
-    pub(crate) fn keeping(&self) -> MutexGuard<'_, HashMap<SessionId, MachineNumber>> {
+    /// From where sessions write.
+    pub(crate) fn keeping(&self) -> MutexGuard<'_, HashMap<SessionId, WriterRun>> {
         lock(&self.keeping)
     }
 
@@ -361,12 +378,14 @@ impl Host {
             let next = last.number.0.saturating_add(1);
             let mut frames = Vec::with_capacity(places.len());
             for place in places.iter().filter(|place| place.is_believed) {
+                let run = self.run_of(&vault.store.pack_name(place.pack)?);
                 frames.push(NewFrame {
                     id: place.frame,
                     number_in_index: place.number.0,
                     kind: place.kind,
                     len: place.len,
-                    writer: self.keeper_of(&vault.store.pack_name(place.pack)?),
+                    writer: run.map(|run| run.machine),
+                    spread: run.is_some_and(|run| run.spread),
                 });
             }
             self.holders.enter(id, &frames, next).map_err(failed)?;
@@ -376,8 +395,8 @@ impl Host {
         Ok(())
     }
 
-    /// The machine that keeps what stands in a pack, if its session still runs or has only just ended.
-    fn keeper_of(&self, pack: &str) -> Option<MachineNumber> {
+    /// Who writes what stands in a pack, if its session still runs or has only just ended.
+    fn run_of(&self, pack: &str) -> Option<WriterRun> {
         let session = SessionId::from_hex(pack.split_once('-')?.0)?;
         self.keeping().get(&session).copied()
     }
@@ -454,7 +473,14 @@ mod tests {
             let joined = Event::NodeJoined { name, key, machine_id, token_hash, pending: false };
             host.office.append(Actor::Host, joined).unwrap();
             let machine = MachineNumber(host.office.read(|registry| registry.node(&key).unwrap().number));
-            let frame = NewFrame { id: FrameId([5; 32]), number_in_index: 0, kind: Kind::Leaf, len: 10, writer: None };
+            let frame = NewFrame {
+                id: FrameId([5; 32]),
+                number_in_index: 0,
+                kind: Kind::Leaf,
+                len: 10,
+                writer: None,
+                spread: false,
+            };
             let vault = VaultId([4; 16]);
             host.holders.enter(vault, &[frame], 1).unwrap();
             host.holders.confirm(machine, &[frame.id]).unwrap();

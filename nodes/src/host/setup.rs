@@ -4,6 +4,8 @@
 //! needs to be this one: the company's recovery key, the authority's key and the host's own.
 
 use super::ground::Folder;
+use super::room::Marks;
+use super::terms::{self, Network};
 use super::{Host, HostError, Identity};
 use crate::secrets;
 use crate::tracker::sign::SigningKey;
@@ -68,13 +70,102 @@ pub struct HostFile {
     pub addresses: Vec<String>,
     /// The physical machine it runs on, 32 hex digits.
     pub machine_id: String,
-    /// Free bytes below which no new backup begins; a tenth of the disk in any case, unless this is 0.
+    /// Free bytes below which no new backup begins; 0 for no such limit, in percent neither.
     #[serde(default = "reserve_default")]
     pub reserve_bytes: u64,
+    /// The same in percent of the disk; the larger counts.
+    #[serde(default = "reserve_percent_default")]
+    pub reserve_percent: u8,
+    /// Percent of the disk in use from which on an administrator is told.
+    #[serde(default = "tell_at_default")]
+    pub tell_at_percent: Vec<u8>,
+    /// How fast second copies are sent in working hours: `20%` of the link, bytes a second as `5M`, or `off`.
+    #[serde(default = "pace_default")]
+    pub pace: String,
+    /// Working hours, Monday to Friday, local time: `8-18`.
+    #[serde(default = "pace_hours_default")]
+    pub pace_hours: String,
+    /// What the link carries, millions of bits a second; 0 for what the system says.
+    #[serde(default)]
+    pub link_mbits: u64,
+    /// Networks to whose machines second copies are sent; the host's own where none is named.
+    #[serde(default)]
+    pub networks: Vec<String>,
+}
+
+fn pace_default() -> String {
+    "20%".to_owned()
+}
+
+fn pace_hours_default() -> String {
+    "8-18".to_owned()
+}
+
+/// How copies are sent, as `host.toml` says it.
+pub struct Sending {
+    /// Bytes a second in working hours; nothing where that does not matter.
+    pub rate: Option<u64>,
+    /// Working hours: the first, and the first that is none.
+    pub hours: (u8, u8),
+    /// To whom.
+    pub networks: Vec<Network>,
+}
+
+impl HostFile {
+    /// How copies are sent.
+    ///
+    /// # Errors
+    /// What is written there makes no sense.
+    pub fn sending(&self, data: &Path) -> Result<Sending, SetupError> {
+        let bad = |problem: String| SetupError::Settings { path: settings_path(data), problem };
+        let link = match self.link_mbits {
+            0 => terms::link_speed(Path::new("/sys/class/net")).unwrap_or(terms::LINK_DEFAULT),
+            megabits => megabits.saturating_mul(125_000),
+        };
+        let rate = terms::parse_rate(&self.pace, link).ok_or_else(|| {
+            bad(format!("pace is {:?}: write off, a share of the link as 20%, or bytes a second as 5M", self.pace))
+        })?;
+        let hours = terms::parse_hours(&self.pace_hours)
+            .ok_or_else(|| bad(format!("pace-hours is {:?}: write two hours of a day as 8-18", self.pace_hours)))?;
+        let network = |text: &String| {
+            Network::parse(text).ok_or_else(|| bad(format!("{text:?} is no network: write it as 192.168.1.0/24")))
+        };
+        let named = self.networks.iter().map(network).collect::<Result<Vec<_>, _>>()?;
+        let networks = if named.is_empty() { terms::own_networks(Path::new("/proc/net")) } else { named };
+        Ok(Sending { rate, hours, networks })
+    }
 }
 
 fn reserve_default() -> u64 {
-    Identity::RESERVE.0
+    Marks::RESERVE.0
+}
+
+fn reserve_percent_default() -> u8 {
+    Marks::RESERVE.1 as u8
+}
+
+fn tell_at_default() -> Vec<u8> {
+    Marks::TELL_AT.to_vec()
+}
+
+impl HostFile {
+    /// # Errors
+    /// What stands there makes no sense, in words.
+    fn marks(&self) -> Result<Marks, String> {
+        if self.reserve_percent >= 100 {
+            return Err("reserve-percent is to be less than 100".to_owned());
+        }
+        let mut tell_at = self.tell_at_percent.clone();
+        tell_at.sort_unstable();
+        if tell_at.iter().any(|percent| !(1..=100).contains(percent)) {
+            return Err("tell-at-percent lists percents from 1 to 100".to_owned());
+        }
+        let reserve = match self.reserve_bytes {
+            0 => (0, 0),
+            bytes => (bytes, u64::from(self.reserve_percent)),
+        };
+        Ok(Marks { reserve, tell_at })
+    }
 }
 
 /// How a new host is made.
@@ -140,6 +231,12 @@ pub fn init(data: &Path, env: &Env, options: &HostOptions) -> Result<VaultSecret
         addresses: options.addresses.clone(),
         machine_id: hex(&options.machine_id),
         reserve_bytes: reserve_default(),
+        reserve_percent: reserve_percent_default(),
+        tell_at_percent: tell_at_default(),
+        pace: pace_default(),
+        pace_hours: pace_hours_default(),
+        link_mbits: 0,
+        networks: Vec::new(),
     };
     // Last: what has it is a host.
     write_settings(data, &file)?;
@@ -171,10 +268,9 @@ pub fn load(data: &Path) -> Result<Identity, SetupError> {
         let path = key_path(data, name);
         secrets::read(&path).map_err(failed(&path))
     };
-    let machine_id = unhex(&file.machine_id).ok_or_else(|| SetupError::Settings {
-        path: settings_path(data),
-        problem: "machine-id is not 32 hex digits".to_owned(),
-    })?;
+    let wrong = |problem: String| SetupError::Settings { path: settings_path(data), problem };
+    let machine_id = unhex(&file.machine_id).ok_or_else(|| wrong("machine-id is not 32 hex digits".to_owned()))?;
+    let marks = file.marks().map_err(wrong)?;
     Ok(Identity {
         name: file.name,
         addresses: file.addresses,
@@ -183,7 +279,7 @@ pub fn load(data: &Path) -> Result<Identity, SetupError> {
         answers: *read("answers.key")?,
         company_key: *read("company.pub")?,
         machine_id,
-        reserve: if file.reserve_bytes == 0 { (0, 0) } else { (file.reserve_bytes, Identity::RESERVE.1) },
+        marks,
     })
 }
 
@@ -295,12 +391,38 @@ mod tests {
         let kit = init(&data, &env, &options).unwrap();
         assert!(matches!(init(&data, &env, &options), Err(SetupError::Exists(_))));
         verify_kit(&data, &kit).unwrap();
-        assert_eq!(load(&data).unwrap().machine_id, [7; 16]);
+        let loaded = load(&data).unwrap();
+        assert_eq!(loaded.machine_id, [7; 16]);
+        assert_eq!(loaded.marks, Marks { reserve: Marks::RESERVE, tell_at: Marks::TELL_AT.to_vec() });
+        let file = read_settings(&data).unwrap();
+        assert_eq!(HostFile { link_mbits: 100, ..file.clone() }.sending(&data).unwrap().rate, Some(2_500_000));
+        let bad = [
+            HostFile { pace: "fast".into(), ..file.clone() },
+            HostFile { pace_hours: "18-8".into(), ..file.clone() },
+            HostFile { networks: vec!["office".into()], ..file },
+        ];
+        for (file, word) in bad.iter().zip(["pace", "pace-hours", "network"]) {
+            let problem = file.sending(&data).err().unwrap().to_string();
+            assert!(problem.contains(word) && problem.contains("host.toml"), "{problem}");
+        }
         let new = renew_kit(&data, &env, &kit).unwrap();
         assert!(matches!(verify_kit(&data, &kit), Err(SetupError::Kit)));
         verify_kit(&data, &new).unwrap();
         let identity = load(&data).unwrap();
         assert_eq!(open_kit(&data, &new).unwrap().node.public(), identity.key.public());
+        let marks = |file: &HostFile| {
+            write_settings(&data, file).unwrap();
+            load(&data).map(|identity| identity.marks)
+        };
+        let mut file = read_settings(&data).unwrap();
+        (file.reserve_bytes, file.reserve_percent, file.tell_at_percent) = (5, 3, vec![90, 50]);
+        assert_eq!(marks(&file).unwrap(), Marks { reserve: (5, 3), tell_at: vec![50, 90] });
+        file.reserve_bytes = 0;
+        assert_eq!(marks(&file).unwrap().reserve, (0, 0));
+        file.tell_at_percent = vec![0];
+        assert!(matches!(marks(&file), Err(SetupError::Settings { .. })));
+        (file.tell_at_percent, file.reserve_percent) = (Vec::new(), 100);
+        assert!(matches!(marks(&file), Err(SetupError::Settings { .. })));
         std::fs::write(data.join("kit"), b"TKKIT").unwrap();
         assert!(matches!(verify_kit(&data, &new), Err(SetupError::Kit)));
     }

@@ -6,6 +6,7 @@
 pub mod admin;
 mod line;
 pub mod office;
+pub mod reach;
 mod session;
 mod store;
 pub mod wire;

@@ -5,6 +5,7 @@ pub mod copies;
 pub mod ground;
 pub mod local;
 pub mod order;
+mod power;
 pub mod service;
 pub mod setup;
 

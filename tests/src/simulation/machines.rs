@@ -14,7 +14,7 @@ use twinkeep_engine::env::Env;
 use twinkeep_nodes::host::Host;
 use twinkeep_nodes::host::ground::Space;
 use twinkeep_nodes::host::serve::{AdminServer, HostService};
-use twinkeep_nodes::host::{collector, copier, healer, prover, watch};
+use twinkeep_nodes::host::{collector, copier, healer, hours, mover, prover, watch};
 use twinkeep_nodes::terminal::copies::Kept;
 use twinkeep_nodes::terminal::service::{Outside, Settings, Terminal, dial};
 use twinkeep_nodes::tracker::log::Actor;
@@ -47,6 +47,8 @@ pub async fn host(world: Rc<World>) -> turmoil::Result {
     tokio::task::spawn_local(healer::run(host.clone()));
     tokio::task::spawn_local(collector::run(host.clone()));
     tokio::task::spawn_local(prover::run(host.clone()));
+    tokio::task::spawn_local(hours::run(host.clone()));
+    tokio::task::spawn_local(mover::run(host.clone()));
     tokio::task::spawn_local(administer(world, host));
     loop {
         let (stream, address) = listener.accept().await?;

@@ -3,6 +3,7 @@
 pub mod copies;
 pub mod deliver;
 pub mod demo;
+pub mod doctor;
 pub mod host;
 pub mod login;
 pub mod node;

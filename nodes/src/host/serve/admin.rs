@@ -1,18 +1,19 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
+use super::describe::describe;
+use super::machines;
 use super::user::{kind_word, used};
-use crate::host::{Host, collector, healer, lock, watch};
+use crate::host::leave::{self, AWAY_SECS_MAX, UserCall};
+use crate::host::{Host, collector, healer, trouble, watch};
 use crate::tracker::MachineNumber;
-use crate::tracker::event::{Event, Login, VaultKind};
+use crate::tracker::event::{AuditKind, Event, Login, VaultKind};
 use crate::tracker::holders::HoldersError;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{AccountId, NodeKey};
-use crate::tracker::presence::{Event as Seen, Presence};
-use crate::tracker::registry::{Node, Registry};
+use crate::tracker::presence::Event as Seen;
 use crate::tracker::token::{self, JoinToken};
 use crate::transport::ids::{fixed, one};
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::Call;
 use capnp::Error;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,12 +27,12 @@ use twinkeep_schema::office_capnp::{admin, new_vault};
 pub struct AdminServer {
     host: Arc<Host>,
     actor: Actor,
-    begin: Box<dyn Fn() -> Result<Option<Call>, Problem>>,
+    begin: Box<dyn Fn() -> Result<Option<UserCall>, Problem>>,
 }
 
 impl AdminServer {
     /// For somebody whose right is asked for anew at every call.
-    pub fn new(host: Arc<Host>, actor: Actor, begin: impl Fn() -> Result<Option<Call>, Problem> + 'static) -> Self {
+    pub fn new(host: Arc<Host>, actor: Actor, begin: impl Fn() -> Result<Option<UserCall>, Problem> + 'static) -> Self {
         Self { host, actor, begin: Box::new(begin) }
     }
 
@@ -209,42 +210,11 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
-    async fn nodes(self: Rc<Self>, _params: admin::NodesParams, mut results: admin::NodesResults) -> Result<(), Error> {
+    async fn nodes(self: Rc<Self>, _params: admin::NodesParams, results: admin::NodesResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let host = self.host.clone();
         let counts = self.host.work().run(move || host.holders.owed_counts()).await?;
-        let registry = self.host.office.registry();
-        let mut nodes: Vec<&Node> = registry.nodes().collect();
-        nodes.sort_by_key(|node| node.number);
-        let online = lock(&self.host.online);
-        let (now, wall) = (self.host.env().clock.elapsed(), self.host.env().clock.now());
-        let mut list = results.get().init_nodes(nodes.len() as u32);
-        for (at, node) in (0..).zip(nodes) {
-            let mut info = list.reborrow().get(at);
-            let live = online.live(&node.key);
-            let held = counts.machines.iter().find(|count| count.machine.0 == node.number);
-            info.set_name(&node.name[..]);
-            info.set_key(&node.key.0);
-            info.set_status(node.status.word());
-            info.set_presence(match self.host.watch.presence(MachineNumber(node.number)) {
-                Presence::Online => "online",
-                Presence::Suspect => "suspect",
-                Presence::Offline => "offline",
-            });
-            info.set_granted(live.map_or(node.grant, |live| live.granted));
-            info.set_used(held.map_or(0, |held| held.bytes));
-            info.set_frames(held.map_or(0, |held| held.frames));
-            info.set_free(live.map_or(0, |live| live.free));
-            info.set_draining(node.draining);
-            if let Some(seen) = online.last_seen(&node.key) {
-                let ago = i64::try_from(now.saturating_sub(seen).as_nanos()).unwrap_or(i64::MAX);
-                info.set_last_seen(wall.0.saturating_sub(ago));
-            }
-            info.set_version(live.map_or("", |live| &live.version[..]));
-            if online.has_twin(&node.key) {
-                info.set_note("it runs twice under one key: nothing new is placed there");
-            }
-        }
+        machines::tell(&self.host, &counts, results);
         Ok(())
     }
 
@@ -383,8 +353,18 @@ impl admin::Server for AdminServer {
         status.set_total(space.total);
         status.set_connections(u32::try_from(self.host.connections.count()).unwrap_or(u32::MAX));
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
-        status.set_question(&self.host.watch.question().unwrap_or_default()[..]);
+        let questions = [self.host.watch.question(), self.host.hours.question(self.host.env())];
+        status.set_question(&questions.into_iter().flatten().collect::<Vec<_>>().join("\n")[..]);
         status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
+        status.set_reserve(self.host.identity.marks.reserve_of(space.total));
+        let troubles = trouble::all(&self.host);
+        let mut list = status.init_troubles(troubles.len() as u32);
+        for (at, trouble) in (0..).zip(&troubles) {
+            let mut to = list.reborrow().get(at);
+            to.set_about(trouble.about);
+            to.set_serious(trouble.is_serious);
+            to.set_text(&trouble.text[..]);
+        }
         Ok(())
     }
 
@@ -430,6 +410,44 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
+    async fn stop(self: Rc<Self>, params: admin::StopParams, mut results: admin::StopResults) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        // Whoever stops it from afar could not start it again.
+        if self.actor != Actor::Host {
+            return Err(problem(Why::NotAllowed, "the host is stopped on the host: `twinkeep host stop`").into());
+        }
+        let params = params.get()?;
+        let secs = match (params.get_planned(), params.get_secs()) {
+            (false, _) => None,
+            (true, secs @ 1..=AWAY_SECS_MAX) => Some(secs),
+            (true, _) => return Err(problem(Why::Usage, "a host is away for 1 second to 30 days").into()),
+        };
+        let (heard, there) = leave::prepare(&self.host, secs).await;
+        let mut results = results.get();
+        results.set_heard(heard as u32);
+        results.set_there(there as u32);
+        Ok(())
+    }
+
+    async fn clock_is_right(
+        self: Rc<Self>,
+        _params: admin::ClockIsRightParams,
+        mut results: admin::ClockIsRightResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let host = self.host.clone();
+        let Some((from, to)) = self.host.work().run(move || Ok::<_, Problem>(host.hours.confirm(host.env()))).await?
+        else {
+            return Ok(());
+        };
+        let text = format!("the host's clock is right, which went {} s at once", (to.0 - from.0) / 1_000_000_000);
+        self.append(Event::Audit { kind: AuditKind::Other, account: None, node: None, text }).await?;
+        let mut results = results.get();
+        results.set_from(from.0);
+        results.set_to(to.0);
+        Ok(())
+    }
+
     async fn company_key(
         self: Rc<Self>,
         _params: admin::CompanyKeyParams,
@@ -449,43 +467,4 @@ struct VaultRow {
     bytes: u64,
     owed: (u64, u64),
     why: String,
-}
-
-/// An entry of the log in words.
-fn describe(registry: &Registry, event: &Event) -> String {
-    let node = |key: &NodeKey| registry.node(key).map_or_else(|| key.to_hex(), |node| node.name.clone());
-    let account = |id: &AccountId| registry.account(id).map_or_else(|| id.to_hex(), |account| account.name.clone());
-    let switched = |on: bool| if on { "" } else { "no longer " };
-    match event {
-        Event::NodeTokenMade { name, auto, .. } => {
-            let how = if *auto { ", to join without approval" } else { "" };
-            format!("made a join token for {name}{how}")
-        }
-        Event::NodeJoined { name, pending, .. } => {
-            format!("{name} joined{}", if *pending { " and waits for approval" } else { "" })
-        }
-        Event::NodeApproved { key } => format!("approved {}", node(key)),
-        Event::NodeRevoked { key } => format!("revoked the key of {}", node(key)),
-        Event::NodeForgotten { key } => format!("forgot {}", node(key)),
-        Event::NodeDraining { key, on } => {
-            format!("{} {}", node(key), if *on { "is being emptied" } else { "is used again" })
-        }
-        Event::NodeGrant { key, bytes } => format!("{} grants {} MB", node(key), bytes / 1_000_000),
-        Event::StandbyAppointed { key, on } => format!("{} is {}a standby", node(key), switched(*on)),
-        Event::AccountMade { name, is_admin, .. } => {
-            format!("made the account {name}{}", if *is_admin { ", an administrator" } else { "" })
-        }
-        Event::AccountPassword { id, .. } => format!("{} has a new password", account(id)),
-        Event::AccountDisabled { id, on } => format!("{} is {}disabled", account(id), switched(*on)),
-        Event::AccountQuota { id, bytes } => format!("{} may use {} MB", account(id), bytes / 1_000_000),
-        Event::DeviceAdded { account: id, label, .. } => format!("{} logs in from {label}", account(id)),
-        Event::DeviceRevoked { account: id, .. } => format!("a device of {} was revoked", account(id)),
-        Event::VaultMade { vault, owner, name, kind, .. } => {
-            format!("made the {} vault {name} ({vault}) of {}", kind_word(*kind), account(owner))
-        }
-        Event::VaultMember { vault, account: id, on, .. } => {
-            format!("{} is {}a member of vault {vault}", account(id), switched(*on))
-        }
-        Event::Audit { kind, text, .. } => format!("{kind:?}: {text}"),
-    }
 }

@@ -2,14 +2,15 @@
 
 use super::user::{Caller, used};
 use super::vault::append;
-use crate::host::{Host, HostVault};
+use crate::host::leave::UserCall;
+use crate::host::{Host, HostVault, WriterRun};
 use crate::remote::wire::get_link;
 use crate::tracker::MachineNumber;
 use crate::tracker::names::AccountId;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::IDS_MAX;
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::{Call, Held};
+use crate::transport::serve::Held;
 use crate::transport::upload::{FrameTarget, UploadServer, no_frame};
 use capnp::Error;
 use std::cell::RefCell;
@@ -77,17 +78,25 @@ impl FrameTarget for Frames {
 }
 
 impl WriteServer {
-    pub fn new(caller: Caller, id: VaultId, vault: Arc<HostVault>, session: Box<dyn Session>, held: Held) -> Self {
+    /// `spread`: no copy is to stay on the machine that calls.
+    pub fn new(
+        caller: Caller,
+        id: VaultId,
+        vault: Arc<HostVault>,
+        session: Box<dyn Session>,
+        spread: bool,
+        held: Held,
+    ) -> Self {
         let host = caller.host.clone();
         let owner = host.office.read(|registry| registry.vault(&id).map(|vault| vault.owner));
         if let Some(number) = host.office.read(|registry| registry.node(&caller.peer.key).map(|node| node.number)) {
-            host.keeping().insert(session.id(), MachineNumber(number));
+            host.keeping().insert(session.id(), WriterRun { machine: MachineNumber(number), spread });
         }
         let frames = Frames { host, vault: vault.clone(), id, session, owner };
         Self { caller, id, vault, session: Arc::new(frames), settled: RefCell::default(), _held: held }
     }
 
-    fn begin_call(&self) -> Result<Call, Problem> {
+    fn begin_call(&self) -> Result<UserCall, Problem> {
         self.caller.require_member(&self.id)?;
         self.caller.call()
     }
@@ -212,8 +221,8 @@ impl write_session::Server for WriteServer {
         if named.is_none_or(|named| named.target != root || named.session != self.session_id()) {
             return Err(problem(Why::Usage, "the record does not name that root").into());
         }
-        let (vault, now) = (self.vault.clone(), self.caller.host.env().clock.now());
-        let work = move || append(&vault, now, link, RecordKind::Ref, &record);
+        let (vault, host) = (self.vault.clone(), self.caller.host.clone());
+        let work = move || append(&host, &vault, link, RecordKind::Ref, &record);
         let taken = self.caller.host.work().run(work).await?;
         if taken {
             self.settled.borrow_mut().remove(&root);

@@ -69,6 +69,14 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    pub(super) fn put_meta(&mut self, key: &[u8], value: &[u8]) -> kv::Result<()> {
+        self.write.put(META, key, value)
+    }
+
+    pub(super) fn delete_meta(&mut self, key: &[u8]) -> kv::Result<()> {
+        self.write.delete(META, key).map(drop)
+    }
+
     pub(super) fn delete_number(&mut self, id: &FrameId) -> kv::Result<()> {
         self.write.delete(NUMBERS, &id.0).map(drop)
     }
@@ -105,14 +113,6 @@ impl<'a> Change<'a> {
             self.machines.insert(machine, view::inventory(&*self.write, machine)?);
         }
         self.machines.get_mut(&machine).ok_or_else(|| damaged("an inventory"))
-    }
-
-    /// Lets `change_to` change a frame that has a row.
-    pub(super) fn update(&mut self, number: TrackedNumber, change_to: impl Fn(&mut Tracked)) -> kv::Result<()> {
-        let old = self.tracked(number)?;
-        let mut new = old.clone();
-        change_to(&mut new);
-        self.replace(number, Some(&old), Some(&new))
     }
 
     /// Puts `new` where `old` stood, with everything that follows from it.
