@@ -154,3 +154,33 @@ fn a_full_quota_harms_nothing_that_is_there() {
     let (_target, inside) = pc.restore("latest", &docs);
     assert_eq!(std::fs::read(inside.join("big")).expect("it is back"), bytes);
 }
+
+#[test]
+fn who_is_not_logged_in_is_told_that_a_backup_stays_on_the_pc() {
+    let world = OfficeWorld::new(1, &["anna"]);
+    let pc = &world.pcs[0];
+    pc.home.write("docs/letter", "dear all");
+    let docs = pc.home.path("docs");
+    let told = |code, docs: &std::path::Path| {
+        let ran = pc.expect(code, &["backup", docs.to_str().expect("a plain name")]);
+        ran.err.contains("twinkeep login")
+    };
+    assert!(told(0, &docs), "the first one says where it goes");
+    assert!(!told(0, &docs), "the next one does not");
+    pc.login("anna");
+    let summary = pc.backup(&docs, &["--wait", "copies=2"]);
+    assert_eq!((&summary["level"], &summary["files_new"]), (&"P2".into(), &1.into()), "{summary}");
+}
+
+#[test]
+fn the_words_of_the_kit_are_tried_before_the_machine_knows_its_host() {
+    let world = OfficeWorld::new(0, &[]);
+    let stranger = twinkeep_tests::home::Home::new();
+    stranger.write("words", &["abandon"; 23].join(" "));
+    let data = world.host.data();
+    let ran =
+        |args: &[&str]| stranger.run(&[&["host", "kit", "verify", "--recovery-words-file", "words"], args].concat());
+    assert_eq!(ran(&[]).code, Some(10), "it knows of no host");
+    let named = ran(&["--data", data.to_str().expect("a plain name")]);
+    assert!(named.err.contains("recovery words"), "it looks into the words: {}", named.err);
+}
