@@ -486,6 +486,12 @@ fn describe(registry: &Registry, event: &Event) -> String {
         Event::VaultMember { vault, account: id, on, .. } => {
             format!("{} is {}a member of vault {vault}", account(id), switched(*on))
         }
+        Event::DevicesRevoked { account: id } => format!("all devices of {} were revoked", account(id)),
+        Event::AccountKey { id, .. } => format!("vaults can be shared with {}", account(id)),
+        Event::Together(parts) => {
+            let parts: Vec<String> = parts.iter().map(|part| describe(registry, part)).collect();
+            parts.join("; ")
+        }
         Event::Audit { kind, text, .. } => format!("{kind:?}: {text}"),
     }
 }
