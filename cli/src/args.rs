@@ -34,7 +34,7 @@ pub struct Cli {
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// The vault: a folder, or twinkeep://NAME for one at the office. Default: the office's for who is logged in, else
+    /// The vault: a folder, or twinkeep://NAME or twinkeep://OWNER/NAME for one at the office. Default: the office's for who is logged in, else
     /// twinkeep/vault in the user's data folder
     #[arg(short = 'r', long, value_name = "LOCATION", global = true)]
     pub vault: Option<String>,
@@ -126,6 +126,8 @@ pub enum Verb {
     Terminal(verbs::office::terminal::TerminalArgs),
     /// Accounts of the office
     User(verbs::office::user::UserArgs),
+    /// Vaults of the office, and their members
+    Vault(verbs::office::vault::VaultArgs),
     /// Make a token with which a machine may join the office
     Token(verbs::office::user::TokenArgs),
     /// Log in to the office on this machine

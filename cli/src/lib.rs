@@ -22,6 +22,7 @@ mod session;
 mod show;
 mod sources;
 mod stream;
+mod vaults;
 mod verbs;
 mod watch;
 
@@ -100,6 +101,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Host(args) => verbs::office::host::run(run, &args),
         Verb::Terminal(args) => verbs::office::terminal::run(run, &args),
         Verb::User(args) => verbs::office::user::run(run, &args),
+        Verb::Vault(args) => verbs::office::vault::run(run, &args),
         Verb::Token(args) => verbs::office::user::token(run, &args),
         Verb::Login(args) => verbs::office::login::run(run, &args),
         Verb::Logout(args) => verbs::office::login::logout(run, &args),

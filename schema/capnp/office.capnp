@@ -110,7 +110,8 @@ interface Upload {
 interface UserSession {
   # An account that has shown who it is.
 
-  account @0 () -> (name :Text, id :Data, quota :UInt64, used :UInt64, isAdmin :Bool);
+  account @0 () -> (name :Text, id :Data, quota :UInt64, used :UInt64, isAdmin :Bool, publicKey :Data);
+  # `publicKey`: what others wrap vaults to; empty until the account has said so.
   vaults @1 () -> (vaults :List(VaultInfo));
   open @2 (vault :Data) -> (vault :Vault);
   # A vault that the account is a member of.
@@ -120,6 +121,33 @@ interface UserSession {
   passwd @5 (loginKey :Data, salt :Data, memoryKib :UInt32, passes :UInt32, lanes :UInt32, wrappedKey :Data) -> ();
   admin @6 () -> (admin :Admin);
   # For administrators.
+  addVault @7 (vault :NewVault, members :List(Wrap)) -> ();
+  # A vault of its own, and in the same step who else is a member of it.
+  companyKey @8 () -> (publicKey :Data);
+  accountKey @9 (account :Text) -> (id :Data, name :Text, publicKey :Data);
+  # What vaults are wrapped to for an account.
+  addMember @10 (vault :Data, wrap :Wrap) -> ();
+  # To a shared vault: by its owner, and of who is a member already by any other.
+  removeMember @11 (vault :Data, account :Text) -> ();
+  # By the owner of the vault, or by the account itself.
+  devices @12 () -> (devices :List(Device));
+  setKey @13 (publicKey :Data) -> ();
+  # What others wrap vaults to from now on; once.
+}
+
+struct Wrap {
+  # A vault's secret for an account: sealed under the account's own key, or wrapped to its public key.
+  account @0 :Data;
+  wrapped @1 :Data;
+  vault @2 :Data;
+  # Where the call names none.
+}
+
+struct Device {
+  # A machine from which an account logs in without its password.
+  id @0 :Data;
+  label @1 :Text;
+  added @2 :Int64;
 }
 
 struct VaultInfo {
@@ -128,7 +156,12 @@ struct VaultInfo {
   kind @2 :Text;
   # company, private or shared.
   wrapped @3 :Data;
-  # For a shared vault: its key, wrapped for this member.
+  # Its secret, for this member.
+  owner @4 :Text;
+  members @5 :List(Text);
+  # Names of accounts, the owner's too.
+  forCompany @6 :Bool;
+  # Whether the company's recovery kit opens it.
 }
 
 interface Vault {
@@ -226,6 +259,11 @@ interface Admin {
   # Frees what nothing needs any more.
   giveUp @18 () -> ();
   # Those terminals that are missing now, so many that nothing was decided of them, do not come back.
+  devices @19 (account :Text) -> (devices :List(Device));
+  revokeDevice @20 (account :Text, device :Data) -> ();
+  vaults @21 () -> (vaults :List(VaultInfo));
+  # All there are, without any secret.
+  removeMember @22 (vault :Data, account :Text) -> ();
 }
 
 struct NewUser {
@@ -239,6 +277,8 @@ struct NewUser {
   wrappedKey @7 :Data;
   quota @8 :UInt64;
   isAdmin @9 :Bool;
+  publicKey @10 :Data;
+  # What others wrap vaults to.
 }
 
 struct NewVault {

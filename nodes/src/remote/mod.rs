@@ -6,6 +6,7 @@
 pub mod admin;
 mod line;
 pub mod office;
+pub mod people;
 mod session;
 mod store;
 pub mod wire;

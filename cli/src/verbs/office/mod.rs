@@ -2,9 +2,11 @@
 
 pub mod copies;
 pub mod demo;
+pub mod device;
 pub mod host;
 pub mod login;
 pub mod node;
 pub mod serve;
 pub mod terminal;
 pub mod user;
+pub mod vault;

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use twinkeep_nodes::remote::admin::NewUser;
 
+use super::device::{self, DevicesArgs, RevokeArgs};
 use crate::dirs;
 use crate::error::{Code, usage};
 use crate::office::{admin, change_password, current, told};
@@ -42,6 +43,10 @@ enum UserVerb {
     /// Say how much an account may use
     #[command(after_help = "Example: no limit\n  twinkeep user quota anna 0")]
     Quota(QuotaArgs),
+    /// List the machines from which an account logs in without its password
+    Devices(DevicesArgs),
+    /// Let a machine log in without the password no more
+    RevokeDevice(RevokeArgs),
 }
 
 #[derive(Args, Debug)]
@@ -110,6 +115,8 @@ pub fn run(run: &Run, args: &UserArgs) -> anyhow::Result<Code> {
         UserVerb::Enable(args) => disable(run, &args.name, false),
         UserVerb::Passwd(args) => passwd(run, args),
         UserVerb::Quota(args) => quota(run, args),
+        UserVerb::Devices(args) => device::list(run, args),
+        UserVerb::RevokeDevice(args) => device::revoke(run, args),
     }
 }
 

@@ -3,8 +3,10 @@
 mod admin;
 mod bootstrap;
 mod node;
+mod people;
 mod user;
 mod vault;
+mod words;
 mod write;
 
 pub use admin::AdminServer;

@@ -1,0 +1,6 @@
+//! Accounts, vaults and devices of an office of real processes.
+
+#[path = "accounts/devices.rs"]
+mod devices;
+#[path = "accounts/shared.rs"]
+mod shared;
