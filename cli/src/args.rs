@@ -47,6 +47,10 @@ pub struct Globals {
     /// Open the vault with the recovery words in this file
     #[arg(long, value_name = "FILE", global = true)]
     pub recovery_words_file: Option<PathBuf>,
+    /// Open a vault of the office with the recovery kit in this file and its words in --recovery-words-file: an
+    /// administrator reads it, and no more. Default on the host: its own kit
+    #[arg(long, value_name = "FILE", global = true)]
+    pub recovery_kit_file: Option<PathBuf>,
     /// Open the vault with the device key in this file: it can be backed up to, and nothing in it read
     #[arg(long, value_name = "FILE", global = true)]
     pub device_key_file: Option<PathBuf>,

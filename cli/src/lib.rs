@@ -8,6 +8,7 @@ mod dirs;
 mod error;
 mod idle;
 mod keyfile;
+mod kit;
 mod log;
 mod names;
 mod node;
@@ -130,6 +131,7 @@ fn refuse(error: anyhow::Error, wants_json: bool) -> Code {
         password_file: None,
         password_command: None,
         recovery_words_file: None,
+        recovery_kit_file: None,
         device_key_file: None,
         json: wants_json,
         quiet: false,

@@ -18,14 +18,17 @@ use twinkeep_engine::vault::{
 };
 
 use twinkeep_nodes::remote::RemoteStore;
+use twinkeep_nodes::remote::office::VaultOf;
 
 use crate::args::Globals;
 use crate::dirs;
 use crate::error::{Code, hinted, usage};
 use crate::keyfile::{self, Pending};
+use crate::kit;
 use crate::office;
 use crate::password::{self, Password};
 use crate::screen::Screen;
+use crate::vaults;
 
 /// One run of the command.
 pub struct Run {
@@ -68,6 +71,18 @@ impl Run {
     /// # Errors
     /// Usage: the location is of a kind this version does not reach.
     fn site(&self) -> anyhow::Result<Site> {
+        let site = self.named_site()?;
+        match (&site, &self.globals.recovery_kit_file) {
+            (Site::Folder(_), Some(_)) => Err(hinted(
+                Code::Usage,
+                "the recovery kit opens vaults of the office",
+                "name one with --vault twinkeep://OWNER/NAME",
+            )),
+            _ => Ok(site),
+        }
+    }
+
+    fn named_site(&self) -> anyhow::Result<Site> {
         match &self.globals.vault {
             None if office::login()?.is_some() => Ok(Site::Office(None)),
             None => Ok(Site::Folder(dirs::default_vault(&dirs::process_var)?)),
@@ -109,10 +124,29 @@ impl Run {
     }
 
     fn open_at_office(&self, name: Option<&str>, threads: Option<usize>) -> anyhow::Result<Vault> {
-        let (vault, store) = office::Session::begin()?.open(name, self.env(threads))?;
+        let (vault, store) = match kit::is_named(&self.globals) {
+            true => self.open_with_kit(name, self.env(threads))?,
+            false => office::Session::begin()?.open(name, self.env(threads))?,
+        };
         let _ = self.office_store.set(store);
         self.screen.detail(&format!("vault {} at the office", vault.id()));
         Ok(vault)
+    }
+
+    /// Opens a vault of the office with the company's recovery kit, for reading.
+    fn open_with_kit(&self, name: Option<&str>, env: Env) -> anyhow::Result<(Vault, Arc<RemoteStore>)> {
+        let name =
+            name.ok_or_else(|| usage("name the vault that the recovery kit shall open: twinkeep://OWNER/NAME"))?;
+        let recovery = kit::recovery(&self.globals)?;
+        let all = recovery.vaults().map_err(office::told)?;
+        let infos: Vec<VaultOf> = all.iter().map(|vault| vault.info.clone()).collect();
+        let id = vaults::named(&infos, "", name)?.id;
+        let found = all.iter().find(|vault| vault.info.id == id).context("it was there")?;
+        let secret = recovery.secret(found).map_err(office::told)?;
+        let (store, head) = recovery.open(id).map_err(office::told)?;
+        let store = Arc::new(store);
+        let vault = Vault::open_through(store.clone(), head, env, Unlock::Secret(&secret))?;
+        Ok((vault, store))
     }
 
     /// The current folder, for paths that are relative.

@@ -264,6 +264,44 @@ interface Admin {
   vaults @21 () -> (vaults :List(VaultInfo));
   # All there are, without any secret.
   removeMember @22 (vault :Data, account :Text) -> ();
+  recovery @23 () -> (challenge :Data, proof :RecoveryProof);
+  # For who has the company's recovery kit as well: 32 bytes, wrapped to the company's key.
+}
+
+interface RecoveryProof {
+  # One attempt to show that the kit is at hand.
+
+  prove @0 (answer :Data) -> (recovery :Recovery);
+  # A hash of the bytes that were wrapped.
+}
+
+interface Recovery {
+  # What who has the recovery kit may do. Each use is an entry of the log.
+
+  vaults @0 (account :Text) -> (account :Data, name :Text, publicKey :Data, vaults :List(CompanyVault));
+  # Those an account is a member of, or all where none is named.
+  open @1 (vault :Data) -> (vault :Vault);
+  # For reading.
+  reset @2 (account :Data, password :Password, publicKey :Data, wraps :List(Wrap)) -> ();
+  # Another password and another key for an account, its vaults sealed under that key. All its devices are revoked.
+  addMember @3 (vault :Data, wrap :Wrap) -> ();
+  # To a shared vault.
+}
+
+struct CompanyVault {
+  info @0 :VaultInfo;
+  companyWrap @1 :Data;
+  # Its secret, wrapped to the company's key; empty where the company cannot open it.
+}
+
+struct Password {
+  # What a password is tried against, and what it opens.
+  loginKey @0 :Data;
+  salt @1 :Data;
+  memoryKib @2 :UInt32;
+  passes @3 :UInt32;
+  lanes @4 :UInt32;
+  wrappedKey @5 :Data;
 }
 
 struct NewUser {

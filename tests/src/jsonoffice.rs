@@ -122,6 +122,11 @@ pub fn run(doc: &mut Doc) {
     let terminals = join(&host, &one, &two);
     use_it(&host, &one);
     change(&host, &two);
+    host.run(2, "user reset", &["bert", "--new-password-file", "pw"]);
+    let reset = ["bert", "--new-password-file", "pw", "--recovery-words-file", "words"];
+    host.run(2, "user reset", &reset);
+    let told = host.one("user reset", &[&reset[..], &["--give-up-private"]].concat(), "user_reset");
+    assert_eq!(told["lost"][0], "twinkeep://bert/bert");
     drop(terminals);
     drop(service);
     host.run(16, "host status", &[]);

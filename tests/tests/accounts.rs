@@ -2,5 +2,7 @@
 
 #[path = "accounts/devices.rs"]
 mod devices;
+#[path = "accounts/kit.rs"]
+mod kit;
 #[path = "accounts/shared.rs"]
 mod shared;

@@ -7,6 +7,7 @@ pub mod admin;
 mod line;
 pub mod office;
 pub mod people;
+pub mod recovery;
 mod session;
 mod store;
 pub mod wire;

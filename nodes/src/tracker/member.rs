@@ -87,6 +87,26 @@ pub fn unwrap_vault(secret: &SecretKey, vault: &VaultId, wrapped: &[u8]) -> Resu
     Ok(VaultSecret::from_bytes(key.expose()))
 }
 
+/// No vault has this id: what is wrapped under it is no vault's secret.
+const NO_VAULT: VaultId = VaultId([0; 16]);
+
+const PROOF_CONTEXT: &str = "twinkeep 2026 proof of the recovery kit";
+
+/// A question that only the company's key answers with [`recovery_proof`] of these bytes.
+pub fn recovery_challenge(company: &PublicKey, nonce: &[u8; 32], entropy: &dyn Entropy) -> Vec<u8> {
+    wrap::wrap(company, &DataKey::from_bytes(nonce), &NO_VAULT, entropy).0.to_vec()
+}
+
+/// What the answer must be.
+pub fn recovery_proof(nonce: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key(PROOF_CONTEXT, nonce)
+}
+
+/// The answer of who has the company's key.
+pub fn recovery_answer(company: &SecretKey, challenge: &[u8]) -> Result<[u8; 32], CryptoError> {
+    Ok(recovery_proof(unwrap_vault(company, &NO_VAULT, challenge)?.expose()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +130,12 @@ mod tests {
         assert!(unwrap_vault(&SecretKey::random(&dice), &vault, &wrapped).is_err());
         assert!(unwrap_vault(&company, &VaultId([0; 16]), &wrapped).is_err());
         assert!(unwrap_vault(&company, &vault, &wrapped[1..]).is_err());
+
+        let challenge = recovery_challenge(&company.public(), &[8; 32], &dice);
+        assert_eq!(recovery_answer(&company, &challenge).unwrap(), recovery_proof(&[8; 32]));
+        assert_ne!(recovery_proof(&[8; 32]), [8; 32]);
+        assert!(recovery_answer(&SecretKey::random(&dice), &challenge).is_err());
+        assert!(recovery_answer(&company, &wrapped).is_err(), "a vault's secret is no question");
 
         // By another member.
         let given = wrap_vault(&pair(&[3; 32]).public(), &vault, &secret, &dice);

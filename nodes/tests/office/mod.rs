@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::task::{JoinHandle, LocalSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use twinkeep_engine::crypto::{DataKey, Salts, Suite, VaultKeys, WRAPPED_LEN, WrappedKey};
+use twinkeep_engine::crypto::{DataKey, Salts, SecretKey, Suite, VaultKeys, VaultSecret, WRAPPED_LEN, WrappedKey};
 use twinkeep_engine::env::{Env, Time};
 use twinkeep_engine::frame::{FrameBuilder, SealKeys, SealedFrame, Sealer};
 use twinkeep_engine::id::{ChunkId, Kind, SessionId, VaultId};
@@ -66,6 +66,7 @@ pub struct Office {
     pub address: SocketAddr,
     pub temp: TempDir,
     pub env: Env,
+    kit: VaultSecret,
     runner: JoinHandle<()>,
 }
 
@@ -121,7 +122,7 @@ impl Office {
             addresses: vec!["127.0.0.1:1".into()],
             machine_id: [9; 16],
         };
-        setup::init(&data, &env, &options).unwrap();
+        let kit = setup::init(&data, &env, &options).unwrap();
         let mut identity = setup::load(&data).unwrap();
         identity.reserve = (0, 0);
         let ground = Box::new(Folder(data.clone()));
@@ -131,7 +132,12 @@ impl Office {
         let socket = UnixListener::bind(Folder::socket(&data)).unwrap();
         let running = host::run::run(host.clone(), listener, socket, |_| {}, std::future::pending());
         let runner = tokio::task::spawn_local(async move { running.await.unwrap() });
-        Self { host, address, temp, env, runner }
+        Self { host, address, temp, env, kit, runner }
+    }
+
+    /// The company's key, as it lies in the recovery kit.
+    pub fn company(&self) -> SecretKey {
+        setup::open_kit(&self.temp.path().join("host"), &self.kit).unwrap().company
     }
 
     /// A machine that has joined.

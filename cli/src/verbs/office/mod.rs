@@ -6,6 +6,7 @@ pub mod device;
 pub mod host;
 pub mod login;
 pub mod node;
+pub mod reset;
 pub mod serve;
 pub mod terminal;
 pub mod user;

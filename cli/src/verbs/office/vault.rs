@@ -8,6 +8,7 @@ use twinkeep_nodes::tracker::names::fold;
 use twinkeep_nodes::transport::keys::fingerprint_of;
 
 use crate::error::{Code, hinted, usage};
+use crate::kit;
 use crate::office::{Role, Service, Session, admin, login, told};
 use crate::session::Run;
 use crate::show;
@@ -225,23 +226,53 @@ fn changed(run: &Run, vault: &VaultOf, account: &str, is_member: bool) -> anyhow
 }
 
 fn add(run: &Run, args: &AddArgs) -> anyhow::Result<Code> {
-    let session = Session::begin()?;
-    let vaults = session.user.vaults().map_err(told)?;
-    let vault = vaults::named(&vaults, &session.user.name, &args.vault.which)?;
-    let member = session.user.account_key(&args.account).map_err(told)?;
+    let (vault, member) = match kit::is_named(&run.globals) {
+        true => add_with_kit(run, args)?,
+        false => {
+            let session = Session::begin()?;
+            let vaults = session.user.vaults().map_err(told)?;
+            let vault = vaults::named(&vaults, &session.user.name, &args.vault.which)?;
+            let member = session.user.account_key(&args.account).map_err(told)?;
+            compare(args, &member)?;
+            session.user.add_member(&run.env(Some(1)), session.key(), vault, &member).map_err(told)?;
+            (vault.clone(), member)
+        }
+    };
+    if run.screen.json {
+        changed(run, &vault, &member.name, true)?;
+        return Ok(Code::Done);
+    }
+    tell_member(run, &vault.name, &member)?;
+    run.screen.tell(&format!("it opens it with --vault {}", vaults::location(&vault)))?;
+    Ok(Code::Done)
+}
+
+/// As an administrator with the recovery kit, where no member is there to do it.
+fn add_with_kit(run: &Run, args: &AddArgs) -> anyhow::Result<(VaultOf, AccountKey)> {
+    let recovery = kit::recovery(&run.globals)?;
+    let all = recovery.vaults().map_err(told)?;
+    let infos: Vec<VaultOf> = all.iter().map(|vault| vault.info.clone()).collect();
+    let info = vaults::named(&infos, "", &args.vault.which)?;
+    let account = recovery.belongings(&args.account).map_err(told)?;
+    let Some(key) = account.key else {
+        return Err(usage(format!("{} has no key yet: it gets one at its next login", account.name)));
+    };
+    let member = AccountKey { id: account.id, name: account.name, key };
+    compare(args, &member)?;
+    if let Some(vault) = all.iter().find(|vault| vault.info.id == info.id) {
+        recovery.add_member(&run.env(Some(1)), vault, &member).map_err(told)?;
+    }
+    Ok((info.clone(), member))
+}
+
+/// Fails where somebody said what the key must be, and it is not.
+fn compare(args: &AddArgs, member: &AccountKey) -> anyhow::Result<()> {
     let key = fingerprint_of(&member.key.0);
     if args.key.as_ref().is_some_and(|expected| !expected.trim().eq_ignore_ascii_case(&key)) {
         let text = format!("the office says that the key of {} is {key}", member.name);
         return Err(hinted(Code::NotAllowed, text, "if it is not what `user devices` shows there, share nothing"));
     }
-    session.user.add_member(&run.env(Some(1)), session.key(), vault, &member).map_err(told)?;
-    if run.screen.json {
-        changed(run, vault, &member.name, true)?;
-        return Ok(Code::Done);
-    }
-    tell_member(run, &vault.name, &member)?;
-    run.screen.tell(&format!("it opens it with --vault {}", vaults::location(vault)))?;
-    Ok(Code::Done)
+    Ok(())
 }
 
 fn remove(run: &Run, args: &RemoveArgs) -> anyhow::Result<Code> {

@@ -1,6 +1,7 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
 use super::people::{self, NewVault, kind_word};
+use super::recovery::{ProofServer, kit_used};
 use super::user::used;
 use super::words::describe;
 use crate::host::{Host, collector, healer, lock, watch};
@@ -8,34 +9,56 @@ use crate::tracker::MachineNumber;
 use crate::tracker::event::Event;
 use crate::tracker::holders::HoldersError;
 use crate::tracker::log::Actor;
+use crate::tracker::member::recovery_challenge;
 use crate::tracker::names::{AccountId, NodeKey};
 use crate::tracker::presence::{Event as Seen, Presence};
 use crate::tracker::registry::Node;
 use crate::tracker::token::{self, JoinToken};
 use crate::transport::ids::one;
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::Call;
+use crate::transport::serve::{Call, Peer};
 use capnp::Error;
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use twinkeep_engine::crypto::PublicKey;
 use twinkeep_engine::id::FrameId;
 use twinkeep_schema::office_capnp::admin;
 
 /// See the module.
 pub struct AdminServer {
-    host: Arc<Host>,
+    pub(super) host: Arc<Host>,
     actor: Actor,
+    /// From where it came.
+    pub(super) peer: Arc<Peer>,
     begin: Box<dyn Fn() -> Result<Option<Call>, Problem>>,
 }
 
 impl AdminServer {
     /// For somebody whose right is asked for anew at every call.
     pub fn new(host: Arc<Host>, actor: Actor, begin: impl Fn() -> Result<Option<Call>, Problem> + 'static) -> Self {
-        Self { host, actor, begin: Box::new(begin) }
+        let peer = Peer::new(host.key(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Self { host, actor, peer, begin: Box::new(begin) }
     }
 
-    async fn append(&self, event: Event) -> Result<(), Problem> {
+    /// The same, for somebody who is not on the host.
+    pub(super) fn of(self, peer: Arc<Peer>) -> Self {
+        Self { peer, ..self }
+    }
+
+    /// Begins a call.
+    pub(super) fn begin(&self) -> Result<Option<Call>, Problem> {
+        (self.begin)()
+    }
+
+    /// Writes down a use of the recovery kit.
+    pub(super) async fn note(&self, text: &str) -> Result<(), Problem> {
+        self.append(kit_used(text.to_owned())).await
+    }
+
+    pub(super) async fn append(&self, event: Event) -> Result<(), Problem> {
         let (host, actor) = (self.host.clone(), self.actor);
         self.host.work().run(move || host.office.append(actor, event)).await.map(drop)
     }
@@ -414,6 +437,24 @@ impl admin::Server for AdminServer {
         let vault = people::vault_id(&self.host.office.registry(), params.get_vault()?)?;
         let account = self.account(params.get_account()?.to_str()?)?;
         Ok(self.append(Event::VaultMember { vault, account, on: false, wrapped: Vec::new() }).await?)
+    }
+
+    async fn recovery(
+        self: Rc<Self>,
+        _params: admin::RecoveryParams,
+        mut results: admin::RecoveryResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let held = self.peer.hold()?;
+        let entropy = &*self.host.env().entropy;
+        let mut nonce = [0; 32];
+        entropy.fill(&mut nonce);
+        let challenge = recovery_challenge(&PublicKey(self.host.identity.company_key), &nonce, entropy);
+        let proof = ProofServer { admin: self.clone(), nonce, used: Cell::new(false), _held: held };
+        let mut results = results.get();
+        results.set_challenge(&challenge);
+        results.set_proof(capnp_rpc::new_client(proof));
+        Ok(())
     }
 
     async fn company_key(

@@ -4,6 +4,7 @@ mod admin;
 mod bootstrap;
 mod node;
 mod people;
+mod recovery;
 mod user;
 mod vault;
 mod words;

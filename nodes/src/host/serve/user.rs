@@ -3,7 +3,7 @@
 use super::admin::AdminServer;
 use super::bootstrap::require_active;
 use super::people::{self, NewVault};
-use super::vault::VaultServer;
+use super::vault::{Right, VaultServer};
 use crate::host::Host;
 use crate::tracker::event::{Event, Login};
 use crate::tracker::log::Actor;
@@ -133,7 +133,8 @@ impl user_session::Server for UserServer {
         let id: VaultId = one(params.get()?.get_vault()?)?;
         self.0.require_member(&id)?;
         let vault = self.0.host.vault(id)?;
-        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(self.0.clone(), id, vault)));
+        let right = Right::Member(self.0.clone());
+        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(right, id, vault)));
         Ok(())
     }
 
@@ -319,7 +320,7 @@ impl user_session::Server for UserServer {
                 false => Err(problem(Why::NotAllowed, "this account is no administrator's any more")),
             }
         });
-        results.get().set_admin(capnp_rpc::new_client(admin));
+        results.get().set_admin(capnp_rpc::new_client(admin.of(self.0.peer.clone())));
         Ok(())
     }
 }
