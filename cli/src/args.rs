@@ -136,6 +136,8 @@ pub enum Verb {
     Token(verbs::office::user::TokenArgs),
     /// Log in to the office on this machine
     Login(verbs::office::login::LoginArgs),
+    /// Send what was backed up while the host was away
+    Deliver(verbs::office::deliver::DeliverArgs),
     /// Log out of the office on this machine
     Logout(verbs::office::login::LogoutArgs),
     /// Machines of the office
@@ -144,6 +146,8 @@ pub enum Verb {
     Copies(verbs::office::copies::CopiesArgs),
     /// Show what happened to the office
     Audit(verbs::office::node::AuditArgs),
+    /// Look for what is wrong with this machine's part in the office, and say what to do
+    Doctor(verbs::office::doctor::DoctorArgs),
     /// Print the version
     Version(verbs::version::VersionArgs),
     /// Print completions for a shell

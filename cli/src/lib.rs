@@ -13,6 +13,7 @@ mod log;
 mod names;
 mod node;
 mod office;
+mod outbox;
 mod parse;
 mod password;
 mod paths;
@@ -105,10 +106,12 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Vault(args) => verbs::office::vault::run(run, &args),
         Verb::Token(args) => verbs::office::user::token(run, &args),
         Verb::Login(args) => verbs::office::login::run(run, &args),
+        Verb::Deliver(args) => verbs::office::deliver::run(run, &args),
         Verb::Logout(args) => verbs::office::login::logout(run, &args),
         Verb::Node(args) => verbs::office::node::run(run, &args),
         Verb::Copies(args) => verbs::office::copies::run(run, &args),
         Verb::Audit(args) => verbs::office::node::audit(run, &args),
+        Verb::Doctor(args) => verbs::office::doctor::run(run, &args),
         Verb::Version(args) => verbs::version::run(run, &args),
         Verb::Completions(args) => verbs::completions::run(&args),
         Verb::Man(args) => verbs::man::run(&args),

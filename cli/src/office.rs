@@ -23,8 +23,9 @@ use twinkeep_nodes::tracker::sign::SigningKey;
 use twinkeep_nodes::transport::problem::{Problem, Why};
 
 use crate::dirs;
-use crate::error::{Code, hinted};
+use crate::error::{Code, hinted, one_line};
 use crate::keyfile;
+use crate::outbox;
 use crate::session::host_name;
 use crate::vaults;
 
@@ -69,6 +70,7 @@ pub fn told(problem: Problem) -> anyhow::Error {
             Code::NoTracker,
             Some("see whether `twinkeep terminal run` or `twinkeep host run` is running here, and the host is up"),
         ),
+        Why::Away => (Code::NoTracker, Some("nothing is wrong: the host comes back by itself, try again then")),
         Why::Damaged => (Code::Damaged, None),
         Why::NotFound | Why::Gone | Why::SessionFailed | Why::Other => (Code::Failed, None),
     };
@@ -189,6 +191,12 @@ pub fn current() -> anyhow::Result<Login> {
         .ok_or_else(|| hinted(Code::WrongKey, "nobody is logged in on this machine", "`twinkeep login NAME` logs in"))
 }
 
+/// The key of the account that is logged in here.
+pub fn account_key() -> anyhow::Result<secrets::Secret> {
+    let [_, path] = key_paths()?;
+    secrets::read(&path).with_context(|| format!("cannot use {}", path.display()))
+}
+
 /// Forgets who is logged in, and the keys.
 pub fn forget_login() -> anyhow::Result<bool> {
     let path = config_dir()?.join("login.toml");
@@ -221,9 +229,10 @@ impl Session {
     pub fn begin() -> anyhow::Result<Self> {
         let service = Service::get()?;
         let login = current()?;
-        let [device_path, account_path] = key_paths()?;
-        let read = |path: &Path| secrets::read(path).with_context(|| format!("cannot use {}", path.display()));
-        let (device_key, key) = (SigningKey::from_seed(&*read(&device_path)?), read(&account_path)?);
+        let [device_path, _] = key_paths()?;
+        let device_key =
+            secrets::read(&device_path).with_context(|| format!("cannot use {}", device_path.display()))?;
+        let (device_key, key) = (SigningKey::from_seed(&device_key), account_key()?);
         let device = AccountDeviceId::from_hex(&login.device).context("login.toml names no device: log in again")?;
         let line = service.line()?;
         let user =
@@ -268,7 +277,10 @@ impl Session {
         };
         let (store, head) = self.user.open(found.id, keeper).map_err(told)?;
         let store = Arc::new(store);
-        let vault = Vault::open_through(store.clone(), head, env, Unlock::Secret(&secret))?;
+        let vault = Vault::open_through(store.clone(), head.clone(), env, Unlock::Secret(&secret))?;
+        if let Err(error) = outbox::remember(&self.user, &found, &head) {
+            tracing::warn!(error = %one_line(&error), "without the host nothing can be backed up on this machine");
+        }
         Ok((vault, store))
     }
 }

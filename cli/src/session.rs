@@ -1,16 +1,20 @@
 //! What every verb starts from: the global flags, the screen, and the vault they name, opened or made.
 
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use jiff::tz::TimeZone;
 use serde_json::json;
 use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::env::{Env, SystemEntropy};
-use twinkeep_engine::id::VaultId;
+use twinkeep_engine::forward::Forwarded;
+use twinkeep_engine::id::{ChunkId, VaultId};
+use twinkeep_engine::progress::Progress;
 use twinkeep_engine::repair::{self, IndexRepair, RepairError};
 use twinkeep_engine::vault::keyring::KeyringError;
 use twinkeep_engine::vault::{
@@ -22,12 +26,14 @@ use twinkeep_nodes::remote::office::VaultOf;
 
 use crate::args::Globals;
 use crate::dirs;
-use crate::error::{Code, hinted, usage};
+use crate::error::{self, Code, hinted, one_line, usage};
 use crate::keyfile::{self, Pending};
 use crate::kit;
 use crate::office;
+use crate::outbox::{self, Outbox, Sending, Sent};
 use crate::password::{self, Password};
 use crate::screen::Screen;
+use crate::show;
 use crate::vaults;
 
 /// One run of the command.
@@ -40,7 +46,20 @@ pub struct Run {
     pub zone: TimeZone,
     /// Whether a list of snapshots was not whole.
     lacks_snapshots: AtomicBool,
-    office_store: OnceLock<Arc<RemoteStore>>,
+    /// Where the vault is that was opened last, other than in a folder.
+    at: Mutex<At>,
+}
+
+/// Where an open vault of the office rests.
+#[derive(Default)]
+enum At {
+    /// It is none of the office.
+    #[default]
+    Elsewhere,
+    /// At the host.
+    Host(Arc<RemoteStore>),
+    /// On this machine, until the host can be reached; the lock that says so.
+    Here(#[expect(dead_code, reason = "held, not read")] File),
 }
 
 /// How a new vault's key is kept.
@@ -62,7 +81,7 @@ impl Run {
             screen,
             zone: TimeZone::system(),
             lacks_snapshots: AtomicBool::new(false),
-            office_store: OnceLock::new(),
+            at: Mutex::default(),
         }
     }
 
@@ -120,15 +139,38 @@ impl Run {
 
     /// How safe what was stored at the office is; none for a vault in a folder.
     pub fn office_store(&self) -> Option<Arc<RemoteStore>> {
-        self.office_store.get().cloned()
+        match &*self.at() {
+            At::Host(store) => Some(store.clone()),
+            At::Elsewhere | At::Here(_) => None,
+        }
+    }
+
+    /// Whether what is written waits on this machine for the office to be reached.
+    pub fn is_waiting_here(&self) -> bool {
+        matches!(*self.at(), At::Here(_))
+    }
+
+    fn at(&self) -> MutexGuard<'_, At> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_at_office(&self, name: Option<&str>, threads: Option<usize>) -> anyhow::Result<Vault> {
-        let (vault, store) = match kit::is_named(&self.globals) {
-            true => self.open_with_kit(name, self.env(threads))?,
-            false => office::Session::begin()?.open(name, self.env(threads))?,
-        };
-        let _ = self.office_store.set(store);
+        if kit::is_named(&self.globals) {
+            let (vault, store) = self.open_with_kit(name, self.env(threads))?;
+            *self.at() = At::Host(store);
+            return Ok(vault);
+        }
+        self.open_in_session(&office::Session::begin().map_err(with_what_waits)?, name, threads)
+    }
+
+    fn open_in_session(
+        &self,
+        session: &office::Session,
+        name: Option<&str>,
+        threads: Option<usize>,
+    ) -> anyhow::Result<Vault> {
+        let (vault, store) = session.open(name, self.env(threads))?;
+        *self.at() = At::Host(store);
         self.screen.detail(&format!("vault {} at the office", vault.id()));
         Ok(vault)
     }
@@ -147,6 +189,74 @@ impl Run {
         let store = Arc::new(store);
         let vault = Vault::open_through(store.clone(), head, env, Unlock::Secret(&secret))?;
         Ok((vault, store))
+    }
+
+    /// At the office, where what waits on this machine is sent before anything new.
+    fn open_to_write(&self, name: Option<&str>, threads: Option<usize>) -> anyhow::Result<Vault> {
+        if kit::is_named(&self.globals) {
+            // Which opens it for reading, as the office says then.
+            return self.open_at_office(name, threads);
+        }
+        let session = office::Session::begin()?;
+        self.deliver(&session, Duration::ZERO)?;
+        self.open_in_session(&session, name, threads)
+    }
+
+    /// Sends what was backed up while the host was away; tells what came of it. Gives whether nothing is left of it.
+    /// Whoever is at it already is waited for so long.
+    pub fn deliver(&self, session: &office::Session, patience: Duration) -> anyhow::Result<bool> {
+        let screen = self.screen.clone();
+        let progress = Progress::new(move |warning| screen.warn(None, &warning.message));
+        let env = self.env(None);
+        let sending = Sending { env: &env, progress: &progress, patience };
+        let mut is_all = true;
+        for (outbox, sent) in outbox::deliver(session, &sending)? {
+            let mut left: Vec<String> = Vec::new();
+            match sent {
+                Ok(Sent::Nothing) => {}
+                Ok(Sent::Busy) => left.push("somebody else is at it".to_owned()),
+                Ok(Sent::Done(sent)) => {
+                    left.extend(sent.left.iter().map(|(id, why)| format!("snapshot {}: {why}", show::short(id))));
+                    left.extend(sent.faults.iter().cloned());
+                    self.tell_sent(&outbox, &sent)?;
+                }
+                Err(error) => left.push(one_line(&error)),
+            }
+            for why in &left {
+                let text = format!("what waits in {} stays there: {why}", outbox.folder().display());
+                self.screen.warn(None, &text);
+            }
+            is_all &= left.is_empty();
+        }
+        Ok(is_all)
+    }
+
+    fn tell_sent(&self, outbox: &Outbox, sent: &Forwarded) -> anyhow::Result<()> {
+        if self.screen.json {
+            let fields = json!({
+                "vault": outbox.name(),
+                "snapshots": sent.done.iter().map(ChunkId::to_hex).collect::<Vec<_>>(),
+                "bytes": sent.bytes,
+                "left": sent.left.iter().map(|(id, _)| id.to_hex()).collect::<Vec<_>>(),
+            });
+            return self.screen.message("delivered", &fields);
+        }
+        let snapshots = show::count(sent.done.len() as u64, "snapshot");
+        let bytes = show::size(sent.bytes);
+        self.screen.tell(&format!("sent {snapshots} made while the host was away, {bytes}"))
+    }
+
+    /// What takes backups on this machine while the host is out of reach, as `error` says it is.
+    ///
+    /// # Errors
+    /// The same error where this machine has never written to that vault.
+    pub fn fall_back(&self, error: anyhow::Error, threads: Option<usize>) -> anyhow::Result<Vault> {
+        let (Site::Office(name), Some(login)) = (self.site()?, office::login()?) else { return Err(error) };
+        let Some(outbox) = outbox::find(&login, name.as_deref())? else { return Err(error) };
+        self.screen.warn(None, &format!("{}: what is backed up now waits on this machine", one_line(&error)));
+        let (vault, lock) = outbox.open_to_write(self.env(threads))?;
+        *self.at() = At::Here(lock);
+        Ok(vault)
     }
 
     /// The current folder, for paths that are relative.
@@ -197,7 +307,10 @@ impl Run {
     /// Like [`Self::open`]; something else stands there.
     pub fn open_or_create(&self, threads: Option<usize>) -> anyhow::Result<Vault> {
         if let Site::Office(name) = self.site()? {
-            return self.open_at_office(name.as_deref(), threads);
+            return match self.open_to_write(name.as_deref(), threads) {
+                Err(error) if error::judge(&error).0 == Code::NoTracker => self.fall_back(error, threads),
+                opened => opened,
+            };
         }
         let location = self.location()?;
         if is_vault(&location)? {
@@ -278,6 +391,8 @@ impl Run {
             }
         } else if let Some(key) = self.kept_key(head.vault, keyfile::read_device)? {
             open(Unlock::Device(&key))
+        } else if let Some(secret) = outbox::secret(head.vault)? {
+            open(Unlock::Secret(&secret))
         } else if !head.encrypted {
             open(Unlock::Nothing)
         } else if head.has_password && password::can_ask() {
@@ -405,6 +520,19 @@ impl Run {
     }
 }
 
+/// An error that says also what can be read without the office.
+fn with_what_waits(error: anyhow::Error) -> anyhow::Error {
+    let waiting = outbox::waiting().ok().and_then(|waiting| waiting.into_iter().next());
+    match (error::judge(&error), waiting) {
+        ((Code::NoTracker, _), Some(outbox)) => hinted(
+            Code::NoTracker,
+            one_line(&error),
+            format!("what was backed up here meanwhile can be read with --vault {}", outbox.folder().display()),
+        ),
+        _ => error,
+    }
+}
+
 /// Where a vault is.
 enum Site {
     /// In a folder.
@@ -434,7 +562,7 @@ pub fn host_name() -> String {
 }
 
 /// Who we are to others who find something locked.
-fn owner() -> String {
+pub fn owner() -> String {
     format!("twinkeep, pid {} on {}", std::process::id(), host_name())
 }
 

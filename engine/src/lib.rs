@@ -21,6 +21,7 @@ pub mod copies;
 pub mod history;
 pub mod vault;
 pub mod retention;
+pub mod forward;
 pub mod gc;
 pub mod source;
 pub mod cache;

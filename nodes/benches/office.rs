@@ -161,7 +161,7 @@ fn world() -> World {
         HostOptions { name: "host".into(), listen: address.clone(), addresses: vec![address], machine_id: [1; 16] };
     setup::init(&data, &env, &options).unwrap();
     let mut identity = setup::load(&data).unwrap();
-    identity.reserve = (0, 0);
+    identity.marks.reserve = (0, 0);
     let host = Host::open(Box::new(Folder(data.clone())), env.clone(), Work::Threads, identity).unwrap();
     let serving = host.clone();
     let socket = Folder::socket(&data);

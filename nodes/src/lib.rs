@@ -13,6 +13,10 @@
 //! or threads, so that a whole office runs in one test; and all bytes go through the engine's stores, which admit only
 //! what is whole.
 
+pub mod health;
+pub mod pulse;
+#[cfg(test)]
+mod testlog;
 pub mod secrets;
 pub mod tracker;
 pub mod transport;

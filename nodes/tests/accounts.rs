@@ -17,6 +17,7 @@ use twinkeep_engine::kv::memory::MemoryKvHome;
 use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_engine::vault::{CreateOptions, Place, Vault};
 use twinkeep_nodes::host::ground::{Ground, Space};
+use twinkeep_nodes::host::room::Marks;
 use twinkeep_nodes::host::serve::AdminServer;
 use twinkeep_nodes::host::{Host, Identity};
 use twinkeep_nodes::tracker::limits::OWNED_MAX;
@@ -82,7 +83,7 @@ fn identity() -> Identity {
         answers: [3; 32],
         company_key: [4; 32],
         machine_id: [5; 16],
-        reserve: (0, 0),
+        marks: Marks { reserve: (0, 0), tell_at: Vec::new() },
     }
 }
 

@@ -63,6 +63,7 @@ const TABLE: &[(&str, &str)] = &[
     ("Copies.prove", "- - - - - - - - - - - a"),
     ("Copies.has", "- - - - - - - - - - - a"),
     ("Copies.scrub", "- - - - - - - - - - - a"),
+    ("Copies.away", "- - - - - - - - - - - a"),
     ("Upload.put", "- - - r - - a r a - a a"),
     ("Upload.done", "- - - r - - a r a - a a"),
     ("UserSession.account", "- - - r - a a r a - - -"),
@@ -129,6 +130,7 @@ const TABLE: &[(&str, &str)] = &[
     ("Recovery.open", "- - - r - - - r a a - -"),
     ("Recovery.reset", "- - - r - - - r a a - -"),
     ("Recovery.addMember", "- - - r - - - r a a - -"),
+    ("Admin.stop", "- - - r - - - r r a - -"),
     ("Local.tracker", "- - - - - - - - - a a -"),
     ("Local.keep", "- - - - - - - - - r a -"),
     ("Local.status", "- - - - - - - - - a a -"),
@@ -298,6 +300,8 @@ async fn call(hand: &Hand, method: &Method) -> Result<(), Problem> {
             let mut params = request.get().init_as::<bootstrap::node_params::Builder<'_>>();
             params.set_copies(capnp::capability::FromClientHook::new(client.hook.add_ref()));
         }
+        // Or the host would be gone.
+        ("Admin", "stop") => request.get().init_as::<admin::stop_params::Builder<'_>>().set_planned(true),
         ("Copies", "drop") => request.get().init_as::<copies::drop_params::Builder<'_>>().set_order(&hand.order),
         _ => {}
     }

@@ -9,8 +9,9 @@
 interface Bootstrap {
   # What everybody has who completed a TLS handshake with a key of their own.
 
-  hello @0 (version :UInt16) -> (version :UInt16, host :Text, time :Int64);
-  # The protocol version the caller speaks, and the one spoken from here on: the lower of both.
+  hello @0 (version :UInt16) -> (version :UInt16, host :Text, time :Int64, program :Text);
+  # The protocol version the caller speaks, and the one spoken from here on: the lower of both. The host's name, clock
+  # and program.
 
   join @1 (token :Data, name :Text, machineId :Data) -> (status :Status);
   # Spends a join token for the key of this connection.
@@ -97,6 +98,8 @@ interface Copies {
   # A byte for each: 1 held.
   scrub @7 () -> (frames :UInt64, bytes :UInt64, bad :Data);
   # Verifies everything that is held, now. What is bad is not held any more.
+  away @8 (secs :UInt32) -> ();
+  # The host stops on purpose and is back after about so many seconds.
 }
 
 interface Upload {
@@ -259,12 +262,14 @@ interface Admin {
   # Frees what nothing needs any more.
   giveUp @18 () -> ();
   # Those terminals that are missing now, so many that nothing was decided of them, do not come back.
-  devices @19 (account :Text) -> (devices :List(Device));
-  revokeDevice @20 (account :Text, device :Data) -> ();
-  vaults @21 () -> (vaults :List(VaultInfo));
+  stop @19 (planned :Bool, secs :UInt32) -> (heard :UInt32, there :UInt32);
+  # Ends the host in order; when planned, machines are told that it is back after so many seconds. On the host alone.
+  devices @20 (account :Text) -> (devices :List(Device));
+  revokeDevice @21 (account :Text, device :Data) -> ();
+  vaults @22 () -> (vaults :List(VaultInfo));
   # All there are, without any secret.
-  removeMember @22 (vault :Data, account :Text) -> ();
-  recovery @23 () -> (challenge :Data, proof :RecoveryProof);
+  removeMember @23 (vault :Data, account :Text) -> ();
+  recovery @24 () -> (challenge :Data, proof :RecoveryProof);
   # For who has the company's recovery kit as well: 32 bytes, wrapped to the company's key.
 }
 
@@ -358,6 +363,18 @@ struct NodeInfo {
   lastSeen @9 :Int64;
   version @10 :Text;
   note @11 :Text;
+  address @12 :Text;
+  # From where it is connected; empty while it is not.
+  machineId @13 :Data;
+  joined @14 :Int64;
+  proven @15 :Int64;
+  # When it last showed that it holds what it was asked for; 0 for not since the host started.
+  onTheirWay @16 :UInt32;
+  # Frames that are being sent to it.
+  hoursMissed @17 :UInt32;
+  # Of the hours that count, since it was last there.
+  givenUp @18 :Bool;
+  # It was away for too long: its copies are made elsewhere.
 }
 
 struct VaultCopies {
@@ -408,6 +425,18 @@ struct HostStatus {
   owedFrames @8 :UInt64;
   question @9 :Text;
   # What an administrator has to decide; empty when nothing.
+  reserve @10 :UInt64;
+  # Bytes of its disk that new backups leave free.
+  troubles @11 :List(Trouble);
+}
+
+struct Trouble {
+  # Something an administrator should know of.
+  about @0 :Text;
+  # disk, log, question or threads.
+  serious @1 :Bool;
+  # Something does not work because of it, or is not decided.
+  text @2 :Text;
 }
 
 interface Local {
@@ -431,6 +460,15 @@ struct LocalStatus {
   bytes @4 :UInt64;
   trash @5 :UInt64;
   granted @6 :UInt64;
+  version @7 :Text;
+  # Of the service's program.
+  hosts @8 :List(Text);
+  # Where the host is looked for; at the host, where machines are told to look.
+  hostKey @9 :Data;
+  free @10 :UInt64;
+  # Bytes free on the disk of the service's folder.
+  awayUntil @11 :Int64;
+  # The host said that it is away until then; 0 where it did not, or is here.
 }
 
 interface Keeper {

@@ -24,6 +24,7 @@ enum Shape {
     Bool,
     Count,
     Fraction,
+    Object,
     List(Box<Shape>),
     OrNull(Box<Shape>),
     /// An object with the fields of this heading.
@@ -264,6 +265,7 @@ impl Doc {
             Shape::Bool => value.is_boolean(),
             Shape::Count => value.is_u64(),
             Shape::Fraction => value.is_f64(),
+            Shape::Object => value.is_object(),
             Shape::OrNull(of) if !value.is_null() => return self.hold_value(of, value, odd),
             Shape::OrNull(_) => true,
             Shape::List(of) => {
@@ -348,6 +350,7 @@ fn shape(text: &str) -> Result<Shape, String> {
         "bool" => Shape::Bool,
         "count" | "bytes" => Shape::Count,
         "seconds" | "percent" => Shape::Fraction,
+        "object" => Shape::Object,
         part => Shape::Part(one_quoted(part).map_err(|_| format!("{text:?} is no value the document explains"))?),
     })
 }

@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Stdio};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What is waited for comes within this, or never.
@@ -32,6 +33,8 @@ impl Drop for Service {
 struct Machine<'a> {
     home: Home,
     doc: &'a std::cell::RefCell<&'a mut Doc>,
+    /// What its services log.
+    logs: std::cell::RefCell<Vec<(String, JoinHandle<Vec<String>>)>>,
 }
 
 impl Machine<'_> {
@@ -58,11 +61,23 @@ impl Machine<'_> {
         found
     }
 
+    /// Holds what its services have logged, which have ended.
+    fn hold_logs(&self) {
+        for (verb, log) in self.logs.borrow_mut().drain(..) {
+            let lines = log.join().expect("it was read");
+            assert!(!lines.is_empty(), "{verb} logs nothing");
+            lines.iter().for_each(|line| self.hold(&verb, line));
+        }
+    }
+
     /// Begins a service and waits until it says that it is ready.
     fn serve(&self, verb: &str) -> Service {
         let words: Vec<&str> = verb.split(' ').collect();
-        let mut command = self.home.command(&[&["--json", "-q"], &words[..]].concat());
-        let mut service = Service(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs"));
+        let mut command = self.home.command(&[&["--json"], &words[..]].concat());
+        let mut service = Service(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs"));
+        let err = BufReader::new(service.0.stderr.take().expect("it logs"));
+        let log = std::thread::spawn(move || err.lines().map_while(Result::ok).collect());
+        self.logs.borrow_mut().push((verb.to_owned(), log));
         let out = service.0.stdout.take().expect("it has an output");
         let (said, says) = mpsc::channel();
         std::thread::spawn(move || {
@@ -114,24 +129,56 @@ fn address() -> String {
 /// What is printed is not what is written.
 pub fn run(doc: &mut Doc) {
     let doc = std::cell::RefCell::new(doc);
-    let machine = || Machine { home: Home::new(), doc: &doc };
+    let machine = || Machine { home: Home::new(), doc: &doc, logs: std::cell::RefCell::default() };
     let (host, one, two) = (machine(), machine(), machine());
     alone(&host);
     let service = make(&host);
     people(&host);
     let terminals = join(&host, &one, &two);
     use_it(&host, &one);
+    // Its disk was said to be full when one percent is used.
+    host.run(15, "doctor", &[]);
+    one.run(0, "doctor", &[]);
+    let service = away(service, &host, &one, &machine());
     change(&host, &two);
     host.run(2, "user reset", &["bert", "--new-password-file", "pw"]);
     let reset = ["bert", "--new-password-file", "pw", "--recovery-words-file", "words"];
     host.run(2, "user reset", &reset);
     let told = host.one("user reset", &[&reset[..], &["--give-up-private"]].concat(), "user_reset");
     assert_eq!(told["lost"][0], "twinkeep://bert/bert");
+    host.run(0, "host stop", &["--planned", "--for", "1h"]);
+    host.run(2, "host stop", &["--for", "1h"]);
     drop(terminals);
     drop(service);
+    [&host, &one, &two].into_iter().for_each(Machine::hold_logs);
     host.run(16, "host status", &[]);
     one.run(16, "terminal status", &[]);
     one.run(16, "snapshots", &[]);
+}
+
+/// Backups while the host is away, of somebody who works on the same PC as `one`: the terminal's service does not run as
+/// them, and leaves it to them to send what waits.
+fn away(mut service: Service, host: &Machine<'_>, one: &Machine<'_>, guest: &Machine<'_>) -> Service {
+    let data = one.home.path("terminal");
+    guest.home.write(".config/twinkeep/office.toml", &format!("role = \"terminal\"\ndata = {data:?}\n"));
+    guest.home.write("pw", "wrong");
+    guest.home.write("docs/a.txt", "written before");
+    guest.run(0, "login", &["anna", "--password-file", "pw"]);
+    guest.run(0, "backup", &["docs"]);
+    for sends in ["backup", "deliver", "logout"] {
+        drop(service);
+        guest.home.write("docs/later.txt", sends);
+        let summary = messages(&guest.run(4, "backup", &["docs"]).out).pop().expect("a summary");
+        assert_eq!(summary["level"], "P0");
+        guest.run(16, "deliver", &[]);
+        service = host.serve("host run");
+        until("the terminal is connected", || one.one("terminal status", &[], "terminal")["connected"] == true);
+        let args: &[&str] = if sends == "backup" { &["docs"] } else { &[] };
+        let delivered = guest.one(sends, args, "delivered");
+        assert_eq!(delivered["snapshots"][0], summary["snapshot_id"]);
+    }
+    guest.run(0, "deliver", &[]);
+    service
 }
 
 /// A machine that belongs to no office.
@@ -152,6 +199,7 @@ fn make(host: &Machine<'_>) -> Service {
     let settings = host.home.path("office/host.toml");
     let text = fs::read_to_string(&settings).expect("a host has settings");
     let kept = text.lines().filter(|line| !line.starts_with("reserve-bytes")).collect::<Vec<_>>().join("\n");
+    let kept = kept.replace("tell-at-percent = [80, 90]", "tell-at-percent = [1]");
     fs::write(&settings, format!("{kept}\nreserve-bytes = 0\n")).expect("they can be written");
     let service = host.serve("host run");
     let status = host.one("host status", &[], "host");
@@ -304,6 +352,8 @@ fn change(host: &Machine<'_>, two: &Machine<'_>) {
     }
     assert_eq!(changes, ["draining", "used", "forgotten", "revoked"]);
     let all = messages(&host.run(0, "node list", &["--all"]).out);
+    host.run(0, "node show", &["pc1"]);
+    host.run(1, "node show", &["nobody"]);
     let status: Vec<&str> = all.iter().filter_map(|machine| machine["status"].as_str()).collect();
     assert_eq!(status, ["revoked", "forgotten"]);
     host.run(1, "node approve", &["pc9"]);

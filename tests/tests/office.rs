@@ -1,5 +1,7 @@
 //! An office of real processes: backups, restores, machines and people that come and go.
 
+#[path = "office/away.rs"]
+mod away;
 #[path = "office/moves.rs"]
 mod moves;
 #[path = "office/people.rs"]

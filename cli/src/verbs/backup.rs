@@ -13,13 +13,13 @@ use twinkeep_engine::env::Time;
 use twinkeep_engine::id::ChunkId;
 use twinkeep_engine::retention;
 use twinkeep_engine::source::filter::FilterOptions;
-use twinkeep_engine::vault::Vault;
+use twinkeep_engine::vault::{ErrorClass, Vault};
 
 use super::version;
 use crate::error::{Code, told, usage};
 use crate::names::{self, SnapshotFilter, Spec};
 use crate::session::{Run, host_name};
-use crate::{parse, show, sources, stream, watch};
+use crate::{outbox, parse, show, sources, stream, watch};
 
 /// What is backed up, and how.
 #[derive(Args, Debug)]
@@ -127,7 +127,7 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
         .map_err(|error| usage(crate::error::one_line(&error.into())))?;
     let time = args.time.as_deref().map(|text| parse::moment(text, &run.zone)).transpose().map_err(usage)?;
     let threads = args.read_concurrency.map(usize::from);
-    let vault = if args.dry_run { run.open()? } else { run.open_or_create(threads)? };
+    let mut vault = if args.dry_run { run.open()? } else { run.open_or_create(threads)? };
     if args.skip_if_unchanged && vault.device().is_some() {
         run.screen.warn(None, "a write-only device cannot tell whether the last snapshot is the same: one is made");
     }
@@ -157,7 +157,14 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     let done = match wanted {
         Wanted::Paths(paths) => {
             options.paths = paths;
-            backup::backup(&vault, &options, &progress)
+            match backup::backup(&vault, &options, &progress) {
+                Err(error) if error.class() == ErrorClass::Unreachable && !args.dry_run => {
+                    vault = run.fall_back(error.into(), threads)?;
+                    options.parent = None;
+                    backup::backup(&vault, &options, &progress)
+                }
+                done => done,
+            }
         }
         Wanted::Stdin => {
             let input = Box::new(stream::Input::stdin(progress.clone()));
@@ -188,7 +195,7 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     Ok(match &summary {
         summary if summary.unwhole > 0 => Code::Damaged,
         summary if summary.errors > 0 => Code::Incomplete,
-        _ if wanted == Some(true) => Code::FewerCopies,
+        _ if wanted == Some(true) || run.is_waiting_here() => Code::FewerCopies,
         summary if summary.healed > 0 => Code::Healed,
         _ => Code::Done,
     })
@@ -197,6 +204,8 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
 /// How many machines have all of the snapshot.
 struct Kept {
     level: u8,
+    /// Whether it is not at the host yet.
+    waits_here: bool,
     holders: Vec<String>,
     /// The name of this machine, if it is a terminal.
     this_machine: Option<String>,
@@ -209,6 +218,9 @@ impl Kept {
     }
 
     fn words(&self) -> String {
+        if self.waits_here {
+            return "1 copy: this PC alone; it goes to the host as soon as that can be reached".to_owned();
+        }
         if self.level < 2 {
             return "1 copy: host; the second is on its way".to_owned();
         }
@@ -231,12 +243,20 @@ const WAIT: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// How safe the snapshot is; none where the vault is not at an office. Waits as `--wait` says.
 fn copies(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Result<Option<Kept>> {
-    let Some(store) = run.office_store().filter(|_| summary.snapshot.is_some()) else { return Ok(None) };
     let name = crate::office::machine_name();
+    if run.is_waiting_here() {
+        return Ok(summary.snapshot.map(|_| Kept {
+            level: 0,
+            waits_here: true,
+            holders: Vec::new(),
+            this_machine: name,
+        }));
+    }
+    let Some(store) = run.office_store().filter(|_| summary.snapshot.is_some()) else { return Ok(None) };
     let begun = std::time::Instant::now();
     loop {
         let copies = store.copies(None).map_err(crate::office::told)?;
-        let kept = Kept { level: copies.level, holders: copies.holders, this_machine: name.clone() };
+        let kept = Kept { level: copies.level, waits_here: false, holders: copies.holders, this_machine: name.clone() };
         if args.wait.is_none_or(|wait| kept.count() >= wait.0) || begun.elapsed() > WAIT {
             return Ok(Some(kept));
         }
@@ -313,6 +333,10 @@ fn filter(args: &BackupArgs) -> anyhow::Result<FilterOptions> {
 
 fn parent(run: &Run, args: &BackupArgs, vault: &Vault) -> anyhow::Result<Option<ChunkId>> {
     let Some(name) = &args.parent else { return Ok(None) };
+    if run.is_waiting_here() {
+        run.screen.warn(None, "the parent is at the host: every file is read");
+        return Ok(None);
+    }
     let spec = Spec::parse(name, &run.zone)?;
     if spec.path.is_some() {
         return Err(usage("--parent names a snapshot, without a path in it"));
@@ -327,10 +351,10 @@ fn cache_dir(run: &Run) -> Option<PathBuf> {
     made.map_err(|error| run.screen.warn(None, &format!("no cache: {}", crate::error::one_line(&error)))).ok()
 }
 
-/// The vault and the cache, which are no part of what is backed up even where they lie in it.
+/// The vault, what waits for the office, and the cache, which are no part of what is backed up even where they lie in it.
 fn own_dirs(run: &Run, cache_dir: Option<&Path>) -> Vec<(u64, u64)> {
-    let vault = run.location().ok();
-    let dirs = vault.as_deref().into_iter().chain(cache_dir);
+    let (vault, outbox) = (run.location().ok(), outbox::folder());
+    let dirs = vault.as_deref().into_iter().chain(outbox.as_deref()).chain(cache_dir);
     dirs.filter_map(|dir| std::fs::metadata(dir).ok()).map(|found| (found.dev(), found.ino())).collect()
 }
 
@@ -440,8 +464,12 @@ mod tests {
     fn who_has_a_copy_is_said() {
         let check = |level: u8, holders: &[&str], this: Option<&str>, expected: &str| {
             let holders = holders.iter().map(|name| (*name).to_owned()).collect();
-            assert_eq!(Kept { level, holders, this_machine: this.map(str::to_owned) }.words(), expected);
+            let kept = Kept { level, waits_here: false, holders, this_machine: this.map(str::to_owned) };
+            assert_eq!(kept.words(), expected);
         };
+        let alone = Kept { level: 0, waits_here: true, holders: Vec::new(), this_machine: None };
+        assert_eq!(alone.words(), "1 copy: this PC alone; it goes to the host as soon as that can be reached");
+        check(0, &[], None, "1 copy: host; the second is on its way");
         check(1, &[], Some("pc7"), "1 copy: host; the second is on its way");
         check(2, &["pc7"], None, "2 copies: host, pc7");
         check(2, &["pc8"], Some("pc7"), "2 copies: host, pc8");

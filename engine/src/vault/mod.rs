@@ -11,6 +11,7 @@ mod error;
 pub mod keyring;
 mod keys;
 mod open;
+mod putter;
 mod reader;
 mod snapshots;
 pub mod twin;
@@ -19,6 +20,7 @@ pub use configure::ConfigChange;
 pub use device::{DeviceKey, DeviceKeyError};
 pub use error::{ErrorClass, VaultError};
 pub use open::{CreateOptions, Head, HeadBytes, Keyless, NewSlot, Place, Prepared, UNDELETE_DAYS_DEFAULT, Unlock};
+pub(crate) use putter::Putter;
 pub use reader::{ChunkReader, ReadError, damaged};
 pub use snapshots::{Received, SnapshotInfo, Snapshots};
 

@@ -108,6 +108,11 @@ impl Copier {
         lock(&self.state).on_their_way.contains_key(frame)
     }
 
+    /// Frames that are on their way to a machine.
+    pub fn on_their_way(&self, machine: MachineNumber) -> usize {
+        lock(&self.state).on_their_way.values().filter(|(to, _)| *to == machine).count()
+    }
+
     /// Why the first frame of a vault that has no second place has none; nothing when it is on its way.
     pub fn hindrance(&self, vault: VaultId) -> Option<Hindrance> {
         lock(&self.state).hindrances.get(&vault).copied()

@@ -7,11 +7,14 @@ pub mod collector;
 pub mod copier;
 pub mod ground;
 pub mod healer;
+pub mod leave;
 pub mod online;
 pub mod prover;
+pub mod room;
 pub mod run;
 pub mod serve;
 pub mod setup;
+pub mod trouble;
 pub mod watch;
 
 use crate::tracker::MachineNumber;
@@ -30,7 +33,9 @@ use crate::work::Work;
 use copier::Copier;
 use ground::Ground;
 use healer::Healer;
+use leave::Leave;
 use online::Online;
+use room::{Marks, Room};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,9 +52,6 @@ const FEED_COUNT: usize = 4096;
 
 /// Copies wanted besides the host's.
 const COPIES_WANTED: u32 = 1;
-
-/// The least that stays free on the host's disk, bytes, and the share of it, percent.
-const RESERVE: (u64, u64) = (20 << 30, 10);
 
 /// A host cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -87,13 +89,8 @@ pub struct Identity {
     pub company_key: [u8; 32],
     /// The physical machine it runs on.
     pub machine_id: [u8; 16],
-    /// Bytes and percent of its disk that new backups leave free.
-    pub reserve: (u64, u64),
-}
-
-impl Identity {
-    /// What new backups leave free on a host's disk.
-    pub const RESERVE: (u64, u64) = RESERVE;
+    /// What stays free of its disk.
+    pub marks: Marks,
 }
 
 /// See the module.
@@ -114,11 +111,15 @@ pub struct Host {
     pub copier: Copier,
     /// What is bad here and may be whole elsewhere.
     pub healer: Healer,
+    /// How it stops.
+    pub leave: Leave,
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
     vaults: Mutex<BTreeMap<VaultId, Arc<HostVault>>>,
     throttle: Mutex<Throttle>,
+    /// Its disk when it was last looked at.
+    disk: Mutex<ground::Space>,
     /// Held by who adds to what a machine holds, and by who forgets a machine.
     leaving: Mutex<()>,
     /// Which machine keeps what a session writes.
@@ -202,11 +203,13 @@ impl Host {
             watch: Watch::open(ground.office(), env.clock.elapsed()),
             copier: Copier::default(),
             healer: Healer::default(),
+            leave: Leave::default(),
             env,
             work,
             ground,
             vaults: Mutex::default(),
             throttle: Mutex::new(Throttle::new()),
+            disk: Mutex::default(),
             leaving: Mutex::default(),
             keeping: Mutex::default(),
             identity,
@@ -273,19 +276,10 @@ impl Host {
 
     /// Fails where new backups would fill the disk.
     pub fn has_room(&self) -> Result<(), Problem> {
-        let space = self.space();
-        let (bytes, percent) = self.identity.reserve;
-        let reserve = bytes.max(space.total / 100 * percent).min(space.total);
-        match space.total > 0 && space.free < reserve {
-            true => Err(problem(
-                Why::NoSpace,
-                format!(
-                    "the host's disk has {} MB left, of which {} MB are kept free",
-                    space.free >> 20,
-                    reserve >> 20
-                ),
-            )),
-            false => Ok(()),
+        let (marks, space) = (&self.identity.marks, self.space());
+        match marks.judge(space) {
+            Room::Full => Err(problem(Why::NoSpace, room::words(marks, space).unwrap_or_default())),
+            Room::Ample | Room::Filling(_) => Ok(()),
         }
     }
 

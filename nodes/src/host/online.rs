@@ -4,6 +4,7 @@ use super::copier::Wanted;
 use crate::tracker::MachineNumber;
 use crate::tracker::names::NodeKey;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use twinkeep_engine::id::FrameId;
@@ -46,6 +47,8 @@ pub struct Live {
     pub number: MachineNumber,
     /// Drawn at every start of its service.
     pub run: [u8; 16],
+    /// From where it came.
+    pub address: IpAddr,
     /// When it was last heard of.
     pub heard: Duration,
     /// Its physical machine.
@@ -84,6 +87,7 @@ impl Live {
 pub struct Online {
     machines: BTreeMap<NodeKey, Vec<Live>>,
     last_seen: BTreeMap<NodeKey, Duration>,
+    last_proven: BTreeMap<NodeKey, Duration>,
 }
 
 impl Online {
@@ -115,9 +119,24 @@ impl Online {
         self.last_seen.insert(*key, now);
     }
 
+    /// It has shown that it holds what it was asked for.
+    pub fn proven(&mut self, key: &NodeKey, now: Duration) {
+        self.last_proven.insert(*key, now);
+    }
+
+    /// When it last did so since the host started.
+    pub fn last_proven(&self, key: &NodeKey) -> Option<Duration> {
+        self.last_proven.get(key).copied()
+    }
+
     /// Its newest connection.
     pub fn live(&self, key: &NodeKey) -> Option<&Live> {
         self.machines.get(key)?.iter().max_by_key(|live| live.heard)
+    }
+
+    /// How many machines are there.
+    pub fn count(&self) -> usize {
+        self.machines.len()
     }
 
     /// Whether two different starts speak in its name.

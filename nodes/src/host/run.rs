@@ -2,8 +2,9 @@
 
 use super::Host;
 use super::serve::{AdminServer, BootstrapServer, HostService};
-use super::{collector, copier, healer, prover, watch};
+use super::{collector, copier, healer, leave, prover, room, watch};
 use crate::tracker::log::Actor;
+use crate::transport::limits::PROGRAM;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
 use crate::transport::serve::{Peer, listen};
@@ -40,9 +41,12 @@ pub async fn run(
         () = watch::run(host.clone()) => {}
         () = collector::run(host.clone()) => {}
         () = prover::run(host.clone()) => {}
-        () = serve_local(host, socket) => {}
+        () = room::run(host.clone()) => {}
+        () = serve_local(host.clone(), socket) => {}
+        () = host.leave.over() => {}
         () = stop => {}
     }
+    leave::finish(&host).await;
     Ok(())
 }
 
@@ -55,7 +59,11 @@ async fn serve_local(host: Arc<Host>, socket: UnixListener) {
         };
         let client: local::Client = capnp_rpc::new_client(LocalServer { host: host.clone() });
         let client = capnp::capability::Client::new(client.into_client_hook());
-        tokio::task::spawn_local(async move { Connection::serving(stream, client).drive().await });
+        let program = host.leave.program();
+        tokio::task::spawn_local(async move {
+            let _program = program;
+            Connection::serving(stream, client).drive().await
+        });
     }
 }
 
@@ -88,9 +96,17 @@ impl local::Server for LocalServer {
         _params: local::StatusParams,
         mut results: local::StatusResults,
     ) -> Result<(), Error> {
+        let host = self.host.clone();
+        let space = self.host.work().run(move || Ok::<_, Problem>(host.space())).await?;
         let mut status = results.get().init_status();
         status.set_name(&self.host.identity.name[..]);
         status.set_connected(true);
+        status.set_version(PROGRAM);
+        status.set_host_key(&self.host.key().0);
+        status.set_free(space.free);
+        let addresses = &self.host.identity.addresses;
+        let mut list = status.init_hosts(addresses.len() as u32);
+        (0..).zip(addresses).for_each(|(at, address)| list.set(at, &address[..]));
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! needs to be this one: the company's recovery key, the authority's key and the host's own.
 
 use super::ground::Folder;
+use super::room::Marks;
 use super::{Host, HostError, Identity};
 use crate::secrets;
 use crate::tracker::sign::SigningKey;
@@ -70,13 +71,47 @@ pub struct HostFile {
     pub addresses: Vec<String>,
     /// The physical machine it runs on, 32 hex digits.
     pub machine_id: String,
-    /// Free bytes below which no new backup begins; a tenth of the disk in any case, unless this is 0.
+    /// Free bytes below which no new backup begins; 0 for no such limit, in percent neither.
     #[serde(default = "reserve_default")]
     pub reserve_bytes: u64,
+    /// The same in percent of the disk; the larger counts.
+    #[serde(default = "reserve_percent_default")]
+    pub reserve_percent: u8,
+    /// Percent of the disk in use from which on an administrator is told.
+    #[serde(default = "tell_at_default")]
+    pub tell_at_percent: Vec<u8>,
 }
 
 fn reserve_default() -> u64 {
-    Identity::RESERVE.0
+    Marks::RESERVE.0
+}
+
+fn reserve_percent_default() -> u8 {
+    Marks::RESERVE.1 as u8
+}
+
+fn tell_at_default() -> Vec<u8> {
+    Marks::TELL_AT.to_vec()
+}
+
+impl HostFile {
+    /// # Errors
+    /// What stands there makes no sense, in words.
+    fn marks(&self) -> Result<Marks, String> {
+        if self.reserve_percent >= 100 {
+            return Err("reserve-percent is to be less than 100".to_owned());
+        }
+        let mut tell_at = self.tell_at_percent.clone();
+        tell_at.sort_unstable();
+        if tell_at.iter().any(|percent| !(1..=100).contains(percent)) {
+            return Err("tell-at-percent lists percents from 1 to 100".to_owned());
+        }
+        let reserve = match self.reserve_bytes {
+            0 => (0, 0),
+            bytes => (bytes, u64::from(self.reserve_percent)),
+        };
+        Ok(Marks { reserve, tell_at })
+    }
 }
 
 /// How a new host is made.
@@ -142,6 +177,8 @@ pub fn init(data: &Path, env: &Env, options: &HostOptions) -> Result<VaultSecret
         addresses: options.addresses.clone(),
         machine_id: hex(&options.machine_id),
         reserve_bytes: reserve_default(),
+        reserve_percent: reserve_percent_default(),
+        tell_at_percent: tell_at_default(),
     };
     // Last: what has it is a host.
     write_settings(data, &file)?;
@@ -173,10 +210,9 @@ pub fn load(data: &Path) -> Result<Identity, SetupError> {
         let path = key_path(data, name);
         secrets::read(&path).map_err(failed(&path))
     };
-    let machine_id = unhex(&file.machine_id).ok_or_else(|| SetupError::Settings {
-        path: settings_path(data),
-        problem: "machine-id is not 32 hex digits".to_owned(),
-    })?;
+    let wrong = |problem: String| SetupError::Settings { path: settings_path(data), problem };
+    let machine_id = unhex(&file.machine_id).ok_or_else(|| wrong("machine-id is not 32 hex digits".to_owned()))?;
+    let marks = file.marks().map_err(wrong)?;
     Ok(Identity {
         name: file.name,
         addresses: file.addresses,
@@ -185,7 +221,7 @@ pub fn load(data: &Path) -> Result<Identity, SetupError> {
         answers: *read("answers.key")?,
         company_key: *read("company.pub")?,
         machine_id,
-        reserve: if file.reserve_bytes == 0 { (0, 0) } else { (file.reserve_bytes, Identity::RESERVE.1) },
+        marks,
     })
 }
 
@@ -308,12 +344,27 @@ mod tests {
         let kit = init(&data, &env, &options).unwrap();
         assert!(matches!(init(&data, &env, &options), Err(SetupError::Exists(_))));
         verify_kit(&data, &kit).unwrap();
-        assert_eq!(load(&data).unwrap().machine_id, [7; 16]);
+        let loaded = load(&data).unwrap();
+        assert_eq!(loaded.machine_id, [7; 16]);
+        assert_eq!(loaded.marks, Marks { reserve: Marks::RESERVE, tell_at: Marks::TELL_AT.to_vec() });
         let new = renew_kit(&data, &env, &kit).unwrap();
         assert!(matches!(verify_kit(&data, &kit), Err(SetupError::Kit)));
         verify_kit(&data, &new).unwrap();
         let identity = load(&data).unwrap();
         assert_eq!(open_kit(&data, &new).unwrap().node.public(), identity.key.public());
+        let marks = |file: &HostFile| {
+            write_settings(&data, file).unwrap();
+            load(&data).map(|identity| identity.marks)
+        };
+        let mut file = read_settings(&data).unwrap();
+        (file.reserve_bytes, file.reserve_percent, file.tell_at_percent) = (5, 3, vec![90, 50]);
+        assert_eq!(marks(&file).unwrap(), Marks { reserve: (5, 3), tell_at: vec![50, 90] });
+        file.reserve_bytes = 0;
+        assert_eq!(marks(&file).unwrap().reserve, (0, 0));
+        file.tell_at_percent = vec![0];
+        assert!(matches!(marks(&file), Err(SetupError::Settings { .. })));
+        (file.tell_at_percent, file.reserve_percent) = (Vec::new(), 100);
+        assert!(matches!(marks(&file), Err(SetupError::Settings { .. })));
         std::fs::write(data.join("kit"), b"TKKIT").unwrap();
         assert!(matches!(verify_kit(&data, &new), Err(SetupError::Kit)));
     }

@@ -44,6 +44,11 @@ impl Watch {
         lock(&self.roster).presence(machine)
     }
 
+    /// For how long a machine was missed; nothing of one that is no part of the office.
+    pub fn missed(&self, machine: MachineNumber) -> Option<SavedTerminal> {
+        lock(&self.roster).save().into_iter().find(|saved| saved.machine == machine)
+    }
+
     /// What an administrator has to answer, in words; nothing while there is nothing.
     pub fn question(&self) -> Option<String> {
         let (missing, all) = (*lock(&self.question))?;

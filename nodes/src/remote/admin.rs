@@ -5,14 +5,14 @@ use super::office::VaultOf;
 use super::people::{DeviceRow, draw, get_devices, get_vault, put_new, usable};
 use crate::tracker::login::{PasswordParams, derive, seal_account_key};
 use crate::tracker::member::{pair, seal_vault};
-use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey};
+use crate::tracker::names::{AccountDeviceId, AccountId, MachineId, NodeKey};
 use crate::transport::ids::fixed;
 use crate::transport::problem::{Problem, Why, problem};
 use twinkeep_engine::crypto::PublicKey;
 use twinkeep_engine::env::{Env, Time};
 use twinkeep_engine::id::VaultId;
 use twinkeep_engine::vault::keyring::PasswordCost;
-use twinkeep_schema::office_capnp::admin;
+use twinkeep_schema::office_capnp::{admin, host_status, trouble};
 use zeroize::Zeroizing;
 
 /// See the module.
@@ -76,6 +76,20 @@ pub struct NodeRow {
     pub version: String,
     /// What is odd about it.
     pub note: String,
+    /// From where it is connected; empty while it is not.
+    pub address: String,
+    /// The physical machine.
+    pub machine_id: MachineId,
+    /// When it joined.
+    pub joined: Time,
+    /// When it last showed that it holds what it was asked for, since the host started.
+    pub proven: Option<Time>,
+    /// Frames that are being sent to it.
+    pub on_their_way: u32,
+    /// Hours that count, since it was last there.
+    pub hours_missed: u32,
+    /// Whether its copies are made elsewhere because it was away for too long.
+    pub given_up: bool,
 }
 
 /// How safe a vault is.
@@ -165,6 +179,21 @@ pub struct HostRow {
     pub owed_frames: u64,
     /// What an administrator has to decide; empty when nothing.
     pub question: String,
+    /// Bytes of its disk that new backups leave free.
+    pub reserve: u64,
+    /// What an administrator should know of.
+    pub troubles: Vec<TroubleRow>,
+}
+
+/// Something an administrator should know of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TroubleRow {
+    /// disk, log, question or threads.
+    pub about: String,
+    /// Whether something does not work because of it, or is not decided.
+    pub is_serious: bool,
+    /// What it is, for people.
+    pub text: String,
 }
 
 /// What is done to a machine.
@@ -344,6 +373,13 @@ impl Admin {
                     last_seen: Some(Time(node.get_last_seen())).filter(|time| time.0 != 0),
                     version: node.get_version()?.to_string()?,
                     note: node.get_note()?.to_string()?,
+                    address: node.get_address()?.to_string()?,
+                    machine_id: MachineId(fixed(node.get_machine_id()?, "a machine id")?),
+                    joined: Time(node.get_joined()),
+                    proven: Some(Time(node.get_proven())).filter(|time| time.0 != 0),
+                    on_their_way: node.get_on_their_way(),
+                    hours_missed: node.get_hours_missed(),
+                    given_up: node.get_given_up(),
                 });
             }
             Ok(rows)
@@ -460,6 +496,19 @@ impl Admin {
         self.0.call(|admin| async move { admin.give_up_request().send().promise.await.map(drop) })
     }
 
+    /// Stops the host in order; machines are told that it is back after `secs`, if it is planned. Gives how many heard
+    /// it, of how many that are there.
+    pub fn stop(&self, secs: Option<u32>) -> Result<(u32, u32), Problem> {
+        self.0.call(move |admin| async move {
+            let mut request = admin.stop_request();
+            request.get().set_planned(secs.is_some());
+            request.get().set_secs(secs.unwrap_or(0));
+            let answer = request.send().promise.await?;
+            let answer = answer.get()?;
+            Ok((answer.get_heard(), answer.get_there()))
+        })
+    }
+
     /// How the host is.
     pub fn status(&self) -> Result<HostRow, Problem> {
         self.0.call(|admin| async move {
@@ -475,7 +524,20 @@ impl Admin {
                 vaults: status.get_vaults(),
                 owed_frames: status.get_owed_frames(),
                 question: status.get_question()?.to_string()?,
+                reserve: status.get_reserve(),
+                troubles: troubles(status)?,
             })
         })
     }
+}
+
+fn troubles(status: host_status::Reader<'_>) -> Result<Vec<TroubleRow>, capnp::Error> {
+    let row = |trouble: trouble::Reader<'_>| {
+        Ok(TroubleRow {
+            about: trouble.get_about()?.to_string()?,
+            is_serious: trouble.get_serious(),
+            text: trouble.get_text()?.to_string()?,
+        })
+    };
+    status.get_troubles()?.iter().map(row).collect()
 }

@@ -7,6 +7,7 @@ pub mod admin;
 mod line;
 pub mod office;
 pub mod people;
+pub mod reach;
 pub mod recovery;
 mod session;
 mod store;

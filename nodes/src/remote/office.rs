@@ -12,7 +12,7 @@ use crate::transport::ids::fixed;
 use crate::transport::problem::{Problem, Why, problem};
 use std::path::Path;
 use twinkeep_engine::crypto::{PublicKey, VaultSecret};
-use twinkeep_engine::env::Env;
+use twinkeep_engine::env::{Env, Time};
 use twinkeep_engine::id::VaultId;
 use twinkeep_engine::vault::HeadBytes;
 use twinkeep_engine::vault::keyring::PasswordCost;
@@ -44,6 +44,16 @@ pub struct ServiceStatus {
     pub trash: u64,
     /// Bytes its owner grants.
     pub granted: u64,
+    /// Its program; empty where it is too old to say.
+    pub version: String,
+    /// Where the host is looked for.
+    pub hosts: Vec<String>,
+    /// Who the host is; nothing where the service is too old to say.
+    pub host_key: Option<NodeKey>,
+    /// Bytes free on its disk.
+    pub free: u64,
+    /// Until when the host is away on purpose, as it said.
+    pub away_until: Option<Time>,
 }
 
 /// How the service behind a socket is, whether or not it reaches the host.
@@ -60,8 +70,17 @@ pub fn service_status(socket: &Path) -> Result<ServiceStatus, Problem> {
             bytes: status.get_bytes(),
             trash: status.get_trash(),
             granted: status.get_granted(),
+            version: status.get_version()?.to_string()?,
+            hosts: texts(status.get_hosts()?)?,
+            host_key: NodeKey::from_slice(status.get_host_key()?),
+            free: status.get_free(),
+            away_until: Some(status.get_away_until()).filter(|until| *until != 0).map(Time),
         })
     })
+}
+
+fn texts(list: capnp::text_list::Reader<'_>) -> Result<Vec<String>, capnp::Error> {
+    list.iter().map(|text| Ok(text?.to_string()?)).collect()
 }
 
 /// A line to the tracker, by the service of this machine.

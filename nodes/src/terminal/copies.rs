@@ -1,6 +1,8 @@
 //! The store of copies, in the hands of the tracker.
 
 use super::order;
+use super::service::{Away, Line};
+use crate::host::leave::AWAY_SECS_MAX;
 use crate::tracker::sign::AuthorityKey;
 use crate::transport::ids::{fixed, join, one, split};
 use crate::transport::limits::IDS_MAX;
@@ -12,6 +14,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twinkeep_engine::copies::{CopiesError, CopyStore};
+use twinkeep_engine::env::Clock;
 use twinkeep_engine::frame::frame_id;
 use twinkeep_engine::id::FrameId;
 use twinkeep_schema::office_capnp::{copies, inventory};
@@ -109,12 +112,20 @@ pub struct CopiesServer {
     kept: Arc<Kept>,
     authority: AuthorityKey,
     work: Work,
+    /// Whose it is, if that is to hear of its tracker.
+    line: Option<(Rc<Line>, Arc<dyn Clock>)>,
 }
 
 impl CopiesServer {
     /// A store for its tracker; what it is ordered to drop must be signed by `authority`.
     pub fn new(kept: Arc<Kept>, authority: AuthorityKey, work: Work) -> Self {
-        Self { kept, authority, work }
+        Self { kept, authority, work, line: None }
+    }
+
+    /// For the service with this line, which remembers what the tracker says of itself.
+    pub fn of(mut self, line: &Rc<Line>, clock: Arc<dyn Clock>) -> Self {
+        self.line = Some((line.clone(), clock));
+        self
     }
 
     async fn run<T: Send + 'static>(
@@ -216,6 +227,16 @@ impl copies::Server for CopiesServer {
         results.set_frames(frames);
         results.set_bytes(bytes);
         results.set_bad(&join(&bad));
+        Ok(())
+    }
+
+    async fn away(self: Rc<Self>, params: copies::AwayParams, _results: copies::AwayResults) -> Result<(), Error> {
+        // A host that says more than it may is believed no more than that.
+        let secs = params.get()?.get_secs().min(AWAY_SECS_MAX);
+        if let Some((line, clock)) = &self.line {
+            tracing::info!(secs, "the host goes away on purpose");
+            *line.away.borrow_mut() = Some(Away::from_now(clock.clone(), secs));
+        }
         Ok(())
     }
 

@@ -2,9 +2,10 @@
 
 use super::copies::Kept;
 use super::service::{Line, Settings};
+use crate::host::ground::space;
 use crate::transport::ids::{fixed, join};
 use crate::transport::keys::node_key;
-use crate::transport::problem::{Why, problem};
+use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::upload::UploadServer;
 use crate::work::Work;
 use capnp::Error;
@@ -27,9 +28,12 @@ impl LocalServer {
     }
 
     fn unreachable(&self) -> Error {
-        let trouble = self.line.trouble.borrow();
-        let text = if trouble.is_empty() { "the host cannot be reached" } else { &trouble[..] };
-        problem(Why::Unreachable, text).into()
+        // It is there, and would not have us: nothing is gained by waiting.
+        if let Some(trouble) = self.line.trouble.borrow().as_ref().filter(|trouble| trouble.why == Why::NotAllowed) {
+            return trouble.clone().into();
+        }
+        let why = if self.line.away_until().is_some() { Why::Away } else { Why::Unreachable };
+        problem(why, self.line.words()).into()
     }
 }
 
@@ -66,12 +70,10 @@ impl local::Server for LocalServer {
         mut results: local::StatusResults,
     ) -> Result<(), Error> {
         let kept = self.kept.clone();
-        let inventory = self.work.run(move || kept.store.inventory()).await?;
-        let line = match (&*self.line.session.borrow(), &self.line.trouble.borrow()[..]) {
-            (Some(_), _) => "connected to the host".to_owned(),
-            (None, "") => "not connected yet".to_owned(),
-            (None, trouble) => trouble.to_owned(),
-        };
+        let data = self.settings.data.clone();
+        let look = move || Ok::<_, Problem>((kept.store.inventory()?, space(&data)));
+        let (inventory, space) = self.work.run(look).await?;
+        let line = self.line.words();
         let mut status = results.get().init_status();
         status.set_name(&self.settings.name[..]);
         status.set_connected(self.line.session.borrow().is_some());
@@ -80,6 +82,12 @@ impl local::Server for LocalServer {
         status.set_bytes(inventory.bytes);
         status.set_trash(inventory.trash_bytes);
         status.set_granted(self.kept.granted.load(std::sync::atomic::Ordering::Relaxed));
+        status.set_version(&self.settings.version[..]);
+        status.set_host_key(&self.settings.host_key.0);
+        status.set_free(space.free);
+        status.set_away_until(self.line.away_until().map_or(0, |until| until.0));
+        let mut list = status.init_hosts(self.settings.hosts.len() as u32);
+        (0..).zip(&self.settings.hosts).for_each(|(at, address)| list.set(at, &address[..]));
         Ok(())
     }
 }

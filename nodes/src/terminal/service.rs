@@ -3,6 +3,7 @@
 use super::copies::{CopiesServer, Kept};
 use super::local::LocalServer;
 use crate::host::ground::{Space, space};
+use crate::host::trouble::Trouble;
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::{AuthorityKey, SigningKey};
 use crate::transport::limits::{BEAT, HANDSHAKE, PING_DEADLINE, PROTOCOL, RECONNECT};
@@ -22,7 +23,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixListener};
 use tokio_rustls::TlsConnector;
-use twinkeep_engine::env::Env;
+use twinkeep_engine::env::{Clock, Env, Time};
 use twinkeep_engine::limits::COPIES_TRASH_SECS;
 use twinkeep_schema::office_capnp::{bootstrap, copies, local, node_session};
 
@@ -53,8 +54,76 @@ pub struct Line {
     pub bootstrap: RefCell<Option<bootstrap::Client>>,
     /// The session, while the host has it.
     pub session: RefCell<Option<node_session::Client>>,
-    /// What was last wrong, in words.
-    pub trouble: RefCell<String>,
+    /// What was last wrong.
+    pub trouble: RefCell<Option<Problem>>,
+    /// The host has said that it goes away, and has not come back.
+    pub away: RefCell<Option<Away>>,
+}
+
+/// Until when the host said it is away.
+#[derive(Clone)]
+pub struct Away {
+    clock: Arc<dyn Clock>,
+    /// By the time the service has run.
+    until: Duration,
+    /// By the wall clock, which goes on while a PC sleeps.
+    wall: Time,
+}
+
+impl Away {
+    /// For so long from now on.
+    pub fn from_now(clock: Arc<dyn Clock>, secs: u32) -> Self {
+        let wall = Time(clock.now().0.saturating_add(i64::from(secs) * 1_000_000_000));
+        Self { until: clock.elapsed() + Duration::from_secs(secs.into()), wall, clock }
+    }
+
+    /// For how long it still is; nothing when that is over, by whichever clock.
+    pub fn left(&self) -> Option<Duration> {
+        let by_wall = u64::try_from(self.wall.0.saturating_sub(self.clock.now().0)).ok().map(Duration::from_nanos)?;
+        let left = self.until.checked_sub(self.clock.elapsed())?.min(by_wall);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// When it is back, by the wall clock.
+    pub fn until(&self) -> Time {
+        self.wall
+    }
+}
+
+/// A while in words, rounded up.
+fn minutes(left: Duration) -> String {
+    let minutes = left.as_secs().div_ceil(60);
+    match (minutes / 60, minutes % 60) {
+        (0, minutes) => format!("{minutes} min"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
+impl Line {
+    /// How it stands with the host, in words.
+    pub fn words(&self) -> String {
+        let trouble = match &*self.trouble.borrow() {
+            None => "not connected yet".to_owned(),
+            Some(trouble) => trouble.text.clone(),
+        };
+        match (&*self.session.borrow(), &*self.away.borrow()) {
+            (Some(_), _) => "connected to the host".to_owned(),
+            (None, None) => trouble,
+            (None, Some(away)) => match away.left() {
+                Some(left) => format!("the host is away on purpose, for {} more", minutes(left)),
+                None => format!("the host went away on purpose, and is not back in time: {trouble}"),
+            },
+        }
+    }
+
+    /// Until when the host is away on purpose; nothing where it is here, or is not back in time.
+    pub fn away_until(&self) -> Option<Time> {
+        if self.session.borrow().is_some() {
+            return None;
+        }
+        let away = self.away.borrow();
+        away.as_ref().filter(|away| away.left().is_some()).map(Away::until)
+    }
 }
 
 /// What is outside a terminal: the network and its disk.
@@ -94,6 +163,7 @@ pub struct Terminal<O> {
     /// Drawn at every start.
     start: [u8; 16],
     work: Work,
+    clock: Arc<dyn Clock>,
 }
 
 impl<O> Clone for Terminal<O> {
@@ -105,6 +175,7 @@ impl<O> Clone for Terminal<O> {
             outside: self.outside.clone(),
             start: self.start,
             work: self.work,
+            clock: self.clock.clone(),
         }
     }
 }
@@ -122,12 +193,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Problem> {
     let outside = Machine(settings.data.clone());
-    let terminal = Terminal::new(settings, kept, &env, work, outside);
-    tokio::select! {
-        () = serve_local(listener, &terminal) => Err(problem(Why::Other, "the local socket was closed")),
-        () = terminal.run() => Ok(()),
-        () = stop => Ok(()),
-    }
+    Terminal::new(settings, kept, &env, work, outside).serve(listener, stop).await
 }
 
 /// Programs on this machine.
@@ -142,13 +208,61 @@ async fn serve_local<O: Outside + 'static>(listener: UnixListener, terminal: &Te
     }
 }
 
+impl<O: Outside + 'static> Terminal<O> {
+    /// Serves programs on this machine and the host until `stop` comes. To be called on a local task set.
+    ///
+    /// # Errors
+    /// The socket was closed. A host out of reach is no error: it is tried again.
+    pub async fn serve(&self, listener: UnixListener, stop: impl Future<Output = ()>) -> Result<(), Problem> {
+        tokio::select! {
+            () = serve_local(listener, self) => Err(problem(Why::Other, "the local socket was closed")),
+            () = self.run() => Ok(()),
+            () = stop => Ok(()),
+        }
+    }
+}
+
 impl<O: Outside> Terminal<O> {
     /// One that has just started.
     pub fn new(settings: Settings, kept: Arc<Kept>, env: &Env, work: Work, outside: O) -> Self {
         let mut start = [0; 16];
         env.entropy.fill(&mut start);
         let (settings, outside) = (Rc::new(settings), Rc::new(outside));
-        Self { settings, kept, line: Rc::default(), outside, start, work }
+        Self { settings, kept, line: Rc::default(), outside, start, work, clock: env.clock.clone() }
+    }
+
+    /// How it stands, in a line.
+    pub fn standing(&self) -> String {
+        let mut line = self.line.words();
+        if let Ok(held) = self.kept.store.inventory() {
+            let granted = self.kept.granted.load(Ordering::Relaxed);
+            line = format!("{line}; holds {} MB of {} MB granted", held.bytes / 1_000_000, granted / 1_000_000);
+        }
+        line
+    }
+
+    /// What somebody should know of. Looks at nothing that could make it wait for long.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        let mut found = Vec::new();
+        if self.line.session.borrow().is_none() {
+            let is_serious = self.line.away_until().is_none();
+            found.push(Trouble { about: "host", is_serious, text: self.line.words() });
+        }
+        let (granted, free) = (self.kept.granted.load(Ordering::Relaxed), self.outside.space().free);
+        match self.kept.store.inventory() {
+            Ok(held) if granted.saturating_sub(held.bytes) > free => found.push(Trouble {
+                about: "disk",
+                is_serious: false,
+                text: format!(
+                    "the office may use {} MB more here, and the disk has {} MB: make room, or grant less",
+                    granted.saturating_sub(held.bytes) / 1_000_000,
+                    free / 1_000_000
+                ),
+            }),
+            Ok(_) => {}
+            Err(error) => found.push(Trouble { about: "copies", is_serious: true, text: error.to_string() }),
+        }
+        found
     }
 
     /// What a program on this machine is given.
@@ -175,8 +289,11 @@ impl<O: Outside> Terminal<O> {
             self.line.bootstrap.take();
             let was_there = self.line.session.take().is_some();
             if let Err(error) = &ended {
-                tracing::warn!(%error, "the line to the host is down");
-                *self.line.trouble.borrow_mut() = error.to_string();
+                match self.line.away_until() {
+                    Some(_) => tracing::debug!(%error, "the host is away on purpose"),
+                    None => tracing::warn!(%error, "the line to the host is down"),
+                }
+                *self.line.trouble.borrow_mut() = Some(error.clone());
             }
             // However short it was: a host that is started again is found at once.
             if was_there {
@@ -210,7 +327,7 @@ impl<O: Outside> Terminal<O> {
 
     /// Everything between a handshake and the end of the line.
     async fn be_there(&self, host: bootstrap::Client) -> Result<(), Error> {
-        let Self { settings, kept, line, outside, start, work } = self;
+        let Self { settings, kept, line, outside, start, work, .. } = self;
         let work = *work;
         let mut hello = host.hello_request();
         hello.get().set_version(PROTOCOL);
@@ -220,7 +337,8 @@ impl<O: Outside> Terminal<O> {
             match answer.get()?.get_status()? {
                 bootstrap::Status::Active => break,
                 bootstrap::Status::Pending => {
-                    *line.trouble.borrow_mut() = "this machine waits for an administrator's approval".into();
+                    let text = "this machine waits for an administrator's approval";
+                    *line.trouble.borrow_mut() = Some(problem(Why::Unreachable, text));
                 }
                 bootstrap::Status::Unknown | bootstrap::Status::Revoked => {
                     let text = "the host does not trust this machine's key: join again with a new token";
@@ -234,7 +352,7 @@ impl<O: Outside> Terminal<O> {
             let kept = kept.clone();
             work.run(move || kept.store.inventory()).await?
         };
-        let server = CopiesServer::new(kept.clone(), settings.authority, work);
+        let server = CopiesServer::new(kept.clone(), settings.authority, work).of(line, self.clock.clone());
         let copies: copies::Client = capnp_rpc::new_client(server);
         request.get().set_copies(copies);
         let mut told = request.get().init_registration();
@@ -248,6 +366,7 @@ impl<O: Outside> Terminal<O> {
         let session = soon(request.send().promise).await?.get()?.get_session()?;
         tracing::info!(host = ?settings.hosts, "the host has us");
         line.trouble.take();
+        line.away.take();
         *line.bootstrap.borrow_mut() = Some(host);
         *line.session.borrow_mut() = Some(session.clone());
         loop {

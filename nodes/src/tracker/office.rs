@@ -63,6 +63,8 @@ pub struct Office {
     state: Mutex<State>,
     /// Changes with the log, under its lock. Apart from it: who reads does not wait until an entry is durable.
     registry: RwLock<Arc<Registry>>,
+    /// Why the last entry could not be written, if it could not.
+    refused: Mutex<Option<String>>,
     _lock: Box<dyn Lock>,
 }
 
@@ -78,7 +80,8 @@ impl Office {
         let lock = lock(&*files)?;
         let log = Log::create(files, authority.authority())?;
         let state = Mutex::new(State { log, generation: 1 });
-        let office = Self { env, authority, state, registry: RwLock::default(), _lock: lock };
+        let office =
+            Self { env, authority, state, registry: RwLock::default(), refused: Mutex::default(), _lock: lock };
         office.append(Actor::Host, note("the office was made"))?;
         Ok(office)
     }
@@ -90,7 +93,14 @@ impl Office {
         let (log, registry) = load(files, authority.authority())?;
         let generation = log.tip().generation;
         let state = Mutex::new(State { log, generation });
-        Ok(Self { env, authority, state, registry: RwLock::new(Arc::new(registry)), _lock: lock })
+        Ok(Self {
+            env,
+            authority,
+            state,
+            registry: RwLock::new(Arc::new(registry)),
+            refused: Mutex::default(),
+            _lock: lock,
+        })
     }
 
     /// Writes that something happened and gives its sequence: durable, and from now on in the registry.
@@ -98,7 +108,18 @@ impl Office {
     pub fn append(&self, actor: Actor, event: Event) -> Result<u64, OfficeError> {
         let mut state = self.state();
         let generation = state.generation;
-        self.append_in(&mut state, generation, actor, event)
+        let done = self.append_in(&mut state, generation, actor, event);
+        // What cannot be says nothing of the disk.
+        if !matches!(done, Err(OfficeError::Refused(_))) {
+            let refused = done.as_ref().err().map(ToString::to_string);
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+        }
+        done
+    }
+
+    /// Why the last entry could not be written; nothing where it could.
+    pub fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether something could be written now; nothing is.
@@ -161,6 +182,7 @@ impl Office {
             let told = |source| OfficeError::Contradiction { path: path(entry.sequence), source };
             registry.apply(&entry).map_err(told)?;
             state.generation = entry.generation;
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
             *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
         }
         let generation = generation.max(state.generation);

@@ -9,6 +9,9 @@ pub const PROTOCOL: u16 = 1;
 /// The oldest protocol version that is understood.
 pub const PROTOCOL_MIN: u16 = 1;
 
+/// The version of this program, as machines tell it each other; nothing is decided by it.
+pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");
+
 /// TCP port of a host, unless told otherwise.
 pub const PORT: u16 = 7272;
 

@@ -29,11 +29,13 @@ pub enum Why {
     SessionFailed,
     /// Nobody who could answer can be reached.
     Unreachable,
+    /// Who could answer is away on purpose and comes back.
+    Away,
     /// Anything else.
     Other,
 }
 
-const WORDS: [(Why, &str); 12] = [
+const WORDS: [(Why, &str); 13] = [
     (Why::NotAllowed, "not-allowed"),
     (Why::WrongKey, "wrong-key"),
     (Why::Usage, "usage"),
@@ -45,6 +47,7 @@ const WORDS: [(Why, &str); 12] = [
     (Why::Damaged, "damaged"),
     (Why::SessionFailed, "session-failed"),
     (Why::Unreachable, "unreachable"),
+    (Why::Away, "away"),
     (Why::Other, "other"),
 ];
 
@@ -121,7 +124,7 @@ impl From<Problem> for StoreError {
             Why::NotAllowed | Why::WrongKey => RemoteKind::NotAllowed,
             Why::Quota => RemoteKind::Quota,
             Why::NoSpace => RemoteKind::NoSpace,
-            Why::Unreachable => RemoteKind::Unreachable,
+            Why::Unreachable | Why::Away => RemoteKind::Unreachable,
             Why::Usage | Why::NotFound | Why::Gone | Why::Damaged | Why::Other => RemoteKind::Other,
         };
         Self::Remote { kind, problem: problem.text }

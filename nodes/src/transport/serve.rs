@@ -11,6 +11,7 @@ use super::outgoing::{Counted, Outgoing, Room};
 use super::problem::{Problem, Why, problem};
 use super::rpc::Connection;
 use super::tls;
+use crate::pulse::Pulse;
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::SigningKey;
 use capnp::capability::Client as AnyClient;
@@ -117,13 +118,17 @@ pub trait Service: Send + Sync + 'static {
     fn ended(&self, peer: &Arc<Peer>);
 }
 
-/// Connections by key.
+/// Connections by key, and the threads they are on.
 #[derive(Default)]
-pub struct Connections(Mutex<HashMap<NodeKey, Vec<Arc<Peer>>>>);
+pub struct Connections {
+    all: Mutex<HashMap<NodeKey, Vec<Arc<Peer>>>>,
+    /// Of those threads.
+    pub pulse: Arc<Pulse>,
+}
 
 impl Connections {
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeKey, Vec<Arc<Peer>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many there are.
@@ -134,6 +139,11 @@ impl Connections {
     /// Ends all of a key.
     pub fn end(&self, key: &NodeKey) {
         self.lock().get(key).into_iter().flatten().for_each(|peer| peer.hang_up());
+    }
+
+    /// Ends all there are.
+    pub fn end_all(&self) {
+        self.lock().values().flatten().for_each(|peer| peer.hang_up());
     }
 
     fn add(&self, peer: &Arc<Peer>) -> bool {
@@ -224,11 +234,15 @@ pub fn listen(
     let mut workers = Vec::new();
     for number in 0..threads.max(1) {
         let (sender, receiver) = mpsc::channel(HANDSHAKES_MAX);
-        let answers = answers.clone();
+        let (answers, beat) = (answers.clone(), connections.pulse.beat());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let run = async move {
+            tokio::task::spawn_local(beat);
+            answers.run(receiver).await;
+        };
         std::thread::Builder::new()
             .name(format!("connections-{number}"))
-            .spawn(move || LocalSet::new().block_on(&runtime, answers.run(receiver)))?;
+            .spawn(move || LocalSet::new().block_on(&runtime, run))?;
         workers.push(sender);
     }
     tokio::spawn(accept(listener, workers));
@@ -366,5 +380,46 @@ mod tests {
         assert_eq!(more.count(), STRANGERS_MAX - STRANGERS_PER_ADDRESS_MAX);
         all.remove(&own[0]);
         assert!(all.add(&peer(1, 1, false)));
+    }
+
+    /// Hangs as soon as somebody comes.
+    struct Hanging(Mutex<std::sync::mpsc::Receiver<()>>);
+
+    impl Service for Hanging {
+        fn is_known(&self, _: &NodeKey) -> bool {
+            let _ = self.0.lock().unwrap().recv();
+            true
+        }
+
+        fn bootstrap(&self, _: &Arc<Peer>) -> AnyClient {
+            capnp_rpc::new_future_client(std::future::pending())
+        }
+
+        fn ended(&self, _: &Arc<Peer>) {}
+    }
+
+    #[tokio::test]
+    async fn a_thread_of_connections_that_hangs_is_seen() {
+        let (server, client) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
+        let (go_on, hangs) = std::sync::mpsc::channel();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let service = Arc::new(Hanging(Mutex::new(hangs)));
+        let listening = listen(listener, &server, service, Arc::default(), 2).unwrap();
+        let until = async |is_so: &dyn Fn(std::time::Duration) -> bool| {
+            let begun = std::time::Instant::now();
+            while !is_so(listening.connections.pulse.silence()) {
+                assert!(begun.elapsed().as_secs() < 30, "{:?}", listening.connections.pulse.silence());
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        until(&|silence| silence.as_millis() < 600).await;
+        let stream = TcpStream::connect(listening.address).await.unwrap();
+        let host = crate::transport::keys::node_key(&server);
+        let connector = tokio_rustls::TlsConnector::from(tls::client(&client, &[host]));
+        let _held = connector.connect(tls::server_name(), stream).await.unwrap();
+        // Other threads go on, which is no comfort.
+        until(&|silence| silence.as_secs() >= 2).await;
+        drop(go_on);
+        until(&|silence| silence.as_millis() < 600).await;
     }
 }

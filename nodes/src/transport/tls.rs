@@ -72,6 +72,15 @@ pub fn server_name() -> ServerName<'static> {
     ServerName::try_from("twinkeep").expect("a valid name")
 }
 
+/// What is said of a machine that is not the one expected.
+const OTHER_KEY: &str = "the machine that answers is not the one expected: its key differs";
+
+/// Whether a handshake failed because another machine answered than the one expected.
+pub fn is_other_key(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(inner, Some(Error::General(text)) if text == OTHER_KEY)
+}
+
 /// The key that the other side has shown; none before the handshake, or for a key of another kind.
 pub fn peer_key(connection: &rustls::CommonState) -> Option<NodeKey> {
     from_spki(connection.peer_certificates()?.first()?)
@@ -156,7 +165,7 @@ impl ServerCertVerifier for TheseKeys {
     ) -> Result<ServerCertVerified, Error> {
         match self.keys.contains(&is_ed25519(end_entity)?) {
             true => Ok(ServerCertVerified::assertion()),
-            false => Err(Error::General("the machine that answers is not the one expected: its key differs".into())),
+            false => Err(Error::General(OTHER_KEY.into())),
         }
     }
 

@@ -124,7 +124,7 @@ impl Office {
         };
         let kit = setup::init(&data, &env, &options).unwrap();
         let mut identity = setup::load(&data).unwrap();
-        identity.reserve = (0, 0);
+        identity.marks.reserve = (0, 0);
         let ground = Box::new(Folder(data.clone()));
         let host = Host::open(ground, env.clone(), Work::Threads, identity).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

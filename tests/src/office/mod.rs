@@ -41,6 +41,10 @@ pub struct Machine {
     pub name: String,
     /// The home of whoever works there.
     pub home: Home,
+    /// Flags of its service, and variables around it, from its next start on.
+    pub flags: Vec<String>,
+    /// See [`Self::flags`].
+    pub vars: Vec<(String, String)>,
     role: Role,
     service: Option<Service>,
 }
@@ -80,7 +84,7 @@ fn free_address() -> String {
 
 impl Machine {
     fn new(name: &str, role: Role) -> Self {
-        Self { name: name.to_owned(), home: Home::new(), role, service: None }
+        Self { name: name.to_owned(), home: Home::new(), flags: Vec::new(), vars: Vec::new(), role, service: None }
     }
 
     /// The folder of its service.
@@ -112,8 +116,9 @@ impl Machine {
             Role::Host => "host",
             Role::Terminal => "terminal",
         };
-        self.service =
-            Some(Service::begin(self.home.command(&["--json", verb, "run"]), &self.home.path("service.log")));
+        let mut command = self.home.command(&["--json", verb, "run"]);
+        command.args(&self.flags).envs(self.vars.iter().map(|(name, value)| (name, value)));
+        self.service = Some(Service::begin(command, &self.home.path("service.log")));
     }
 
     /// Waits until the service has said that it is ready.
@@ -137,6 +142,12 @@ impl Machine {
     pub fn stop(&mut self) {
         let code = self.service.take().expect("it runs").terminate();
         assert_eq!(code, Some(0), "{} ends well when asked to", self.name);
+    }
+
+    /// Waits until the service has ended by itself, as it is meant to.
+    pub fn await_ended(&mut self) {
+        let code = self.service.take().expect("it runs").ended();
+        assert_eq!(code, Some(0), "{} ends well", self.name);
     }
 
     /// The service stands still, as a PC that hangs: its connections stay.

@@ -59,8 +59,16 @@ impl Service {
     ///
     /// # Panics
     /// It does not.
-    pub fn terminate(mut self) -> Option<i32> {
+    pub fn terminate(self) -> Option<i32> {
         self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits until it has ended; its exit code.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn ended(mut self) -> Option<i32> {
         super::until("the service ends", ENDS, || self.child.try_wait().expect("look at the service")).code()
     }
 

@@ -19,6 +19,7 @@ use twinkeep_engine::kv::KvHome;
 use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_engine::vault::{CreateOptions, Place, Vault};
 use twinkeep_nodes::host::ground::{Ground, Space};
+use twinkeep_nodes::host::room::Marks;
 use twinkeep_nodes::host::{Host, Identity};
 use twinkeep_nodes::terminal::copies::Kept;
 use twinkeep_nodes::tracker::MachineNumber;
@@ -366,7 +367,7 @@ impl World {
             answers: secret(self.seed, "answers"),
             company_key: secret(self.seed, "company"),
             machine_id: [0x77; 16],
-            reserve: (1 << 20, 0),
+            marks: Marks { reserve: (1 << 20, 0), tell_at: Vec::new() },
         }
     }
 

@@ -16,10 +16,9 @@ const ID_DIGITS_MIN: usize = 4;
 
 /// Whose.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Every `login` adds one. Also shows the key to which others wrap vaults for who is logged in here.\n\n\
-    Example: of another account, for an administrator\n  twinkeep user devices anna"
-)]
+#[command(after_help = "Every `login` adds one. Also shows the key to which others wrap vaults for who is logged in\n\
+    here.\n\n\
+    Example: of another account, for an administrator\n  twinkeep user devices anna")]
 pub struct DevicesArgs {
     /// The account; for administrators. Default: the one logged in here
     name: Option<String>,
@@ -27,11 +26,9 @@ pub struct DevicesArgs {
 
 /// Which.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "It is out at once, also in the middle of a backup, and never trusted again. Where it was logged in,\n\
-    the files of `login` stay: the account's own key is among them.\n\n\
-    Example: a laptop that is lost\n  twinkeep user devices\n  twinkeep user revoke-device 51c0"
-)]
+#[command(after_help = "It is out at once, also in the middle of a backup, and never trusted again. Where it was\n\
+    logged in, the files of `login` stay: the account's own key is among them.\n\n\
+    Example: a laptop that is lost\n  twinkeep user devices\n  twinkeep user revoke-device 51c0")]
 pub struct RevokeArgs {
     /// The first digits of its id
     #[arg(value_name = "DEVICE")]

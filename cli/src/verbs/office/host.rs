@@ -1,6 +1,8 @@
 //! `host`: making and running the host of an office.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -9,12 +11,13 @@ use tokio::net::TcpListener;
 use twinkeep_engine::env::Env;
 use twinkeep_nodes::host::ground::Folder;
 use twinkeep_nodes::host::setup::{self, HostOptions, SetupError};
-use twinkeep_nodes::host::{Host, run as run_host};
+use twinkeep_nodes::host::{Host, leave, run as run_host, trouble};
+use twinkeep_nodes::remote::admin::TroubleRow;
 use twinkeep_nodes::transport::keys::fingerprint;
 use twinkeep_nodes::transport::limits::PORT;
 use twinkeep_nodes::work::Work;
 
-use super::serve;
+use super::serve::{self, ServeArgs};
 use crate::error::{Code, hinted, told as told_code};
 use crate::office::{Role, Service, admin, told};
 use crate::password;
@@ -40,6 +43,8 @@ enum HostVerb {
     Init(InitArgs),
     /// Run the host until it is told to stop
     Run(RunArgs),
+    /// Stop the host in order
+    Stop(StopArgs),
     /// Show how the host is
     #[command(after_help = "Example: disk, connections, what has no second place yet\n  twinkeep host status")]
     Status,
@@ -74,6 +79,21 @@ struct RunArgs {
     /// The folder of the host. Default: the one of `host init`
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "What is under way is finished, and nothing new is begun. PCs that are told so do not warn\n\
+    while the host is away; backups made meanwhile wait on them.\n\n\
+    Example: for a larger disk\n  twinkeep host stop --planned --for 2h")]
+struct StopArgs {
+    /// Tell the PCs that it is on purpose, and that the host comes back
+    #[arg(long)]
+    planned: bool,
+    /// For how long it is away: 30m, 2h, 1d
+    #[arg(long = "for", value_name = "DURATION", default_value = "1h", requires = "planned")]
+    length: String,
 }
 
 #[derive(Args, Debug)]
@@ -102,6 +122,7 @@ pub fn run(run: &Run, args: &HostArgs) -> anyhow::Result<Code> {
     match &args.verb {
         HostVerb::Init(args) => init(run, args),
         HostVerb::Run(args) => serve_host(run, args),
+        HostVerb::Stop(args) => stop(run, args),
         HostVerb::Status => status(run),
         HostVerb::Kit(args) => kit(run, &args.verb),
     }
@@ -199,8 +220,9 @@ fn serve_host(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
     let file = setup::read_settings(&data).map_err(setup_told)?;
     let identity = setup::load(&data).map_err(setup_told)?;
     let name = identity.name.clone();
-    crate::log::begin(run);
+    crate::log::begin(run, args.serve.log_format);
     serve::run(async {
+        let health = args.serve.health().await?;
         let ground = Box::new(Folder(data.clone()));
         let host = Host::open(ground, run.env(None), Work::Threads, identity)
             .with_context(|| format!("cannot run the host in {}", data.display()))?;
@@ -213,10 +235,67 @@ fn serve_host(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
                 true => run.screen.message("ready", &json!({ "name": name, "address": address })),
                 false => run.screen.line(&format!("the host {name} listens on {address}")),
             };
+            serve::ready();
         };
-        run_host::run(host, listener, socket, ready, serve::stop()).await.map_err(told)
+        let (seen, named) = (host.clone(), name.clone());
+        let report = move || serve::report("host", &named, &trouble::all(&seen));
+        tokio::select! {
+            ended = run_host::run(host.clone(), listener, socket, ready, serve::stop()) => ended.map_err(told),
+            () = async {
+                host.leave.begun().await;
+                serve::stopping();
+                std::future::pending().await
+            } => Ok(()),
+            never = serve::health(health, report) => match never {},
+            () = serve::watchdog(|| host.connections.pulse.is_well(), || trouble::standing(&host)) => Ok(()),
+        }
     })?;
     Ok(Code::Done)
+}
+
+/// A host that was told to stop has so long.
+const STOPS: Duration = Duration::from_secs(60);
+
+fn stop(run: &Run, args: &StopArgs) -> anyhow::Result<Code> {
+    let service = Service::get()?;
+    if service.role != Role::Host {
+        let text = "the host is stopped on the host";
+        return Err(hinted(Code::NotAllowed, text, "log in there, and run `twinkeep host stop`"));
+    }
+    let secs = args.planned.then(|| away_secs(&args.length)).transpose().map_err(crate::error::usage)?;
+    let (heard, there) = admin()?.stop(secs).map_err(told)?;
+    let begun = Instant::now();
+    while UnixStream::connect(service.socket()).is_ok() {
+        if begun.elapsed() > STOPS {
+            let hint = "see what it logs, or end it: `systemctl stop twinkeep-host`";
+            return Err(hinted(Code::Failed, "the host has not stopped yet", hint));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    if run.screen.json {
+        let fields = json!({ "planned": args.planned, "seconds": secs, "heard": heard, "there": there });
+        run.screen.message("host_stopped", &fields)?;
+        return Ok(Code::Done);
+    }
+    run.screen.tell(&match secs {
+        None => "the host has stopped".to_owned(),
+        Some(_) => {
+            format!("the host has stopped; {heard} of {} that are there know why", show::count(there.into(), "PC"))
+        }
+    })?;
+    Ok(Code::Done)
+}
+
+/// Seconds of a duration for which a host may be away.
+fn away_secs(text: &str) -> Result<u32, String> {
+    let span = crate::parse::duration(text)?;
+    let now = jiff::Zoned::now();
+    let secs = now.checked_add(span).map(|then| then.timestamp().duration_since(now.timestamp()).as_secs());
+    let secs = secs.ok().and_then(|secs| u32::try_from(secs).ok());
+    match secs {
+        Some(secs @ 1..=leave::AWAY_SECS_MAX) => Ok(secs),
+        _ => Err(format!("--for {text}: a host is away on purpose for a second to 30 days")),
+    }
 }
 
 fn status(run: &Run) -> anyhow::Result<Code> {
@@ -234,6 +313,8 @@ fn status(run: &Run) -> anyhow::Result<Code> {
                 "vaults": status.vaults,
                 "owed_frames": status.owed_frames,
                 "question": status.question,
+                "reserve": status.reserve,
+                "troubles": status.troubles.iter().map(trouble_fields).collect::<Vec<_>>(),
             }),
         )?;
         return Ok(Code::Done);
@@ -246,10 +327,15 @@ fn status(run: &Run) -> anyhow::Result<Code> {
         0 => "everything is kept twice".to_owned(),
         owed => format!("{} have no second place yet: `twinkeep copies status`", show::count(owed, "frame")),
     })?;
-    if !status.question.is_empty() {
-        run.screen.line(&status.question)?;
+    // What is to be decided stands among them.
+    for trouble in &status.troubles {
+        run.screen.line(&trouble.text)?;
     }
     Ok(Code::Done)
+}
+
+fn trouble_fields(trouble: &TroubleRow) -> serde_json::Value {
+    json!({ "about": trouble.about, "serious": trouble.is_serious, "text": trouble.text })
 }
 
 fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
@@ -261,6 +347,7 @@ fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
     match verb {
         KitVerb::Verify => {
             setup::verify_kit(&data, &words).map_err(setup_told)?;
+            note_kit(run, &data, Some(jiff::Timestamp::now()));
             match run.screen.json {
                 true => run.screen.message("kit_verified", &json!({ "data": data.to_string_lossy() }))?,
                 false => run.screen.tell("the words are right, and the kit is this host's")?,
@@ -268,6 +355,8 @@ fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
         }
         KitVerb::Renew => {
             let new = setup::renew_kit(&data, &run.env(Some(1)), &words).map_err(setup_told)?.words();
+            // Of the new ones nobody knows yet whether they were written down right.
+            note_kit(run, &data, None);
             match run.screen.json {
                 true => {
                     let fields = json!({ "data": data.to_string_lossy(), "words": new.as_str() });
@@ -278,4 +367,27 @@ fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
         }
     }
     Ok(Code::Done)
+}
+
+/// In the host's folder: a line that says when the words of the kit were last tried.
+const KIT_VERIFIED: &str = "kit-verified";
+
+/// Remembers when the words were tried. That they are right counts more than that it is remembered.
+fn note_kit(run: &Run, data: &Path, when: Option<jiff::Timestamp>) {
+    let path = data.join(KIT_VERIFIED);
+    let noted = match when {
+        Some(when) => twinkeep_nodes::secrets::replace(&path, format!("{when:.0}\n").as_bytes()),
+        None => std::fs::remove_file(&path).or_else(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        }),
+    };
+    if let Err(error) = noted {
+        run.screen.warn(None, &format!("{}: {error}", path.display()));
+    }
+}
+
+/// When the words of the kit were last tried, if that is known.
+pub(super) fn kit_verified(data: &Path) -> Option<jiff::Timestamp> {
+    std::fs::read_to_string(data.join(KIT_VERIFIED)).ok()?.trim().parse().ok()
 }

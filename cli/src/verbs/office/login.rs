@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::dirs;
 use crate::error::{Code, usage};
 use crate::office;
+use crate::outbox;
 use crate::password;
 use crate::session::Run;
 
@@ -47,8 +48,14 @@ pub fn run(run: &Run, args: &LoginArgs) -> anyhow::Result<Code> {
 pub fn logout(run: &Run, _args: &LogoutArgs) -> anyhow::Result<Code> {
     // The office is told while it can be; the keys go in any case.
     if let Ok(session) = office::Session::begin() {
+        run.deliver(&session, outbox::LOCK_WAIT)?;
         let revoked = session.user.revoke_device(session.device);
         revoked.unwrap_or_else(|problem| run.screen.warn(None, &format!("the office was not told: {problem}")));
+    }
+    for outbox in outbox::waiting().unwrap_or_default() {
+        let (folder, account) = (outbox.folder(), outbox.account().to_owned());
+        let text = format!("what waits in {} is sent when {account} is logged in again", folder.display());
+        run.screen.warn(None, &text);
     }
     let was_there = office::forget_login()?;
     match (run.screen.json, was_there) {

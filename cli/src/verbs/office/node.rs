@@ -2,10 +2,11 @@
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use twinkeep_engine::env::Time;
 use twinkeep_nodes::remote::admin::{NodeChange, NodeRow};
 use twinkeep_nodes::transport::keys::fingerprint;
 
-use crate::error::{Code, usage};
+use crate::error::{Code, hinted, usage};
 use crate::office::{admin, told};
 use crate::password;
 use crate::session::Run;
@@ -24,6 +25,9 @@ enum NodeVerb {
     /// List the machines of the office
     #[command(after_help = "Example: with those that were forgotten or revoked\n  twinkeep node list --all")]
     List(ListArgs),
+    /// Show everything the host knows of one machine
+    #[command(after_help = "Example:\n  twinkeep node show pc7")]
+    Show(NameArgs),
     /// Let a machine in that has joined
     #[command(after_help = "Example:\n  twinkeep node approve pc7")]
     Approve(NameArgs),
@@ -79,6 +83,7 @@ pub struct AuditArgs {
 pub fn run(run: &Run, args: &NodeArgs) -> anyhow::Result<Code> {
     match &args.verb {
         NodeVerb::List(args) => list(run, args),
+        NodeVerb::Show(args) => show_one(run, &args.name),
         NodeVerb::Approve(args) => change(run, &args.name, NodeChange::Approve, ["approved", "takes part from now on"]),
         NodeVerb::Drain(args) => {
             let words = match args.off {
@@ -138,11 +143,7 @@ fn list(run: &Run, args: &ListArgs) -> anyhow::Result<Code> {
         return Ok(Code::Done);
     }
     let rows = nodes.iter().map(|node| {
-        let state = match &node.status[..] {
-            "active" => node.presence.clone(),
-            "pending" => "waits for approval".to_owned(),
-            other => other.to_owned(),
-        };
+        let state = state(node);
         let seen = node.last_seen.map(|time| show::local(show::timestamp(time), &run.zone));
         let mut notes = vec![node.note.clone()];
         if node.draining {
@@ -159,6 +160,81 @@ fn list(run: &Run, args: &ListArgs) -> anyhow::Result<Code> {
     run.screen.write_stdout(show::table(&header, rows.collect(), &[2, 3]).as_bytes())?;
     run.screen.tell(&show::count(nodes.len() as u64, "machine"))?;
     Ok(Code::Done)
+}
+
+/// In words how a machine takes part.
+fn state(node: &NodeRow) -> String {
+    match &node.status[..] {
+        "active" => node.presence.clone(),
+        "pending" => "waits for approval".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// The machine of a name: of several that had it, the one that takes part now, else the last.
+fn named(nodes: Vec<NodeRow>, name: &str) -> anyhow::Result<NodeRow> {
+    let mut named: Vec<NodeRow> = nodes.into_iter().filter(|node| node.name == name).collect();
+    let at = named.iter().position(|node| matches!(&node.status[..], "active" | "pending"));
+    let at = at.or_else(|| named.len().checked_sub(1));
+    let hint = "`twinkeep node list --all` shows all there ever were";
+    at.map(|at| named.swap_remove(at)).ok_or_else(|| hinted(Code::Failed, format!("there is no machine {name}"), hint))
+}
+
+fn show_one(run: &Run, name: &str) -> anyhow::Result<Code> {
+    let node = named(admin()?.nodes().map_err(told)?, name)?;
+    if run.screen.json {
+        let mut all = fields(&node);
+        let more = json!({
+            "address": Some(&node.address).filter(|address| !address.is_empty()),
+            "machine_id": node.machine_id.to_hex(),
+            "joined": show::timestamp(node.joined).to_string(),
+            "proven": node.proven.map(|time| show::timestamp(time).to_string()),
+            "on_their_way": node.on_their_way,
+            "hours_missed": node.hours_missed,
+            "given_up": node.given_up,
+        });
+        if let (Some(all), serde_json::Value::Object(more)) = (all.as_object_mut(), more) {
+            all.extend(more);
+        }
+        run.screen.message("machine_shown", &all)?;
+        return Ok(Code::Done);
+    }
+    run.screen.line(&node.name)?;
+    lines(run, &node).into_iter().try_for_each(|(what, text)| run.screen.line(&format!("  {what:<12} {text}")))?;
+    Ok(Code::Done)
+}
+
+/// What there is to say of a machine, for people.
+fn lines(run: &Run, node: &NodeRow) -> Vec<(&'static str, String)> {
+    let at = |time: Time| show::local(show::timestamp(time), &run.zone);
+    let since_start = "not since the host started".to_owned();
+    let from = if node.address.is_empty() { String::new() } else { format!(", from {}", node.address) };
+    let (used, granted) = (show::size(node.used), show::size(node.granted));
+    let mut lines = vec![
+        ("key", fingerprint(&node.key)),
+        ("state", format!("{}{from}", state(node))),
+        ("joined", at(node.joined)),
+        ("last seen", node.last_seen.map_or_else(|| since_start.clone(), at)),
+        ("holds", format!("{used} of {granted} granted, in {}", show::count(node.frames, "frame"))),
+        ("last proof", node.proven.map_or(since_start, at)),
+    ];
+    if !node.version.is_empty() {
+        lines.push(("program", node.version.clone()));
+        lines.push(("its disk", format!("{} free", show::size(node.free))));
+    }
+    if node.on_their_way > 0 {
+        lines.push(("on their way", show::count(node.on_their_way.into(), "frame")));
+    }
+    if node.hours_missed > 0 {
+        lines.push(("missed for", format!("{} that count", show::count(node.hours_missed.into(), "hour"))));
+    }
+    let notes = [
+        (node.draining, "it is being emptied"),
+        (node.given_up, "it was away for too long: its copies are made elsewhere"),
+        (!node.note.is_empty(), &node.note),
+    ];
+    lines.extend(notes.into_iter().filter(|(is_so, _)| *is_so).map(|(_, note)| ("note", note.to_owned())));
+    lines
 }
 
 fn fields(node: &NodeRow) -> serde_json::Value {

@@ -14,12 +14,11 @@ use crate::verbs::key::NewPassword;
 
 /// Whose.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Takes the recovery kit: its words, and from a PC a copy of its file. What the kit opens is opened on\n\
-    this machine and sealed for the account anew; the host sees none of it. All devices of the account\n\
-    are revoked. Nothing is deleted; but vaults that the kit does not open, the account opens no more.\n\n\
-    Example: on the host\n  twinkeep user reset anna --recovery-words-file words.txt"
-)]
+#[command(after_help = "Takes the recovery kit: its words, and from a PC a copy of its file. What the kit opens is\n\
+    opened on this machine and sealed for the account anew; the host sees none of it. All devices of\n\
+    the account are revoked. Nothing is deleted; but vaults that the kit does not open, the account\n\
+    opens no more.\n\n\
+    Example: on the host\n  twinkeep user reset anna --recovery-words-file words.txt")]
 pub struct ResetArgs {
     /// The account's name
     name: String,

@@ -7,15 +7,17 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use twinkeep_nodes::remote::office::service_status;
 use twinkeep_nodes::terminal::copies::Kept;
+use twinkeep_nodes::terminal::ground;
+use twinkeep_nodes::terminal::service::{Machine, Terminal};
 use twinkeep_nodes::terminal::setup::{self, Joined};
-use twinkeep_nodes::terminal::{self, ground};
 use twinkeep_nodes::tracker::token::JoinToken;
 use twinkeep_nodes::work::Work;
 
 use super::host::machine_id;
-use super::serve;
+use super::serve::{self, ServeArgs};
 use crate::error::{Code, hinted, usage};
 use crate::office::{Role, Service, told};
+use crate::outbox;
 use crate::parse;
 use crate::password;
 use crate::session::Run;
@@ -69,6 +71,8 @@ struct RunArgs {
     /// The folder of the terminal. Default: the one of `terminal join`
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
 /// Does it.
@@ -144,19 +148,30 @@ fn serve_terminal(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
     let owner = format!("terminal {name}, pid {}", std::process::id());
     let opened = ground::copies(&data, env.clone(), &owner)
         .with_context(|| format!("cannot open the copies in {}", data.display()))?;
-    crate::log::begin(run);
+    crate::log::begin(run, args.serve.log_format);
     for fault in opened.rebuilt.iter().flatten() {
         run.screen.warn(Some(fault.file.as_bytes()), &fault.problem);
     }
     let kept = Kept::new(opened.store, grant);
+    let (courier, socket) = (env.clone(), ground::socket(&data));
+    std::thread::Builder::new().name("courier".into()).spawn(move || outbox::courier(&socket, &courier))?;
     serve::run(async {
+        let health = args.serve.health().await?;
         // Whoever uses this PC may back up through it: every account shows who it is to the host.
         let socket = serve::socket(&ground::socket(&data), 0o666)?;
         match run.screen.json {
             true => run.screen.message("ready", &json!({ "name": name }))?,
             false => run.screen.line(&format!("the terminal {name} runs"))?,
         }
-        terminal::run(settings, kept, env, Work::Threads, socket, serve::stop()).await.map_err(told)
+        let terminal = Terminal::new(settings, kept, &env, Work::Threads, Machine(data.clone()));
+        serve::ready();
+        let (seen, named) = (terminal.clone(), name.clone());
+        let report = move || serve::report("terminal", &named, &seen.troubles());
+        tokio::select! {
+            ended = terminal.serve(socket, serve::stop()) => ended.map_err(told),
+            never = serve::health(health, report) => match never {},
+            () = serve::watchdog(|| true, || terminal.standing()) => Ok(()),
+        }
     })?;
     Ok(Code::Done)
 }
@@ -174,11 +189,18 @@ fn status(run: &Run) -> anyhow::Result<Code> {
                 "bytes": status.bytes,
                 "trash": status.trash,
                 "granted": status.granted,
+                "away_until": status.away_until.map(|until| show::timestamp(until).to_string()),
             }),
         )?;
         return Ok(Code::Done);
     }
-    run.screen.line(&format!("{}: {}", status.name, status.trouble))?;
+    let line = match status.away_until {
+        Some(until) => {
+            format!("the host is away on purpose until {}", show::local(show::timestamp(until), &run.zone))
+        }
+        None => status.trouble,
+    };
+    run.screen.line(&format!("{}: {line}", status.name))?;
     let (held, granted) = (show::size(status.bytes), show::size(status.granted));
     run.screen.line(&format!("holds {held} of second copies in {granted}; {} set aside", show::size(status.trash)))?;
     Ok(Code::Done)

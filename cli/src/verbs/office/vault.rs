@@ -78,11 +78,9 @@ struct WhichArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Only who made the vault says who is a member. `user devices` shows the key of who is logged in\n\
-    there: who compares the two does not rely on the host for it.\n\n\
-    Example:\n  twinkeep vault add-member sales dora"
-)]
+#[command(after_help = "Only who made the vault says who is a member. `user devices` shows the key of who is logged\n\
+    in there: who compares the two does not rely on the host for it.\n\n\
+    Example:\n  twinkeep vault add-member sales dora")]
 struct AddArgs {
     #[command(flatten)]
     vault: WhichArgs,

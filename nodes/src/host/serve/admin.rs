@@ -1,22 +1,23 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
+use super::machines;
 use super::people::{self, NewVault, kind_word};
 use super::recovery::{ProofServer, kit_used};
 use super::user::used;
 use super::words::describe;
-use crate::host::{Host, collector, healer, lock, watch};
+use crate::host::leave::{self, AWAY_SECS_MAX, UserCall};
+use crate::host::{Host, collector, healer, trouble, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::Event;
 use crate::tracker::holders::HoldersError;
 use crate::tracker::log::Actor;
 use crate::tracker::member::recovery_challenge;
 use crate::tracker::names::{AccountId, NodeKey};
-use crate::tracker::presence::{Event as Seen, Presence};
-use crate::tracker::registry::Node;
+use crate::tracker::presence::Event as Seen;
 use crate::tracker::token::{self, JoinToken};
 use crate::transport::ids::one;
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::{Call, Peer};
+use crate::transport::serve::Peer;
 use capnp::Error;
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -33,12 +34,12 @@ pub struct AdminServer {
     actor: Actor,
     /// From where it came.
     pub(super) peer: Arc<Peer>,
-    begin: Box<dyn Fn() -> Result<Option<Call>, Problem>>,
+    begin: Box<dyn Fn() -> Result<Option<UserCall>, Problem>>,
 }
 
 impl AdminServer {
     /// For somebody whose right is asked for anew at every call.
-    pub fn new(host: Arc<Host>, actor: Actor, begin: impl Fn() -> Result<Option<Call>, Problem> + 'static) -> Self {
+    pub fn new(host: Arc<Host>, actor: Actor, begin: impl Fn() -> Result<Option<UserCall>, Problem> + 'static) -> Self {
         let peer = Peer::new(host.key(), IpAddr::V4(Ipv4Addr::LOCALHOST));
         Self { host, actor, peer, begin: Box::new(begin) }
     }
@@ -49,7 +50,7 @@ impl AdminServer {
     }
 
     /// Begins a call.
-    pub(super) fn begin(&self) -> Result<Option<Call>, Problem> {
+    pub(super) fn begin(&self) -> Result<Option<UserCall>, Problem> {
         (self.begin)()
     }
 
@@ -167,42 +168,11 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
-    async fn nodes(self: Rc<Self>, _params: admin::NodesParams, mut results: admin::NodesResults) -> Result<(), Error> {
+    async fn nodes(self: Rc<Self>, _params: admin::NodesParams, results: admin::NodesResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let host = self.host.clone();
         let counts = self.host.work().run(move || host.holders.owed_counts()).await?;
-        let registry = self.host.office.registry();
-        let mut nodes: Vec<&Node> = registry.nodes().collect();
-        nodes.sort_by_key(|node| node.number);
-        let online = lock(&self.host.online);
-        let (now, wall) = (self.host.env().clock.elapsed(), self.host.env().clock.now());
-        let mut list = results.get().init_nodes(nodes.len() as u32);
-        for (at, node) in (0..).zip(nodes) {
-            let mut info = list.reborrow().get(at);
-            let live = online.live(&node.key);
-            let held = counts.machines.iter().find(|count| count.machine.0 == node.number);
-            info.set_name(&node.name[..]);
-            info.set_key(&node.key.0);
-            info.set_status(node.status.word());
-            info.set_presence(match self.host.watch.presence(MachineNumber(node.number)) {
-                Presence::Online => "online",
-                Presence::Suspect => "suspect",
-                Presence::Offline => "offline",
-            });
-            info.set_granted(live.map_or(node.grant, |live| live.granted));
-            info.set_used(held.map_or(0, |held| held.bytes));
-            info.set_frames(held.map_or(0, |held| held.frames));
-            info.set_free(live.map_or(0, |live| live.free));
-            info.set_draining(node.draining);
-            if let Some(seen) = online.last_seen(&node.key) {
-                let ago = i64::try_from(now.saturating_sub(seen).as_nanos()).unwrap_or(i64::MAX);
-                info.set_last_seen(wall.0.saturating_sub(ago));
-            }
-            info.set_version(live.map_or("", |live| &live.version[..]));
-            if online.has_twin(&node.key) {
-                info.set_note("it runs twice under one key: nothing new is placed there");
-            }
-        }
+        machines::tell(&self.host, &counts, results);
         Ok(())
     }
 
@@ -344,6 +314,15 @@ impl admin::Server for AdminServer {
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
         status.set_question(&self.host.watch.question().unwrap_or_default()[..]);
         status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
+        status.set_reserve(self.host.identity.marks.reserve_of(space.total));
+        let troubles = trouble::all(&self.host);
+        let mut list = status.init_troubles(troubles.len() as u32);
+        for (at, trouble) in (0..).zip(&troubles) {
+            let mut to = list.reborrow().get(at);
+            to.set_about(trouble.about);
+            to.set_serious(trouble.is_serious);
+            to.set_text(&trouble.text[..]);
+        }
         Ok(())
     }
 
@@ -454,6 +433,25 @@ impl admin::Server for AdminServer {
         let mut results = results.get();
         results.set_challenge(&challenge);
         results.set_proof(capnp_rpc::new_client(proof));
+        Ok(())
+    }
+
+    async fn stop(self: Rc<Self>, params: admin::StopParams, mut results: admin::StopResults) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        // Whoever stops it from afar could not start it again.
+        if self.actor != Actor::Host {
+            return Err(problem(Why::NotAllowed, "the host is stopped on the host: `twinkeep host stop`").into());
+        }
+        let params = params.get()?;
+        let secs = match (params.get_planned(), params.get_secs()) {
+            (false, _) => None,
+            (true, secs @ 1..=AWAY_SECS_MAX) => Some(secs),
+            (true, _) => return Err(problem(Why::Usage, "a host is away for 1 second to 30 days").into()),
+        };
+        let (heard, there) = leave::prepare(&self.host, secs).await;
+        let mut results = results.get();
+        results.set_heard(heard as u32);
+        results.set_there(there as u32);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::tracker::names::{AccountDeviceId, AccountId, MachineId, NAME_LEN_MAX,
 use crate::tracker::registry::{Account, NodeStatus};
 use crate::tracker::token;
 use crate::transport::ids::fixed;
-use crate::transport::limits::{PROTOCOL, PROTOCOL_MIN};
+use crate::transport::limits::{PROGRAM, PROTOCOL, PROTOCOL_MIN};
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::serve::{Held, Peer};
 use capnp::Error;
@@ -73,6 +73,7 @@ impl bootstrap::Server for BootstrapServer {
         results.set_version(version);
         results.set_host(&self.host.identity.name[..]);
         results.set_time(self.host.env().clock.now().0);
+        results.set_program(PROGRAM);
         Ok(())
     }
 
@@ -137,8 +138,9 @@ impl bootstrap::Server for BootstrapServer {
         params: bootstrap::LoginParams,
         mut results: bootstrap::LoginResults,
     ) -> Result<(), Error> {
-        let _call = self.peer.call()?;
+        let call = self.peer.call()?;
         require_active(&self.host, &self.peer.key)?;
+        let _call = self.host.leave.begin(call)?;
         let held = self.peer.hold()?;
         let name = params.get()?.get_account()?;
         if name.len() > NAME_LEN_MAX {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bootstrap;
+mod machines;
 mod node;
 mod people;
 mod recovery;

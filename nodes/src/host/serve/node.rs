@@ -54,6 +54,7 @@ pub(super) fn register(
     let live = Live {
         number,
         run: fixed(told.get_run()?, "the mark of a start")?,
+        address: peer.address,
         heard: host.env().clock.elapsed(),
         machine_id: fixed(told.get_machine_id()?, "a machine id")?,
         granted: told.get_granted(),
@@ -74,7 +75,7 @@ pub(super) fn register(
     }
     tracing::info!(machine = %number, "a machine is there");
     let server = NodeServer { host: host.clone(), peer: peer.clone(), number, errands: errands.clone(), _held: held };
-    tokio::task::spawn_local(listen(host.clone(), peer.clone(), errands.downgrade()));
+    tokio::task::spawn_local(listen(host.clone(), peer.clone(), copies.clone(), errands.downgrade()));
     // The queue ends with the session: whoever works it off holds no end of it.
     let (host, peer) = (host.clone(), peer.clone());
     let machine = Machine { host, peer, key, number, copies, errands: errands.downgrade() };
@@ -82,11 +83,15 @@ pub(super) fn register(
     Ok(capnp_rpc::new_client(server))
 }
 
-/// Hangs up on a machine that says nothing any more. One whose power went leaves a connection that nobody ends, and with
+/// Tells a machine when the host goes away, and hangs up on one that says nothing any more. One whose power went leaves a connection that nobody ends, and with
 /// it what it was doing, and a twin of the machine that comes back.
-async fn listen(host: Arc<Host>, peer: Arc<Peer>, errands: mpsc::WeakUnboundedSender<Errand>) {
+async fn listen(host: Arc<Host>, peer: Arc<Peer>, copies: copies::Client, errands: mpsc::WeakUnboundedSender<Errand>) {
     loop {
-        tokio::time::sleep(BEAT).await;
+        tokio::select! {
+            biased;
+            () = host.leave.tell(&copies) => return,
+            () = tokio::time::sleep(BEAT) => {}
+        }
         let Some(errands) = errands.upgrade() else { return };
         let heard = lock(&host.online).of(&peer.key, &errands).map(|live| live.heard);
         // It has come anew by another connection, or has gone.
@@ -272,7 +277,7 @@ impl Machine {
                     compared
                 }
                 Errand::Fetch(frames, answer) => fetch(&self.host, self.number, &self.copies, frames, &answer).await,
-                Errand::Prove(frames) => prove(&self.host, self.number, &self.copies, &frames).await,
+                Errand::Prove(frames) => self.prove(&frames).await,
                 Errand::Scrub(answer) => scrub(&self.host, self.number, &self.copies, answer).await,
             };
             if let Err(error) = result {
@@ -286,6 +291,14 @@ impl Machine {
                 break;
             }
         }
+    }
+
+    async fn prove(&self, frames: &[Wanted]) -> Result<(), Error> {
+        let shown = prove(&self.host, self.number, &self.copies, frames).await?;
+        if shown > 0 {
+            lock(&self.host.online).proven(&self.key, self.host.env().clock.elapsed());
+        }
+        Ok(())
     }
 
     /// Whether its session is still the machine's.
@@ -417,13 +430,14 @@ async fn fetch(
     Ok(())
 }
 
-/// Has a machine show that it holds frames: what it cannot show it does not hold.
+/// Has a machine show that it holds frames: what it cannot show it does not hold. Gives how many it showed.
 async fn prove(
     host: &Arc<Host>,
     machine: MachineNumber,
     copies: &copies::Client,
     frames: &[Wanted],
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
+    let mut proven = 0;
     for wanted in frames {
         let (tracker, frame) = (host.clone(), *wanted);
         // What is bad here is no measure for others.
@@ -445,12 +459,14 @@ async fn prove(
             Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error),
             Err(_) => false,
         };
-        if !shown {
-            tracing::warn!(%machine, frame = %wanted.id, "a machine does not hold what it said");
-            retract(host, machine, vec![wanted.id]).await?;
+        if shown {
+            proven += 1;
+            continue;
         }
+        tracing::warn!(%machine, frame = %wanted.id, "a machine does not hold what it said");
+        retract(host, machine, vec![wanted.id]).await?;
     }
-    Ok(())
+    Ok(proven)
 }
 
 /// Has a machine verify what it holds. However long that takes: the line is watched by other calls.

@@ -5,13 +5,14 @@ use super::bootstrap::require_active;
 use super::people::{self, NewVault};
 use super::vault::{Right, VaultServer};
 use crate::host::Host;
+use crate::host::leave::UserCall;
 use crate::tracker::event::{Event, Login};
 use crate::tracker::log::Actor;
 use crate::tracker::names::{AccountDeviceId, AccountId, fold};
 use crate::tracker::registry::{Account, Registry};
 use crate::transport::ids::{fixed, one};
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::{Call, Peer};
+use crate::transport::serve::Peer;
 use capnp::Error;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,9 +35,9 @@ pub(super) struct Caller {
 
 impl Caller {
     /// Begins a call.
-    pub fn call(&self) -> Result<Call, Problem> {
+    pub fn call(&self) -> Result<UserCall, Problem> {
         self.account()?;
-        self.peer.call()
+        self.host.leave.begin(self.peer.call()?)
     }
 
     /// The account as it is now.

@@ -3,6 +3,7 @@
 use super::admin::AdminServer;
 use super::user::Caller;
 use super::write::WriteServer;
+use crate::host::leave::UserCall;
 use crate::host::{Host, HostVault};
 use crate::remote::wire::{get_link, get_place, put_link, put_place};
 use crate::tracker::MachineNumber;
@@ -10,7 +11,7 @@ use crate::tracker::limits::LOCK_DAYS;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX, SESSIONS_PER_MACHINE_MAX};
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::{Call, Held, Peer};
+use crate::transport::serve::{Held, Peer};
 use capnp::Error;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -86,7 +87,7 @@ impl VaultServer {
     }
 
     /// Begins a call that only reads.
-    fn begin_call(&self) -> Result<Option<Call>, Problem> {
+    fn begin_call(&self) -> Result<Option<UserCall>, Problem> {
         match &self.right {
             Right::Member(caller) => {
                 caller.require_member(&self.id)?;
@@ -97,7 +98,7 @@ impl VaultServer {
     }
 
     /// Begins a call that adds something.
-    fn begin_writing(&self) -> Result<(Caller, Option<Call>), Problem> {
+    fn begin_writing(&self) -> Result<(Caller, Option<UserCall>), Problem> {
         let call = self.begin_call()?;
         match &self.right {
             Right::Member(caller) => Ok((caller.clone(), call)),

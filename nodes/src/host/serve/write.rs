@@ -2,6 +2,7 @@
 
 use super::user::{Caller, used};
 use super::vault::append;
+use crate::host::leave::UserCall;
 use crate::host::{Host, HostVault};
 use crate::remote::wire::get_link;
 use crate::tracker::MachineNumber;
@@ -10,7 +11,7 @@ use crate::tracker::registry::Registry;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::IDS_MAX;
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::{Call, Held};
+use crate::transport::serve::Held;
 use crate::transport::upload::{FrameTarget, UploadServer, no_frame};
 use capnp::Error;
 use std::cell::RefCell;
@@ -89,7 +90,7 @@ impl WriteServer {
         Self { caller, id, vault, session: Arc::new(frames), settled: RefCell::default(), _held: held }
     }
 
-    fn begin_call(&self) -> Result<Call, Problem> {
+    fn begin_call(&self) -> Result<UserCall, Problem> {
         self.caller.require_member(&self.id)?;
         self.caller.call()
     }

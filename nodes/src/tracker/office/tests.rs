@@ -163,12 +163,14 @@ fn after_a_failed_write_it_goes_on_with_what_became_of_it() {
                 if let Err(error) = result {
                     assert!(!has_failed && !matches!(error, OfficeError::Refused(_)), "{told}: {error}");
                     has_failed = true;
+                    assert_eq!(office.refused(), Some(error.to_string()), "{told}");
                     // Whoever tries again is told that it is done, or does it.
                     match office.append(Actor::Host, event) {
                         Ok(_) => {}
                         Err(OfficeError::Refused(_)) => found += 1,
                         Err(error) => panic!("{told}: {error}"),
                     }
+                    assert_eq!(office.refused(), None, "{told}: it goes on");
                 }
                 let after = open(&files.crash()).unwrap();
                 assert_eq!((after.registry(), after.tip()), (office.registry(), office.tip()), "{told}");

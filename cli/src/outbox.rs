@@ -1,0 +1,338 @@
+//! What is backed up for the office while its tracker cannot be reached.
+//!
+//! In the data folder, in `outbox/`: `<vault id>.toml` is what opens the vault, as the office last gave it; and the folder
+//! `<vault id>/`, while something waits, is a vault of the same name and keys that holds it. It opens like any other. Who
+//! writes to it holds `<vault id>.lock` together with others, who sends it and clears it away holds that alone.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+use serde::{Deserialize, Serialize};
+use twinkeep_engine::crypto::VaultSecret;
+use twinkeep_engine::env::Env;
+use twinkeep_engine::forward::{Forwarded, forward};
+use twinkeep_engine::id::VaultId;
+use twinkeep_engine::progress::Progress;
+use twinkeep_engine::vault::{HeadBytes, Place, Unlock, Vault};
+use twinkeep_nodes::remote::office::{User, VaultOf, service_status};
+use twinkeep_nodes::secrets;
+use twinkeep_nodes::tracker::member::open_vault;
+use twinkeep_nodes::tracker::names::AccountId;
+
+use crate::dirs;
+use crate::error::{Code, one_line, told};
+use crate::office::{self, Login, Session};
+use crate::session::owner;
+use crate::vaults;
+
+/// How long somebody waits who has nothing else to do while others are at it.
+pub const LOCK_WAIT: Duration = Duration::from_secs(60);
+
+/// How often a service looks whether something waits, and how long it rests at most after a failure.
+const LOOK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+
+/// What opens a vault of the office without the office: everything here is sealed, but for names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Known {
+    account: String,
+    account_id: String,
+    name: String,
+    /// Name of the account that the vault belongs to; empty where it was not yet written down, and is the account's own.
+    #[serde(default)]
+    owner: String,
+    wrapped: String,
+    config: String,
+    keyring: String,
+}
+
+/// A vault of the office as this machine can write to it alone.
+pub struct Outbox {
+    root: PathBuf,
+    vault: VaultId,
+    known: Known,
+}
+
+fn root() -> anyhow::Result<PathBuf> {
+    Ok(dirs::default_vault(&dirs::process_var)?.with_file_name("outbox"))
+}
+
+/// The folder of all of them, where there is one: no part of what is backed up.
+pub fn folder() -> Option<PathBuf> {
+    root().ok().filter(|root| root.is_dir())
+}
+
+/// Keeps what opens a vault, for when the office is out of reach.
+pub fn remember(user: &User, vault: &VaultOf, head: &HeadBytes) -> anyhow::Result<()> {
+    let known = Known {
+        account: user.name.clone(),
+        account_id: user.id.to_hex(),
+        name: vault.name.clone(),
+        owner: vault.owner.clone(),
+        wrapped: HEX.encode(&vault.wrapped),
+        config: HEX.encode(&head.config),
+        keyring: HEX.encode(&head.keyring),
+    };
+    let root = root()?;
+    let path = root.join(format!("{}.toml", vault.id.to_hex()));
+    if read(&path).ok().flatten().as_ref() == Some(&known) {
+        return Ok(());
+    }
+    let failed = || format!("cannot write {}", path.display());
+    if let Some(above) = root.parent() {
+        fs::create_dir_all(above).with_context(failed)?;
+    }
+    if !root.is_dir() {
+        secrets::make_folder(&root).with_context(failed)?;
+    }
+    secrets::replace(&path, toml::to_string(&known)?.as_bytes()).with_context(failed)
+}
+
+fn read(path: &Path) -> anyhow::Result<Option<Known>> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        text => {
+            let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("{} is not valid", path.display())).map(Some)
+        }
+    }
+}
+
+/// All of this user, whichever account they are of.
+fn all() -> anyhow::Result<Vec<Outbox>> {
+    let root = root()?;
+    let entries = match fs::read_dir(&root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("cannot list {}", root.display()))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.with_context(|| format!("cannot list {}", root.display()))?.file_name();
+        let vault = name.to_str().and_then(|name| name.strip_suffix(".toml")).and_then(VaultId::from_hex);
+        if let Some(vault) = vault
+            && let Some(known) = read(&root.join(&name))?
+        {
+            found.push(Outbox { root: root.clone(), vault, known });
+        }
+    }
+    found.sort_by_key(|outbox| outbox.vault);
+    Ok(found)
+}
+
+/// Those in which something waits.
+pub fn waiting() -> anyhow::Result<Vec<Outbox>> {
+    let mut all = all()?;
+    all.retain(|outbox| outbox.folder().is_dir());
+    Ok(all)
+}
+
+/// The one of a vault, by its name or the beginning of its id; without a name the account's own.
+pub fn find(login: &Login, name: Option<&str>) -> anyhow::Result<Option<Outbox>> {
+    let mut all = all()?;
+    all.retain(|outbox| outbox.known.account == login.account);
+    let infos: Vec<VaultOf> = all.iter().map(Outbox::info).collect();
+    // As it is chosen where the office can be asked.
+    let meant = match name {
+        Some(name) => vaults::named(&infos, &login.account, name),
+        None => vaults::default(&infos, &login.account),
+    };
+    let Ok(meant) = meant.map(|vault| vault.id) else { return Ok(None) };
+    Ok(all.into_iter().find(|outbox| outbox.vault == meant))
+}
+
+/// The secret of a vault that this user has an outbox of, with the key of the account that is logged in.
+pub fn secret(vault: VaultId) -> anyhow::Result<Option<VaultSecret>> {
+    let Some(login) = office::login()? else { return Ok(None) };
+    let found = all()?.into_iter().find(|outbox| outbox.vault == vault && outbox.known.account == login.account);
+    found.map(|outbox| outbox.secret()).transpose()
+}
+
+impl Outbox {
+    /// The vault as far as it is known here.
+    fn info(&self) -> VaultOf {
+        let owner = if self.known.owner.is_empty() { &self.known.account } else { &self.known.owner };
+        VaultOf {
+            id: self.vault,
+            name: self.known.name.clone(),
+            kind: String::new(),
+            owner: owner.clone(),
+            members: Vec::new(),
+            for_company: false,
+            wrapped: HEX.decode(self.known.wrapped.as_bytes()).unwrap_or_default(),
+        }
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> PathBuf {
+        self.root.join(self.vault.to_hex())
+    }
+
+    /// What its vault is called at the office.
+    pub fn name(&self) -> &str {
+        &self.known.name
+    }
+
+    /// Whose it is.
+    pub fn account(&self) -> &str {
+        &self.known.account
+    }
+
+    fn damaged(&self) -> anyhow::Error {
+        let path = self.root.join(format!("{}.toml", self.vault.to_hex()));
+        told(Code::Failed, format!("{} does not hold what it should", path.display()))
+    }
+
+    fn secret(&self) -> anyhow::Result<VaultSecret> {
+        let account = AccountId::from_hex(&self.known.account_id).ok_or_else(|| self.damaged())?;
+        let wrapped = HEX.decode(self.known.wrapped.as_bytes()).map_err(|_| self.damaged())?;
+        let key = office::account_key()?;
+        open_vault(&key, &account, &self.vault, &wrapped)
+            .map_err(|error| told(Code::WrongKey, format!("vault {}: {error}", self.known.name)))
+    }
+
+    /// Holds the lock, with others or alone; none where it cannot be had in time.
+    fn lock(&self, alone: bool, patience: Duration) -> anyhow::Result<Option<File>> {
+        let path = self.root.join(format!("{}.lock", self.vault.to_hex()));
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = open.with_context(|| format!("cannot open {}", path.display()))?;
+        let begun = Instant::now();
+        loop {
+            match if alone { file.try_lock() } else { file.try_lock_shared() } {
+                Ok(()) => return Ok(Some(file)),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                }
+                Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => return Ok(None),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    /// Opens it to back up into; makes it first where nothing waits. The lock is to be held as long as it is used.
+    pub fn open_to_write(&self, env: Env) -> anyhow::Result<(Vault, File)> {
+        let busy = || told(Code::Busy, "what waits on this machine is being sent: try again in a moment");
+        let lock = self.lock(false, LOCK_WAIT)?.ok_or_else(busy)?;
+        self.clear_sent();
+        let place = Place::folder(&self.folder());
+        if !Vault::exists(&place)? {
+            let part = |text: &str| HEX.decode(text.as_bytes()).map_err(|_| self.damaged());
+            let head = HeadBytes { config: part(&self.known.config)?, keyring: part(&self.known.keyring)? };
+            if head.vault()? != self.vault {
+                return Err(self.damaged());
+            }
+            match Vault::place(&place, &head) {
+                // Another backup made it meanwhile.
+                Err(twinkeep_engine::vault::VaultError::Exists) => {}
+                made => drop(made.with_context(|| format!("cannot write to {}", self.folder().display()))?),
+            }
+        }
+        Ok((self.open(env)?, lock))
+    }
+
+    fn open(&self, env: Env) -> anyhow::Result<Vault> {
+        let opening = || format!("cannot open {}", self.folder().display());
+        let secret = self.secret()?;
+        Vault::open(Place::folder(&self.folder()), env, Unlock::Secret(&secret), &owner()).with_context(opening)
+    }
+
+    /// Sends all that waits in it, and clears it away when all has arrived.
+    fn send(&self, session: &Session, sending: &Sending<'_>) -> anyhow::Result<Sent> {
+        let Sending { env, progress, patience } = *sending;
+        let Some(_lock) = self.lock(true, patience)? else { return Ok(Sent::Busy) };
+        self.clear_sent();
+        if !Vault::exists(&Place::folder(&self.folder()))? {
+            // It was being made when its maker ended: there is nothing in it.
+            // Or somebody has sent it while we waited.
+            let _ = fs::remove_dir_all(self.folder());
+            return Ok(Sent::Nothing);
+        }
+        let (to, _) = session.open(Some(&self.vault.to_hex()), env.clone())?;
+        let sent = {
+            let from = self.open(env.clone())?;
+            forward(&from, &to, progress).with_context(|| format!("cannot send {}", self.folder().display()))?
+        };
+        if sent.is_all() {
+            // First out of the way as a whole: what is half removed is no vault.
+            fs::rename(self.folder(), self.sent())
+                .with_context(|| format!("cannot clear {} away", self.folder().display()))?;
+            self.clear_sent();
+        }
+        Ok(Sent::Done(sent))
+    }
+
+    fn sent(&self) -> PathBuf {
+        self.root.join(format!("{}.sent", self.vault.to_hex()))
+    }
+
+    /// What was sent takes room and no more; the next one tries again.
+    fn clear_sent(&self) {
+        let _ = fs::remove_dir_all(self.sent());
+    }
+}
+
+/// How what waits is sent.
+#[derive(Clone, Copy)]
+pub struct Sending<'a> {
+    /// Clock, randomness, threads.
+    pub env: &'a Env,
+    /// What is told meanwhile.
+    pub progress: &'a Progress,
+    /// How long to wait for whoever writes to it or sends it.
+    pub patience: Duration,
+}
+
+/// What became of one of them.
+pub enum Sent {
+    /// Somebody writes to it, or sends it.
+    Busy,
+    /// There was nothing in it.
+    Nothing,
+    /// It was gone through.
+    Done(Forwarded),
+}
+
+/// Sends all that waits for the account of a session; gives what each of them came to.
+pub fn deliver(session: &Session, sending: &Sending<'_>) -> anyhow::Result<Vec<(Outbox, anyhow::Result<Sent>)>> {
+    let mut done = Vec::new();
+    for outbox in waiting()?.into_iter().filter(|outbox| outbox.known.account == session.user.name) {
+        let sent = outbox.send(session, sending);
+        done.push((outbox, sent));
+    }
+    Ok(done)
+}
+
+/// Sends what waits as soon as the host can be reached, for the user whom a service runs as; for ever.
+pub fn courier(socket: &Path, env: &Env) {
+    let (mut wait, mut last) = (LOOK.0, String::new());
+    loop {
+        std::thread::sleep(wait);
+        let is_due = waiting().is_ok_and(|waiting| !waiting.is_empty())
+            && service_status(socket).is_ok_and(|status| status.connected);
+        let went = if is_due { deliver_all(env) } else { Ok(()) };
+        match went {
+            Ok(()) => (wait, last) = (LOOK.0, String::new()),
+            Err(error) => {
+                let text = one_line(&error);
+                if text != last {
+                    tracing::warn!(error = %text, "cannot send what was backed up while the host was away");
+                }
+                (wait, last) = ((wait * 2).min(LOOK.1), text);
+            }
+        }
+    }
+}
+
+fn deliver_all(env: &Env) -> anyhow::Result<()> {
+    let progress = Progress::new(|warning| tracing::warn!(warning = %warning.message, "in what waits to be sent"));
+    let sending = Sending { env, progress: &progress, patience: Duration::ZERO };
+    for (outbox, sent) in deliver(&Session::begin()?, &sending)? {
+        let Sent::Done(sent) = sent? else { continue };
+        tracing::info!(vault = outbox.name(), snapshots = sent.done.len(), bytes = sent.bytes, "sent what waited");
+        if let Some((id, why)) = sent.left.first() {
+            return Err(told(Code::Damaged, format!("snapshot {id} stays in {}: {why}", outbox.folder().display())));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! What an administrator should know of: found wherever it shows, said in one place.
+
+use super::room::{self, Room};
+use super::{Host, lock};
+use crate::tracker::registry::NodeStatus;
+
+/// Something an administrator should know of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trouble {
+    /// What it is about, for programs: `disk`, `question`, `log` or `threads`.
+    pub about: &'static str,
+    /// Whether something does not work because of it, or is not decided.
+    pub is_serious: bool,
+    /// What it is, and what can be done.
+    pub text: String,
+}
+
+/// How the host stands, in a line.
+pub fn standing(host: &Host) -> String {
+    let machines =
+        host.office.read(|registry| registry.nodes().filter(|node| node.status == NodeStatus::Active).count());
+    let online = lock(&host.online).count();
+    let connections = host.connections.count();
+    let mut line = format!("{connections} connections, {online} of {machines} machines online");
+    let space = *lock(&host.disk);
+    if space.total > 0 {
+        line = format!("{line}, disk {} % full", room::used_percent(space));
+    }
+    all(host).into_iter().fold(line, |line, trouble| format!("{line}; {}", trouble.text))
+}
+
+/// All there is now. Looks at nothing that could make it wait.
+pub fn all(host: &Host) -> Vec<Trouble> {
+    let (marks, space) = (&host.identity.marks, *lock(&host.disk));
+    let disk = room::words(marks, space).map(|text| (marks.judge(space) == Room::Full, text));
+    let log = host.office.refused().map(|problem| {
+        format!("the office's log took no entry when one was last written, so nobody can log in: {problem}")
+    });
+    let threads = (!host.connections.pulse.is_well()).then(|| {
+        let silence = host.connections.pulse.silence().as_secs();
+        format!("a thread that serves connections hangs since {silence} s: restart the host")
+    });
+    let found = [
+        ("threads", threads.map(|text| (true, text))),
+        ("log", log.map(|text| (true, text))),
+        ("disk", disk),
+        ("question", host.watch.question().map(|text| (true, text))),
+    ];
+    let trouble = |(about, found): (&'static str, Option<(bool, String)>)| {
+        found.map(|(is_serious, text)| Trouble { about, is_serious, text })
+    };
+    found.into_iter().filter_map(trouble).collect()
+}

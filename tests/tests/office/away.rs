@@ -1,0 +1,200 @@
+//! Backups while the host is away: kept on the PC, sent when it is back.
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::Duration;
+use twinkeep_engine::env::Dice;
+use twinkeep_tests::fidelity::judge;
+use twinkeep_tests::home::messages;
+use twinkeep_tests::office::{Machine, OfficeWorld, PATIENCE, source, until};
+use twinkeep_tests::seeds::seeds;
+use twinkeep_tests::tree::{Shape, SourceTree};
+
+const SHAPE: Shape = Shape { files: 60, wide: 300, len_max: 100 << 10 };
+
+/// Backs up with the host away; the summary.
+fn backup_alone(pc: &Machine, tree: &SourceTree) -> Value {
+    let ran = pc.expect(4, &["--json", "backup", tree.root().to_str().unwrap()]);
+    let summary = messages(&ran.out).into_iter().find(|told| told["message_type"] == "summary").unwrap();
+    assert_eq!((summary["level"].as_str(), summary["holders"].as_array().map(Vec::len)), (Some("P0"), Some(0)));
+    summary
+}
+
+fn id(summary: &Value) -> String {
+    summary["snapshot_id"].as_str().expect("a snapshot was made").to_owned()
+}
+
+/// What waits on a machine: the folders of vaults.
+fn waiting(pc: &Machine) -> Vec<PathBuf> {
+    let outbox = pc.home.path(".local/share/twinkeep/outbox");
+    let entries = std::fs::read_dir(outbox).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_none() && path.is_dir()).collect()
+}
+
+fn listed(pc: &Machine) -> Vec<String> {
+    pc.json(&["snapshots"]).iter().map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_is_backed_up_without_the_host_is_sent_when_it_is_back() {
+    for seed in seeds(&[21]) {
+        println!("seed {seed}");
+        let mut tree = source(seed, SHAPE);
+        let mut world = OfficeWorld::new(1, &["anna", "ben"]);
+        world.pcs[0].login("anna");
+        let first = id(&world.pcs[0].backup(&tree.root(), &["--wait", "copies=2"]));
+        world.host.kill();
+
+        tree.change();
+        let second = backup_alone(&world.pcs[0], &tree);
+        assert!(second["files_new"].as_u64() > Some(0), "{second}");
+        tree.change();
+        let third = backup_alone(&world.pcs[0], &tree);
+        assert_eq!(third["parent"], second["snapshot_id"], "it goes on from the second: {third}");
+        let (second, third) = (id(&second), id(&third));
+
+        // Without the host what was made without it can be read, and only that.
+        let pc = &world.pcs[0];
+        let folder = waiting(pc).pop().expect("something waits");
+        let refused = pc.expect(16, &["snapshots"]);
+        assert!(refused.err.contains(folder.to_str().unwrap()), "the hint says where: {}", refused.err);
+        let here = folder.to_str().unwrap();
+        assert_eq!(pc.json(&["--vault", here, "snapshots"]).len(), 2);
+        if judge::is_there() {
+            let target = pc.home.path("alone");
+            pc.expect(0, &["--vault", here, "restore", &third, "--target", target.to_str().unwrap()]);
+            let inside = target.join(tree.root().strip_prefix("/").unwrap());
+            let found = judge::differences(&tree.root(), &inside, Default::default());
+            assert!(found.is_empty(), "{found:#?}");
+        }
+
+        // The service sends it by itself.
+        world.host.start();
+        let pc = &world.pcs[0];
+        until("nothing waits any more", PATIENCE, || waiting(pc).is_empty().then_some(()));
+        assert_eq!(listed(pc), [first, second, third.clone()]);
+        world.await_twice(PATIENCE);
+        if judge::is_there() {
+            pc.restores_equal(&third, &tree.root(), &tree.root());
+        }
+        let last = pc.backup(&tree.root(), &[]);
+        let same = (last["parent"].as_str(), last["files_new"].as_u64(), last["bytes_added"].as_u64());
+        assert_eq!((same.0, same.1), (Some(&third[..]), Some(0)), "{last}");
+        pc.expect(0, &["check", "--read-data"]);
+    }
+}
+
+#[test]
+fn a_host_that_dies_in_the_middle_costs_no_backup() {
+    for seed in seeds(&[22]) {
+        println!("seed {seed}");
+        let mut dice = Dice(seed);
+        let mut world = OfficeWorld::new(1, &["anna"]);
+        let pc = &world.pcs[0];
+        pc.login("anna");
+        pc.home.write("docs/small", "so that the vault is known here");
+        let docs = pc.home.path("docs");
+        pc.backup(&docs, &[]);
+        for number in 0..60 {
+            let mut bytes = vec![0; 4 << 20];
+            dice.fill(&mut bytes);
+            std::fs::write(docs.join(format!("large-{number}")), bytes).unwrap();
+        }
+        let mut child = pc.begin_backup(&docs);
+        let vault = world.vault_dirs().pop().unwrap();
+        // Once the host has got some of it.
+        let has_some = || {
+            let packs = std::fs::read_dir(vault.join("packs")).unwrap();
+            let bytes: u64 = packs.map(|entry| entry.unwrap().metadata().map_or(0, |found| found.len())).sum();
+            (bytes > 16 << 20 || child.try_wait().unwrap().is_some()).then_some(())
+        };
+        until("the host has some of it", PATIENCE, has_some);
+        world.host.kill();
+        let done = child.wait_with_output().unwrap();
+        let out = String::from_utf8(done.stdout).unwrap();
+        assert_eq!(done.status.code(), Some(4), "{out}{}", String::from_utf8_lossy(&done.stderr));
+        let pc = &world.pcs[0];
+        assert_eq!(waiting(pc).len(), 1);
+
+        world.host.start();
+        let pc = &world.pcs[0];
+        pc.expect(0, &["deliver", "--wait"]);
+        until("nothing waits any more", PATIENCE, || waiting(pc).is_empty().then_some(()));
+        let last = listed(pc).pop().unwrap();
+        if judge::is_there() {
+            pc.restores_equal(&last, &docs, &docs);
+        }
+    }
+}
+
+#[test]
+fn who_is_killed_while_sending_sends_again_and_nothing_twice() {
+    for seed in seeds(&[23]) {
+        println!("seed {seed}");
+        let mut dice = Dice(seed);
+        let mut world = OfficeWorld::new(1, &["anna", "ben"]);
+        let pc = &world.pcs[0];
+        pc.login("anna");
+        let mut tree = source(seed, Shape { files: 200, ..SHAPE });
+        pc.backup(&tree.root(), &[]);
+        world.host.kill();
+        let mut made = listed_alone(&world, &mut tree, 3);
+        world.host.start();
+        let pc = &world.pcs[0];
+        pc.await_connected();
+        let mut kills = 0;
+        while !waiting(pc).is_empty() {
+            let mut sending = pc.home.command(&["deliver"]).spawn().unwrap();
+            let patience = Duration::from_millis(5 + dice.throw() % 150);
+            std::thread::sleep(patience);
+            kills += u32::from(sending.try_wait().unwrap().is_none());
+            let _ = sending.kill();
+            sending.wait().unwrap();
+        }
+        println!("{kills} kills");
+        let mut found = listed(pc);
+        found.remove(0);
+        made.sort();
+        found.sort();
+        assert_eq!(found, made, "each of them once");
+        pc.expect(0, &["check", "--read-data"]);
+    }
+}
+
+/// Backs up so often with the host away.
+fn listed_alone(world: &OfficeWorld, tree: &mut SourceTree, times: usize) -> Vec<String> {
+    let mut made = Vec::new();
+    for _ in 0..times {
+        tree.change();
+        made.push(id(&backup_alone(&world.pcs[0], tree)));
+    }
+    made
+}
+
+#[test]
+fn what_waits_is_sent_by_whose_it_is() {
+    let mut world = OfficeWorld::new(1, &["anna", "ben"]);
+    let tree = source(24, SHAPE);
+    let pc = &world.pcs[0];
+    pc.login("ben");
+    // Ben has never been here before: without the host nothing of his can be sealed.
+    pc.login("anna");
+    pc.backup(&tree.root(), &[]);
+    world.host.kill();
+    let made = id(&backup_alone(&world.pcs[0], &tree));
+    // Somebody else sits down here meanwhile.
+    let said = world.pcs[0].expect(0, &["logout"]);
+    assert!(said.err.contains("when anna is logged in again"), "{}", said.err);
+    world.pcs[0].expect(12, &["backup", tree.root().to_str().unwrap(), "--vault", "twinkeep://anna"]);
+    world.host.start();
+    let pc = &world.pcs[0];
+    pc.await_connected();
+    pc.login("ben");
+    let said = pc.expect(0, &["deliver"]);
+    assert!(said.err.contains("anna's, who has to be logged in"), "{}", said.err);
+    assert_eq!((waiting(pc).len(), listed(pc).len()), (1, 0));
+    pc.login("anna");
+    pc.expect(0, &["deliver"]);
+    assert_eq!((waiting(pc).len(), listed(pc).pop()), (0, Some(made)));
+    assert_eq!(pc.expect(0, &["deliver"]).out, "nothing waits to be sent\n");
+}
