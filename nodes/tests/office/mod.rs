@@ -5,7 +5,7 @@ use capnp::capability::{Client as AnyClient, FromClientHook};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -40,10 +40,12 @@ use twinkeep_schema::office_capnp::{bootstrap, local, upload, user_session, vaul
 pub const LATE: Duration = Duration::from_secs(20);
 
 /// Runs a test on a local task set.
-pub fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+pub fn run<T, F: Future<Output = T>>(test: impl FnOnce() -> F) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async { tokio::time::timeout(Duration::from_secs(240), test()).await.unwrap() });
+    let timed = async { tokio::time::timeout(Duration::from_secs(240), test()).await.unwrap() };
+    let done = LocalSet::new().block_on(&runtime, timed);
     runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }
 
 /// Waits for something that must come about.
@@ -68,6 +70,13 @@ pub struct Office {
     pub env: Env,
     kit: VaultSecret,
     runner: JoinHandle<()>,
+}
+
+/// What a host leaves when it stops.
+pub struct Left {
+    temp: TempDir,
+    host: Weak<Host>,
+    kit: VaultSecret,
 }
 
 /// An account with its vault.
@@ -113,9 +122,13 @@ pub fn key(number: u8) -> SigningKey {
 impl Office {
     /// Makes one and runs it.
     pub async fn start() -> Self {
+        Self::start_with(Env::system(1)).await
+    }
+
+    /// The same with another clock.
+    pub async fn start_with(env: Env) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let data = temp.path().join("host");
-        let env = Env::system(1);
         let options = HostOptions {
             name: "office".into(),
             listen: "127.0.0.1:0".into(),
@@ -123,12 +136,19 @@ impl Office {
             machine_id: [9; 16],
         };
         let kit = setup::init(&data, &env, &options).unwrap();
+        Self::run(temp, env, kit).await
+    }
+
+    /// Runs the host of a folder.
+    async fn run(temp: TempDir, env: Env, kit: VaultSecret) -> Self {
+        let data = temp.path().join("host");
         let mut identity = setup::load(&data).unwrap();
         identity.marks.reserve = (0, 0);
         let ground = Box::new(Folder(data.clone()));
         let host = Host::open(ground, env.clone(), Work::Threads, identity).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let _ = std::fs::remove_file(Folder::socket(&data));
         let socket = UnixListener::bind(Folder::socket(&data)).unwrap();
         let running = host::run::run(host.clone(), listener, socket, |_| {}, std::future::pending());
         let runner = tokio::task::spawn_local(async move { running.await.unwrap() });
@@ -138,6 +158,18 @@ impl Office {
     /// The company's key, as it lies in the recovery kit.
     pub fn company(&self) -> SecretKey {
         setup::open_kit(&self.temp.path().join("host"), &self.kit).unwrap().company
+    }
+
+    /// Leaves the folder to be run again, once the runtime has ended.
+    pub fn leave(mut self) -> Left {
+        let temp = std::mem::replace(&mut self.temp, tempfile::tempdir().unwrap());
+        Left { temp, host: Arc::downgrade(&self.host), kit: self.kit.clone() }
+    }
+
+    /// Runs what was left, with another clock.
+    pub async fn again(left: Left, env: Env) -> Self {
+        until("the host ends", async || left.host.strong_count() == 0).await;
+        Self::run(left.temp, env, left.kit).await
     }
 
     /// A machine that has joined.

@@ -1,14 +1,14 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
+use super::describe::describe;
 use super::machines;
 use super::people::{self, NewVault, kind_word};
 use super::recovery::{ProofServer, kit_used};
 use super::user::used;
-use super::words::describe;
 use crate::host::leave::{self, AWAY_SECS_MAX, UserCall};
 use crate::host::{Host, collector, healer, trouble, watch};
 use crate::tracker::MachineNumber;
-use crate::tracker::event::Event;
+use crate::tracker::event::{AuditKind, Event};
 use crate::tracker::holders::HoldersError;
 use crate::tracker::log::Actor;
 use crate::tracker::member::recovery_challenge;
@@ -312,7 +312,8 @@ impl admin::Server for AdminServer {
         status.set_total(space.total);
         status.set_connections(u32::try_from(self.host.connections.count()).unwrap_or(u32::MAX));
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
-        status.set_question(&self.host.watch.question().unwrap_or_default()[..]);
+        let questions = [self.host.watch.question(), self.host.hours.question(self.host.env())];
+        status.set_question(&questions.into_iter().flatten().collect::<Vec<_>>().join("\n")[..]);
         status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
         status.set_reserve(self.host.identity.marks.reserve_of(space.total));
         let troubles = trouble::all(&self.host);
@@ -452,6 +453,25 @@ impl admin::Server for AdminServer {
         let mut results = results.get();
         results.set_heard(heard as u32);
         results.set_there(there as u32);
+        Ok(())
+    }
+
+    async fn clock_is_right(
+        self: Rc<Self>,
+        _params: admin::ClockIsRightParams,
+        mut results: admin::ClockIsRightResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let host = self.host.clone();
+        let Some((from, to)) = self.host.work().run(move || Ok::<_, Problem>(host.hours.confirm(host.env()))).await?
+        else {
+            return Ok(());
+        };
+        let text = format!("the host's clock is right, which went {} s at once", (to.0 - from.0) / 1_000_000_000);
+        self.append(Event::Audit { kind: AuditKind::Other, account: None, node: None, text }).await?;
+        let mut results = results.get();
+        results.set_from(from.0);
+        results.set_to(to.0);
         Ok(())
     }
 

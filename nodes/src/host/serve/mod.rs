@@ -2,13 +2,14 @@
 
 mod admin;
 mod bootstrap;
+mod describe;
+mod errands;
 mod machines;
 mod node;
 mod people;
 mod recovery;
 mod user;
 mod vault;
-mod words;
 mod write;
 
 pub use admin::AdminServer;

@@ -1,4 +1,4 @@
-//! The office's log in words.
+//! Entries of the log in words.
 
 use super::people::kind_word;
 use crate::tracker::event::Event;
