@@ -34,7 +34,7 @@ pub struct Cli {
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// The vault: a folder, or twinkeep://NAME for one at the office. Default: the office's for who is logged in, else
+    /// The vault: a folder, or twinkeep://NAME or twinkeep://OWNER/NAME for one at the office. Default: the office's for who is logged in, else
     /// twinkeep/vault in the user's data folder
     #[arg(short = 'r', long, value_name = "LOCATION", global = true)]
     pub vault: Option<String>,
@@ -47,6 +47,10 @@ pub struct Globals {
     /// Open the vault with the recovery words in this file
     #[arg(long, value_name = "FILE", global = true)]
     pub recovery_words_file: Option<PathBuf>,
+    /// Open a vault of the office with the recovery kit in this file and its words in --recovery-words-file: an
+    /// administrator reads it, and no more. Default on the host: its own kit
+    #[arg(long, value_name = "FILE", global = true)]
+    pub recovery_kit_file: Option<PathBuf>,
     /// Open the vault with the device key in this file: it can be backed up to, and nothing in it read
     #[arg(long, value_name = "FILE", global = true)]
     pub device_key_file: Option<PathBuf>,
@@ -126,6 +130,8 @@ pub enum Verb {
     Terminal(verbs::office::terminal::TerminalArgs),
     /// Accounts of the office
     User(verbs::office::user::UserArgs),
+    /// Vaults of the office, and their members
+    Vault(verbs::office::vault::VaultArgs),
     /// Make a token with which a machine may join the office
     Token(verbs::office::user::TokenArgs),
     /// Log in to the office on this machine

@@ -8,6 +8,7 @@ mod dirs;
 mod error;
 mod idle;
 mod keyfile;
+mod kit;
 mod log;
 mod names;
 mod node;
@@ -23,6 +24,7 @@ mod session;
 mod show;
 mod sources;
 mod stream;
+mod vaults;
 mod verbs;
 mod watch;
 
@@ -101,6 +103,7 @@ fn dispatch(run: &Run, verb: Verb) -> anyhow::Result<Code> {
         Verb::Host(args) => verbs::office::host::run(run, &args),
         Verb::Terminal(args) => verbs::office::terminal::run(run, &args),
         Verb::User(args) => verbs::office::user::run(run, &args),
+        Verb::Vault(args) => verbs::office::vault::run(run, &args),
         Verb::Token(args) => verbs::office::user::token(run, &args),
         Verb::Login(args) => verbs::office::login::run(run, &args),
         Verb::Deliver(args) => verbs::office::deliver::run(run, &args),
@@ -131,6 +134,7 @@ fn refuse(error: anyhow::Error, wants_json: bool) -> Code {
         password_file: None,
         password_command: None,
         recovery_words_file: None,
+        recovery_kit_file: None,
         device_key_file: None,
         json: wants_json,
         quiet: false,

@@ -27,6 +27,7 @@ use crate::error::{Code, hinted, one_line};
 use crate::keyfile;
 use crate::outbox;
 use crate::session::host_name;
+use crate::vaults;
 
 /// Which service runs on this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -160,6 +161,7 @@ pub fn log_in(account: &str, password: &str) -> anyhow::Result<User> {
     let line = Service::get()?.line()?;
     let user = line.login(account, &Proof::Password(password)).map_err(told)?;
     let key = user.key.clone().context("a login by password gives the account's key")?;
+    user.settle_key(&key).map_err(told)?;
     forget_login()?;
     let [device_path, account_path] = key_paths()?;
     keyfile::make_folder(&keyfile::folder(&config_dir()?))?;
@@ -242,22 +244,27 @@ impl Session {
                 ),
                 _ => told(problem),
             })?;
+        user.settle_key(&key).map_err(told)?;
         Ok(Self { line, user, device, key, role: service.role })
+    }
+
+    /// The account's own key.
+    pub fn key(&self) -> &[u8; 32] {
+        &self.key
     }
 
     /// The vault of a name, or the account's own where none is named.
     fn vault(&self, name: Option<&str>) -> anyhow::Result<(VaultOf, VaultSecret)> {
         let vaults = self.user.vaults().map_err(told)?;
-        let found = match name {
-            None => vaults.iter().find(|vault| vault.name == self.user.name).or(vaults.first()),
-            Some(name) => vaults.iter().find(|vault| vault.name == name || vault.id.to_hex().starts_with(name)),
+        let vault = match name {
+            Some(name) => vaults::named(&vaults, &self.user.name, name)?,
+            None => vaults::default(&vaults, &self.user.name)?,
         };
-        let vault = found.cloned().ok_or_else(|| {
-            let names: Vec<&str> = vaults.iter().map(|vault| &vault.name[..]).collect();
-            let hint = format!("vaults of {}: {}", self.user.name, names.join(", "));
-            hinted(Code::NoVault, format!("there is no vault {}", name.unwrap_or_default()), hint)
+        let vault = vault.clone();
+        let secret = self.user.secret(&self.key, &vault).map_err(|problem| {
+            let hint = "if its password was reset since, make a new vault: `twinkeep vault create NAME`";
+            hinted(Code::WrongKey, problem.text, hint)
         })?;
-        let secret = self.user.secret(&self.key, &vault).map_err(told)?;
         Ok((vault, secret))
     }
 

@@ -26,6 +26,7 @@ use crate::dirs;
 use crate::error::{Code, one_line, told};
 use crate::office::{self, Login, Session};
 use crate::session::owner;
+use crate::vaults;
 
 /// How long somebody waits who has nothing else to do while others are at it.
 pub const LOCK_WAIT: Duration = Duration::from_secs(60);
@@ -39,6 +40,9 @@ struct Known {
     account: String,
     account_id: String,
     name: String,
+    /// Name of the account that the vault belongs to; empty where it was not yet written down, and is the account's own.
+    #[serde(default)]
+    owner: String,
     wrapped: String,
     config: String,
     keyring: String,
@@ -66,6 +70,7 @@ pub fn remember(user: &User, vault: &VaultOf, head: &HeadBytes) -> anyhow::Resul
         account: user.name.clone(),
         account_id: user.id.to_hex(),
         name: vault.name.clone(),
+        owner: vault.owner.clone(),
         wrapped: HEX.encode(&vault.wrapped),
         config: HEX.encode(&head.config),
         keyring: HEX.encode(&head.keyring),
@@ -127,16 +132,14 @@ pub fn waiting() -> anyhow::Result<Vec<Outbox>> {
 pub fn find(login: &Login, name: Option<&str>) -> anyhow::Result<Option<Outbox>> {
     let mut all = all()?;
     all.retain(|outbox| outbox.known.account == login.account);
-    let is_meant = |outbox: &Outbox| match name {
-        Some(name) => outbox.known.name == name || outbox.vault.to_hex().starts_with(name),
-        None => outbox.known.name == login.account,
+    let infos: Vec<VaultOf> = all.iter().map(Outbox::info).collect();
+    // As it is chosen where the office can be asked.
+    let meant = match name {
+        Some(name) => vaults::named(&infos, &login.account, name),
+        None => vaults::default(&infos, &login.account),
     };
-    match all.iter().position(is_meant) {
-        Some(at) => Ok(Some(all.swap_remove(at))),
-        // As the office would choose.
-        None if name.is_none() && all.len() == 1 => Ok(all.pop()),
-        None => Ok(None),
-    }
+    let Ok(meant) = meant.map(|vault| vault.id) else { return Ok(None) };
+    Ok(all.into_iter().find(|outbox| outbox.vault == meant))
 }
 
 /// The secret of a vault that this user has an outbox of, with the key of the account that is logged in.
@@ -147,6 +150,20 @@ pub fn secret(vault: VaultId) -> anyhow::Result<Option<VaultSecret>> {
 }
 
 impl Outbox {
+    /// The vault as far as it is known here.
+    fn info(&self) -> VaultOf {
+        let owner = if self.known.owner.is_empty() { &self.known.account } else { &self.known.owner };
+        VaultOf {
+            id: self.vault,
+            name: self.known.name.clone(),
+            kind: String::new(),
+            owner: owner.clone(),
+            members: Vec::new(),
+            for_company: false,
+            wrapped: HEX.decode(self.known.wrapped.as_bytes()).unwrap_or_default(),
+        }
+    }
+
     /// Where it is.
     pub fn folder(&self) -> PathBuf {
         self.root.join(self.vault.to_hex())

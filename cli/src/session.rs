@@ -22,16 +22,19 @@ use twinkeep_engine::vault::{
 };
 
 use twinkeep_nodes::remote::RemoteStore;
+use twinkeep_nodes::remote::office::VaultOf;
 
 use crate::args::Globals;
 use crate::dirs;
 use crate::error::{self, Code, hinted, one_line, usage};
 use crate::keyfile::{self, Pending};
+use crate::kit;
 use crate::office;
 use crate::outbox::{self, Outbox, Sending, Sent};
 use crate::password::{self, Password};
 use crate::screen::Screen;
 use crate::show;
+use crate::vaults;
 
 /// One run of the command.
 pub struct Run {
@@ -87,6 +90,18 @@ impl Run {
     /// # Errors
     /// Usage: the location is of a kind this version does not reach.
     fn site(&self) -> anyhow::Result<Site> {
+        let site = self.named_site()?;
+        match (&site, &self.globals.recovery_kit_file) {
+            (Site::Folder(_), Some(_)) => Err(hinted(
+                Code::Usage,
+                "the recovery kit opens vaults of the office",
+                "name one with --vault twinkeep://OWNER/NAME",
+            )),
+            _ => Ok(site),
+        }
+    }
+
+    fn named_site(&self) -> anyhow::Result<Site> {
         match &self.globals.vault {
             None if office::login()?.is_some() => Ok(Site::Office(None)),
             None => Ok(Site::Folder(dirs::default_vault(&dirs::process_var)?)),
@@ -140,6 +155,11 @@ impl Run {
     }
 
     fn open_at_office(&self, name: Option<&str>, threads: Option<usize>) -> anyhow::Result<Vault> {
+        if kit::is_named(&self.globals) {
+            let (vault, store) = self.open_with_kit(name, self.env(threads))?;
+            *self.at() = At::Host(store);
+            return Ok(vault);
+        }
         self.open_in_session(&office::Session::begin().map_err(with_what_waits)?, name, threads)
     }
 
@@ -155,8 +175,28 @@ impl Run {
         Ok(vault)
     }
 
+    /// Opens a vault of the office with the company's recovery kit, for reading.
+    fn open_with_kit(&self, name: Option<&str>, env: Env) -> anyhow::Result<(Vault, Arc<RemoteStore>)> {
+        let name =
+            name.ok_or_else(|| usage("name the vault that the recovery kit shall open: twinkeep://OWNER/NAME"))?;
+        let recovery = kit::recovery(&self.globals)?;
+        let all = recovery.vaults().map_err(office::told)?;
+        let infos: Vec<VaultOf> = all.iter().map(|vault| vault.info.clone()).collect();
+        let id = vaults::named(&infos, "", name)?.id;
+        let found = all.iter().find(|vault| vault.info.id == id).context("it was there")?;
+        let secret = recovery.secret(found).map_err(office::told)?;
+        let (store, head) = recovery.open(id).map_err(office::told)?;
+        let store = Arc::new(store);
+        let vault = Vault::open_through(store.clone(), head, env, Unlock::Secret(&secret))?;
+        Ok((vault, store))
+    }
+
     /// At the office, where what waits on this machine is sent before anything new.
     fn open_to_write(&self, name: Option<&str>, threads: Option<usize>) -> anyhow::Result<Vault> {
+        if kit::is_named(&self.globals) {
+            // Which opens it for reading, as the office says then.
+            return self.open_at_office(name, threads);
+        }
         let session = office::Session::begin()?;
         self.deliver(&session, Duration::ZERO)?;
         self.open_in_session(&session, name, threads)

@@ -56,6 +56,13 @@ const TABLE: &[(&str, &str)] = &[
     ("UserSession.revokeDevice", "- - - r - a a r a - - -"),
     ("UserSession.passwd", "- - - r - a a r a - - -"),
     ("UserSession.admin", "- - - r - r r r a - - -"),
+    ("UserSession.addVault", "- - - r - a a r a - - -"),
+    ("UserSession.companyKey", "- - - r - a a r a - - -"),
+    ("UserSession.accountKey", "- - - r - a a r a - - -"),
+    ("UserSession.addMember", "- - - r - r a r a - - -"),
+    ("UserSession.removeMember", "- - - r - r a r a - - -"),
+    ("UserSession.devices", "- - - r - a a r a - - -"),
+    ("UserSession.setKey", "- - - r - a a r a - - -"),
     ("Vault.head", "- - - r - - a r a - - -"),
     ("Vault.known", "- - - r - - a r a - - -"),
     ("Vault.whole", "- - - r - - a r a - - -"),
@@ -96,6 +103,16 @@ const TABLE: &[(&str, &str)] = &[
     ("Admin.scrub", "- - - r - - - r a a - -"),
     ("Admin.collect", "- - - r - - - r a a - -"),
     ("Admin.giveUp", "- - - r - - - r a a - -"),
+    ("Admin.devices", "- - - r - - - r a a - -"),
+    ("Admin.revokeDevice", "- - - r - - - r a a - -"),
+    ("Admin.vaults", "- - - r - - - r a a - -"),
+    ("Admin.removeMember", "- - - r - - - r a a - -"),
+    ("Admin.recovery", "- - - r - - - r a a - -"),
+    ("RecoveryProof.prove", "- - - r - - - r a a - -"),
+    ("Recovery.vaults", "- - - r - - - r a a - -"),
+    ("Recovery.open", "- - - r - - - r a a - -"),
+    ("Recovery.reset", "- - - r - - - r a a - -"),
+    ("Recovery.addMember", "- - - r - - - r a a - -"),
     ("Admin.stop", "- - - r - - - r r a - -"),
     ("Admin.clockIsRight", "- - - r - - - r a a - -"),
     ("Local.tracker", "- - - - - - - - - a a -"),
@@ -172,6 +189,14 @@ async fn call(hand: &Hand, method: &Method) -> Result<(), Problem> {
     match (&method.interface[..], &method.name[..]) {
         ("UserSession", "open") => {
             let mut params = request.get().init_as::<user_session::open_params::Builder<'_>>();
+            params.set_vault(&hand.open.unwrap_or(VaultId([0; 16])).0);
+        }
+        ("UserSession", "addMember") => {
+            let mut params = request.get().init_as::<user_session::add_member_params::Builder<'_>>();
+            params.set_vault(&hand.open.unwrap_or(VaultId([0; 16])).0);
+        }
+        ("UserSession", "removeMember") => {
+            let mut params = request.get().init_as::<user_session::remove_member_params::Builder<'_>>();
             params.set_vault(&hand.open.unwrap_or(VaultId([0; 16])).0);
         }
         ("Bootstrap", "node") => {

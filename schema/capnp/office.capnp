@@ -122,7 +122,8 @@ interface Upload {
 interface UserSession {
   # An account that has shown who it is.
 
-  account @0 () -> (name :Text, id :Data, quota :UInt64, used :UInt64, isAdmin :Bool);
+  account @0 () -> (name :Text, id :Data, quota :UInt64, used :UInt64, isAdmin :Bool, publicKey :Data);
+  # `publicKey`: what others wrap vaults to; empty until the account has said so.
   vaults @1 () -> (vaults :List(VaultInfo));
   open @2 (vault :Data) -> (vault :Vault);
   # A vault that the account is a member of.
@@ -132,6 +133,33 @@ interface UserSession {
   passwd @5 (loginKey :Data, salt :Data, memoryKib :UInt32, passes :UInt32, lanes :UInt32, wrappedKey :Data) -> ();
   admin @6 () -> (admin :Admin);
   # For administrators.
+  addVault @7 (vault :NewVault, members :List(Wrap)) -> ();
+  # A vault of its own, and in the same step who else is a member of it.
+  companyKey @8 () -> (publicKey :Data);
+  accountKey @9 (account :Text) -> (id :Data, name :Text, publicKey :Data);
+  # What vaults are wrapped to for an account.
+  addMember @10 (vault :Data, wrap :Wrap) -> ();
+  # To a shared vault: by its owner, and of who is a member already by any other.
+  removeMember @11 (vault :Data, account :Text) -> ();
+  # By the owner of the vault, or by the account itself.
+  devices @12 () -> (devices :List(Device));
+  setKey @13 (publicKey :Data) -> ();
+  # What others wrap vaults to from now on; once.
+}
+
+struct Wrap {
+  # A vault's secret for an account: sealed under the account's own key, or wrapped to its public key.
+  account @0 :Data;
+  wrapped @1 :Data;
+  vault @2 :Data;
+  # Where the call names none.
+}
+
+struct Device {
+  # A machine from which an account logs in without its password.
+  id @0 :Data;
+  label @1 :Text;
+  added @2 :Int64;
 }
 
 struct VaultInfo {
@@ -140,7 +168,12 @@ struct VaultInfo {
   kind @2 :Text;
   # company, private or shared.
   wrapped @3 :Data;
-  # For a shared vault: its key, wrapped for this member.
+  # Its secret, for this member.
+  owner @4 :Text;
+  members @5 :List(Text);
+  # Names of accounts, the owner's too.
+  forCompany @6 :Bool;
+  # Whether the company's recovery kit opens it.
 }
 
 interface Vault {
@@ -245,6 +278,49 @@ interface Admin {
   # Ends the host in order; when planned, machines are told that it is back after so many seconds. On the host alone.
   clockIsRight @20 () -> (from :Int64, to :Int64);
   # The host's clock is right as it stands, though it went from one time to another at once; both 0 if it did not.
+  devices @21 (account :Text) -> (devices :List(Device));
+  revokeDevice @22 (account :Text, device :Data) -> ();
+  vaults @23 () -> (vaults :List(VaultInfo));
+  # All there are, without any secret.
+  removeMember @24 (vault :Data, account :Text) -> ();
+  recovery @25 () -> (challenge :Data, proof :RecoveryProof);
+  # For who has the company's recovery kit as well: 32 bytes, wrapped to the company's key.
+}
+
+interface RecoveryProof {
+  # One attempt to show that the kit is at hand.
+
+  prove @0 (answer :Data) -> (recovery :Recovery);
+  # A hash of the bytes that were wrapped.
+}
+
+interface Recovery {
+  # What who has the recovery kit may do. Each use is an entry of the log.
+
+  vaults @0 (account :Text) -> (account :Data, name :Text, publicKey :Data, vaults :List(CompanyVault));
+  # Those an account is a member of, or all where none is named.
+  open @1 (vault :Data) -> (vault :Vault);
+  # For reading.
+  reset @2 (account :Data, password :Password, publicKey :Data, wraps :List(Wrap)) -> ();
+  # Another password and another key for an account, its vaults sealed under that key. All its devices are revoked.
+  addMember @3 (vault :Data, wrap :Wrap) -> ();
+  # To a shared vault.
+}
+
+struct CompanyVault {
+  info @0 :VaultInfo;
+  companyWrap @1 :Data;
+  # Its secret, wrapped to the company's key; empty where the company cannot open it.
+}
+
+struct Password {
+  # What a password is tried against, and what it opens.
+  loginKey @0 :Data;
+  salt @1 :Data;
+  memoryKib @2 :UInt32;
+  passes @3 :UInt32;
+  lanes @4 :UInt32;
+  wrappedKey @5 :Data;
 }
 
 struct NewUser {
@@ -258,6 +334,8 @@ struct NewUser {
   wrappedKey @7 :Data;
   quota @8 :UInt64;
   isAdmin @9 :Bool;
+  publicKey @10 :Data;
+  # What others wrap vaults to.
 }
 
 struct NewVault {

@@ -32,6 +32,11 @@ struct Event {
     vaultMade @15 :VaultMade;
     vaultMember @16 :VaultMember;
     audit @17 :Audit;
+    together @18 :List(Event);
+    # All of these in one step, or none. None of them is of this kind.
+    devicesRevoked @19 :Data;
+    # All devices that this account has now are never trusted again.
+    accountKey @20 :AccountKey;
   }
 }
 
@@ -88,6 +93,12 @@ struct AccountMade {
 struct AccountPassword {
   id @0 :Data;
   login @1 :Login;
+}
+
+struct AccountKey {
+  id @0 :Data;
+  key @1 :Data;
+  # X25519 public key, 32 bytes: what others wrap vaults to, for this account.
 }
 
 struct AccountSwitch {

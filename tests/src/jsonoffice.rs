@@ -141,6 +141,11 @@ pub fn run(doc: &mut Doc) {
     one.run(0, "doctor", &[]);
     let service = away(service, &host, &one, &machine());
     change(&host, &two);
+    host.run(2, "user reset", &["bert", "--new-password-file", "pw"]);
+    let reset = ["bert", "--new-password-file", "pw", "--recovery-words-file", "words"];
+    host.run(2, "user reset", &reset);
+    let told = host.one("user reset", &[&reset[..], &["--give-up-private"]].concat(), "user_reset");
+    assert_eq!(told["lost"][0], "twinkeep://bert/bert");
     host.run(0, "host stop", &["--planned", "--for", "1h"]);
     host.run(2, "host stop", &["--for", "1h"]);
     drop(terminals);
@@ -271,6 +276,7 @@ fn use_it(host: &Machine<'_>, one: &Machine<'_>) {
     until("the pause after wrong passwords is over", || {
         one.home.run(&["login", "anna", "--password-file", "pw"]).code == Some(0)
     });
+    share(host, one);
     let summary = one.one("backup", &["docs", "--wait", "copies=2"], "summary");
     assert_eq!((&summary["level"], &summary["holders"][0]), (&Value::from("P2"), &Value::from("pc1")));
     one.run(0, "snapshots", &[]);
@@ -291,6 +297,30 @@ fn use_it(host: &Machine<'_>, one: &Machine<'_>) {
     assert_eq!(freed["frames"], Value::from(0));
     assert!(freed["bytes"].as_u64().is_some_and(|bytes| bytes < 100_000), "{freed}");
     host.run(2, "gc", &["--no-key"]);
+}
+
+/// A vault for two, and machines that log in without a password.
+fn share(host: &Machine<'_>, one: &Machine<'_>) {
+    let made = one.one("vault create", &["team", "--shared", "--member", "bert"], "vault_created");
+    assert_eq!(made["location"], "twinkeep://anna/team");
+    one.run(2, "vault create", &["team"]);
+    assert_eq!(messages(&one.run(0, "vault list", &[]).out).len(), 2);
+    assert_eq!(messages(&host.run(0, "vault list", &["--all"]).out).len(), 3);
+    assert_eq!(messages(&one.run(0, "vault members", &["team"]).out).len(), 2);
+    one.one("vault remove-member", &["team", "bert"], "member_changed");
+    one.run(2, "vault remove-member", &["team", "bert"]);
+    one.one("vault add-member", &["team", "bert"], "member_changed");
+    host.one("vault remove-member", &["anna/team", "bert"], "member_changed");
+    one.run(10, "vault members", &["nothing"]);
+    let own = messages(&one.run(0, "user devices", &[]).out);
+    assert_eq!((own.len(), &own[1]["is_this"]), (2, &Value::from(true)));
+    host.run(0, "user devices", &["anna"]);
+    host.run(1, "user revoke-device", &["--user", "anna", "00000000"]);
+    let id = own[1]["id"].as_str().expect("an id");
+    host.one("user revoke-device", &["--user", "anna", id], "device_revoked");
+    let refused = one.home.run(&["--json", "snapshots"]);
+    assert!(matches!(refused.code, Some(12 | 13)), "{}", refused.err);
+    until("the pause after that is over", || one.home.run(&["login", "anna", "--password-file", "pw"]).code == Some(0));
 }
 
 /// Passwords are guessed until it is said to wait. What was not even looked at is not written down: whoever guesses

@@ -350,6 +350,11 @@ impl Host {
         Ok(id)
     }
 
+    /// Forgets a vault that was made and that the office does not want to know of. Its folder stays.
+    pub(crate) fn leave_vault(&self, id: VaultId) {
+        lock(&self.vaults).remove(&id);
+    }
+
     fn open_vault(&self, id: VaultId) -> Result<Arc<HostVault>, VaultError> {
         let place = self.ground.vault(id);
         let head = Vault::head_bytes(&place)?;

@@ -11,13 +11,15 @@ use crate::secrets;
 use crate::tracker::sign::SigningKey;
 use crate::transport::limits::PORT;
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use twinkeep_engine::crypto::{DataKey, PublicKey, SEALED_KEY_LEN, SecretKey, VaultSecret, open_key, seal_key};
 use twinkeep_engine::env::Env;
 use zeroize::Zeroizing;
 
 const KIT_MAGIC: [u8; 8] = *b"TKKIT\0\0\x01";
+/// No kit is so long.
+const KIT_LEN_MAX: u64 = 4096;
 const KIT_CONTEXT: &str = "twinkeep 2026 recovery kit";
 const KIT_LABELS: [&[u8]; 3] = [b"twinkeep kit company v1", b"twinkeep kit authority v1", b"twinkeep kit host v1"];
 
@@ -307,10 +309,21 @@ pub struct Kit {
     pub node: SigningKey,
 }
 
+/// Where the kit of a folder lies.
+pub fn kit_path(data: &Path) -> PathBuf {
+    data.join("kit")
+}
+
 /// Opens the kit of a folder.
 pub fn open_kit(data: &Path, kit: &VaultSecret) -> Result<Kit, SetupError> {
-    let path = data.join("kit");
-    let bytes = std::fs::read(&path).map_err(failed(&path))?;
+    open_kit_file(&kit_path(data), kit)
+}
+
+/// Opens a kit, or a copy of it.
+pub fn open_kit_file(path: &Path, kit: &VaultSecret) -> Result<Kit, SetupError> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(KIT_LEN_MAX).read_to_end(&mut bytes));
+    read.map_err(failed(path))?;
     let parts = bytes.strip_prefix(&KIT_MAGIC).ok_or(SetupError::Kit)?;
     if parts.len() != KIT_LABELS.len() * SEALED_KEY_LEN {
         return Err(SetupError::Kit);

@@ -1,17 +1,17 @@
 //! The office in an administrator's hands.
 
 use super::line::Cap;
-use crate::tracker::limits::LOCK_DAYS;
+use super::office::VaultOf;
+use super::people::{DeviceRow, draw, get_devices, get_vault, put_new, usable};
 use crate::tracker::login::{PasswordParams, derive, seal_account_key};
-use crate::tracker::member::{seal_vault, wrap_for_company};
-use crate::tracker::names::{AccountId, MachineId, NodeKey};
+use crate::tracker::member::{pair, seal_vault};
+use crate::tracker::names::{AccountDeviceId, AccountId, MachineId, NodeKey};
 use crate::transport::ids::fixed;
 use crate::transport::problem::{Problem, Why, problem};
 use twinkeep_engine::crypto::PublicKey;
 use twinkeep_engine::env::{Env, Time};
 use twinkeep_engine::id::VaultId;
 use twinkeep_engine::vault::keyring::PasswordCost;
-use twinkeep_engine::vault::{CreateOptions, Vault};
 use twinkeep_schema::office_capnp::{admin, host_status, trouble};
 use zeroize::Zeroizing;
 
@@ -223,19 +223,12 @@ impl Admin {
         let mut account_key = Zeroizing::new([0; 32]);
         entropy.fill(&mut *account_key);
         let wrapped_key = seal_account_key(&keys.wrapping, &id, &account_key, entropy);
-        let options =
-            CreateOptions { retention_days_min: LOCK_DAYS, undelete_days: LOCK_DAYS, ..CreateOptions::default() };
-        let prepared = Vault::prepare(env, &options, &[])?;
-        let company = PublicKey(self.company_key()?);
-        let company_wrap = match user.is_private {
-            true => Vec::new(),
-            false => wrap_for_company(&company, &prepared.vault, &prepared.secret, entropy),
-        };
-        let wrapped = seal_vault(&account_key, &id, &prepared.vault, &prepared.secret, entropy);
-        let login_key = keys.login.public();
+        let company = if user.is_private { None } else { Some(self.company_key()?) };
+        let drawn = draw(env, company)?;
+        let wrapped = seal_vault(&account_key, &id, &drawn.vault, &drawn.secret, entropy);
+        let (login_key, public_key) = (keys.login.public(), pair(&account_key).public());
         let (name, quota, is_admin) = (user.name.to_owned(), user.quota, user.is_admin);
         let kind = if user.is_private { "private" } else { "company" };
-        let (vault, head) = (prepared.vault, prepared.head);
         self.0.call(move |admin| async move {
             let mut request = admin.add_user_request();
             let mut to = request.get().init_user();
@@ -249,24 +242,61 @@ impl Admin {
             to.set_wrapped_key(&wrapped_key);
             to.set_quota(quota);
             to.set_is_admin(is_admin);
-            let mut to = request.get().init_vault();
-            to.set_id(&vault.0);
-            to.set_name(&name[..]);
-            to.set_kind(kind);
-            to.set_owner(&name[..]);
-            to.set_config(&head.config);
-            to.set_keyring(&head.keyring);
-            to.set_company_wrap(&company_wrap);
-            to.set_wrapped(&wrapped);
+            to.set_public_key(&public_key.0);
+            put_new(request.get().init_vault(), &drawn, [&name, kind, &name], &wrapped);
             request.send().promise.await.map(drop)
         })?;
         Ok(id)
     }
 
-    fn company_key(&self) -> Result<[u8; 32], Problem> {
-        self.0.call(|admin| async move {
+    /// What the company's recovery kit opens is wrapped to this.
+    pub fn company_key(&self) -> Result<PublicKey, Problem> {
+        let key = self.0.call(|admin| async move {
             let answer = admin.company_key_request().send().promise.await?;
-            Ok(fixed(answer.get()?.get_public_key()?, "a key")?)
+            Ok(answer.get()?.get_public_key()?.to_vec())
+        })?;
+        usable(&key)
+    }
+
+    /// Machines from which an account logs in without its password.
+    pub fn devices(&self, account: &str) -> Result<Vec<DeviceRow>, Problem> {
+        let account = account.to_owned();
+        self.0.call(move |admin| async move {
+            let mut request = admin.devices_request();
+            request.get().set_account(&account[..]);
+            let answer = request.send().promise.await?;
+            get_devices(answer.get()?.get_devices()?)
+        })
+    }
+
+    /// Trusts a device of an account never again.
+    pub fn revoke_device(&self, account: &str, device: AccountDeviceId) -> Result<(), Problem> {
+        let account = account.to_owned();
+        self.0.call(move |admin| async move {
+            let mut request = admin.revoke_device_request();
+            request.get().set_account(&account[..]);
+            request.get().set_device(&device.0);
+            request.send().promise.await.map(drop)
+        })
+    }
+
+    /// All vaults, without what opens them.
+    pub fn vaults(&self) -> Result<Vec<VaultOf>, Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.vaults_request().send().promise.await?;
+            let vaults = answer.get()?.get_vaults()?;
+            vaults.iter().map(get_vault).collect()
+        })
+    }
+
+    /// Somebody is no member of a vault any more.
+    pub fn remove_member(&self, vault: VaultId, account: &str) -> Result<(), Problem> {
+        let account = account.to_owned();
+        self.0.call(move |admin| async move {
+            let mut request = admin.remove_member_request();
+            request.get().set_vault(&vault.0);
+            request.get().set_account(&account[..]);
+            request.send().promise.await.map(drop)
         })
     }
 

@@ -6,7 +6,9 @@
 pub mod admin;
 mod line;
 pub mod office;
+pub mod people;
 pub mod reach;
+pub mod recovery;
 mod session;
 mod store;
 pub mod wire;

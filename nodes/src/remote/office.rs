@@ -2,6 +2,7 @@
 
 use super::admin::Admin;
 use super::line::{Cap, Line, Way};
+use super::people::get_vault;
 use super::store::RemoteStore;
 use crate::tracker::login::{Challenge, PasswordParams, derive, open_account_key, seal_account_key};
 use crate::tracker::member::open_vault;
@@ -10,7 +11,7 @@ use crate::tracker::sign::SigningKey;
 use crate::transport::ids::fixed;
 use crate::transport::problem::{Problem, Why, problem};
 use std::path::Path;
-use twinkeep_engine::crypto::VaultSecret;
+use twinkeep_engine::crypto::{PublicKey, VaultSecret};
 use twinkeep_engine::env::{Env, Time};
 use twinkeep_engine::id::VaultId;
 use twinkeep_engine::vault::HeadBytes;
@@ -99,13 +100,19 @@ pub struct VaultOf {
     pub name: String,
     /// company, private or shared.
     pub kind: String,
-    /// Its secret, sealed for the account.
+    /// Name of the account it belongs to.
+    pub owner: String,
+    /// Names of all members.
+    pub members: Vec<String>,
+    /// Whether the company's recovery kit opens it.
+    pub for_company: bool,
+    /// Its secret, sealed or wrapped for the account; empty where it was not asked for by a member.
     pub wrapped: Vec<u8>,
 }
 
 /// An account that is logged in.
 pub struct User {
-    session: Cap<user_session::Client>,
+    pub(super) session: Cap<user_session::Client>,
     /// Its name, as the office writes it.
     pub name: String,
     /// Its id.
@@ -116,6 +123,8 @@ pub struct User {
     pub used: u64,
     /// Whether it may change the office.
     pub is_admin: bool,
+    /// What others wrap vaults to for it; none until it has said so.
+    pub public_key: Option<PublicKey>,
     /// Its own key, where the login was by password.
     pub key: Option<Zeroizing<[u8; 32]>>,
 }
@@ -198,13 +207,18 @@ fn prove(login: &Cap<login::Client>, signature: [u8; 64], device: Vec<u8>) -> Re
         let answer = answer.get()?;
         Ok((answer.get_session()?, answer.get_wrapped_key()?.to_vec()))
     })?;
-    let (name, id, quota, used, is_admin) = session.call(|session: user_session::Client| async move {
+    let (name, id, (quota, used), is_admin, public_key) = session.call(|session: user_session::Client| async move {
         let answer = session.account_request().send().promise.await?;
         let answer = answer.get()?;
         let id = AccountId(fixed(answer.get_id()?, "the id of an account")?);
-        Ok((answer.get_name()?.to_string()?, id, answer.get_quota(), answer.get_used(), answer.get_is_admin()))
+        let public_key = match answer.get_public_key()? {
+            [] => None,
+            bytes => Some(PublicKey(fixed(bytes, "a key")?)),
+        };
+        let room = (answer.get_quota(), answer.get_used());
+        Ok((answer.get_name()?.to_string()?, id, room, answer.get_is_admin(), public_key))
     })?;
-    Ok((User { session, name, id, quota, used, is_admin, key: None }, wrapped))
+    Ok((User { session, name, id, quota, used, is_admin, public_key, key: None }, wrapped))
 }
 
 impl User {
@@ -212,23 +226,20 @@ impl User {
     pub fn vaults(&self) -> Result<Vec<VaultOf>, Problem> {
         self.session.call(|session| async move {
             let answer = session.vaults_request().send().promise.await?;
-            let mut vaults = Vec::new();
-            for vault in answer.get()?.get_vaults()? {
-                vaults.push(VaultOf {
-                    id: VaultId(fixed(vault.get_id()?, "the id of a vault")?),
-                    name: vault.get_name()?.to_string()?,
-                    kind: vault.get_kind()?.to_string()?,
-                    wrapped: vault.get_wrapped()?.to_vec(),
-                });
-            }
-            Ok(vaults)
+            let vaults = answer.get()?.get_vaults()?;
+            vaults.iter().map(get_vault).collect()
         })
     }
 
     /// The secret of a vault, with the account's key.
     pub fn secret(&self, key: &[u8; 32], vault: &VaultOf) -> Result<VaultSecret, Problem> {
-        open_vault(key, &self.id, &vault.id, &vault.wrapped)
-            .map_err(|error| problem(Why::WrongKey, format!("vault {}: {error}", vault.name)))
+        let refused = |error| match vault.wrapped.is_empty() {
+            true => problem(Why::WrongKey, format!("vault {}: the account was given no key to it", vault.name)),
+            false => {
+                problem(Why::WrongKey, format!("the key of {} does not open vault {}: {error}", self.name, vault.name))
+            }
+        };
+        open_vault(key, &self.id, &vault.id, &vault.wrapped).map_err(refused)
     }
 
     /// A vault as a store, and what opens it.

@@ -10,8 +10,8 @@ use twinkeep_engine::vault::keyring::PasswordCost;
 
 use super::names::{AccountDeviceId, AccountId, MachineId, NodeKey};
 
-/// Most bytes of an encoded event: a wrapped key, a text and some ids.
-pub const EVENT_LEN_MAX: usize = 16 << 10;
+/// Most bytes of an encoded event: a new password with all the vaults that an account may be a member of.
+pub const EVENT_LEN_MAX: usize = 64 << 10;
 
 /// Longest wrapped key, bytes: three generations of wrapping fit.
 pub const WRAPPED_LEN_MAX: usize = 1024;
@@ -203,6 +203,20 @@ pub enum Event {
         /// The vault's secret wrapped to the account's key; empty when it leaves.
         wrapped: Vec<u8>,
     },
+    /// All devices that an account has now are never trusted again.
+    DevicesRevoked {
+        /// Of which account.
+        account: AccountId,
+    },
+    /// Others wrap vaults to this key of an account.
+    AccountKey {
+        /// Which.
+        id: AccountId,
+        /// X25519 public key.
+        key: [u8; 32],
+    },
+    /// All of these in one step, or none.
+    Together(Vec<Event>),
     /// Something to be able to look up later. Changes nothing.
     Audit {
         /// What.
@@ -250,7 +264,9 @@ impl Event {
             | Self::StandbyAppointed { .. }
             | Self::AccountDisabled { .. }
             | Self::AccountQuota { .. }
-            | Self::DeviceRevoked { .. } => Ok(()),
+            | Self::DeviceRevoked { .. }
+            | Self::DevicesRevoked { .. }
+            | Self::AccountKey { .. } => Ok(()),
             Self::AccountMade { name, login, .. } => short("name", name).and_then(|()| login.check()),
             Self::AccountPassword { login, .. } => login.check(),
             Self::DeviceAdded { label, .. } => short("label", label),
@@ -259,6 +275,11 @@ impl Event {
                 within("length of wrapped key", company_wrap.len(), WRAPPED_LEN_MAX)
             }
             Self::VaultMember { wrapped, .. } => within("length of wrapped key", wrapped.len(), WRAPPED_LEN_MAX),
+            Self::Together(parts) if parts.is_empty() => Err(EventError("nothing happens in it".into())),
+            Self::Together(parts) => parts.iter().try_for_each(|part| match part {
+                Self::Together(_) => Err(EventError("it is one step within another".into())),
+                part => part.check(),
+            }),
             Self::Audit { text, .. } => within("length of text", text.len(), TEXT_LEN_MAX),
         }
     }

@@ -29,6 +29,13 @@ pub const MISSING_HOURS: u32 = 24;
 const _: () = assert!(2 * BEAT_SECS < SUSPECT_SECS && SUSPECT_SECS < OFFLINE_SECS);
 const _: () = assert!(MISSING_HOURS < GRACE_HOURS);
 
+/// Most vaults of one owner: each is a folder, an index and some open files at the host.
+pub const OWNED_MAX: usize = 32;
+/// Most vaults that an account is a member of: a new password with all of them is one entry of the log.
+pub const MEMBER_OF_MAX: usize = 256;
+
+const _: () = assert!(OWNED_MAX < MEMBER_OF_MAX);
+
 /// Days that nobody can take from history: snapshots of an office's vaults are kept at least so long, and what was
 /// forgotten can be brought back for so long. Whoever has taken over a PC is mostly noticed within a month.
 pub const LOCK_DAYS: u32 = 30;

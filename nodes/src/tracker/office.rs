@@ -122,6 +122,16 @@ impl Office {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether something could be written now; nothing is.
+    ///
+    /// # Errors
+    /// What cannot be.
+    pub fn check(&self, actor: Actor, event: Event) -> Result<(), OfficeError> {
+        let state = self.state();
+        let entry = state.log.next(state.generation, self.env.clock.now(), actor, event);
+        Ok(Registry::clone(&self.registry()).apply(&entry)?)
+    }
+
     /// Begins a larger generation; durable when this returns.
     pub fn raise_generation(&self, generation: u64) -> Result<u64, OfficeError> {
         let mut state = self.state();

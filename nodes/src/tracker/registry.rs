@@ -152,6 +152,8 @@ pub struct Account {
     pub is_admin: bool,
     /// Whether it may not log in.
     pub disabled: bool,
+    /// What others wrap vaults to; none until it has said so.
+    pub key: Option<[u8; 32]>,
     /// When it was made.
     pub made: Time,
 }
@@ -169,6 +171,8 @@ pub struct AccountDevice {
     pub key: [u8; 32],
     /// Whether it is never trusted again.
     pub revoked: bool,
+    /// When it was added.
+    pub added: Time,
 }
 
 /// A vault.

@@ -31,9 +31,14 @@ pub fn node_key(key: &SigningKey) -> NodeKey {
     NodeKey(key.public())
 }
 
-/// What people compare: eight groups of four hex digits, the first half of the BLAKE3 of the key.
+/// What people compare of a machine's key.
 pub fn fingerprint(key: &NodeKey) -> String {
-    let hex = blake3::hash(&key.0).to_hex();
+    fingerprint_of(&key.0)
+}
+
+/// What people compare: eight groups of four hex digits, the first half of the BLAKE3 of the key.
+pub fn fingerprint_of(key: &[u8; 32]) -> String {
+    let hex = blake3::hash(key).to_hex();
     let groups: Vec<&str> = (0..8).map(|at| &hex[4 * at..4 * at + 4]).collect();
     groups.join("-")
 }

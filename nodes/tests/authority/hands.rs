@@ -9,17 +9,19 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls;
+use twinkeep_engine::crypto::SecretKey;
 use twinkeep_engine::id::{FrameId, VaultId};
 use twinkeep_nodes::terminal::copies::{CopiesServer, Kept};
 use twinkeep_nodes::terminal::{self, Settings, ground, order};
 use twinkeep_nodes::tracker::event::Event;
 use twinkeep_nodes::tracker::log::Actor;
+use twinkeep_nodes::tracker::member::recovery_answer;
 use twinkeep_nodes::tracker::sign::SigningKey;
 use twinkeep_nodes::transport::keys::node_key;
 use twinkeep_nodes::transport::tls;
 use twinkeep_nodes::work::Work;
 use twinkeep_schema::office_capnp::{
-    admin, bootstrap, copies, local, login, node_session, user_session, vault, write_session,
+    admin, bootstrap, copies, local, login, node_session, recovery_proof, user_session, vault, write_session,
 };
 
 /// Capabilities of a caller, by interface.
@@ -71,11 +73,28 @@ async fn reach_machine(hand: &mut Hand, bootstrap: &bootstrap::Client, copies: &
     }
 }
 
+/// What an administrator gets who has the recovery kit.
+async fn reach_recovery(hand: &mut Hand, admin: &admin::Client, company: &SecretKey) {
+    let ask = async || {
+        let answer = soon(admin.recovery_request().send().promise).await.unwrap();
+        let answer = answer.get().unwrap();
+        let proof: recovery_proof::Client = answer.get_proof().unwrap();
+        (proof, recovery_answer(company, answer.get_challenge().unwrap()).unwrap())
+    };
+    hand.caps.insert("RecoveryProof", any(ask().await.0));
+    let (proof, answer) = ask().await;
+    let mut request = proof.prove_request();
+    request.get().set_answer(&answer);
+    let answer = soon(request.send().promise).await.unwrap();
+    hand.caps.insert("Recovery", any(answer.get().unwrap().get_recovery().unwrap()));
+}
+
 /// What can be had from a session of an account that looks for this vault.
-async fn reach_account(hand: &mut Hand, session: user_session::Client, vault: VaultId) {
+async fn reach_account(hand: &mut Hand, session: user_session::Client, vault: VaultId, company: &SecretKey) {
     hand.open = Some(vault);
     if let Ok(answer) = soon(session.admin_request().send().promise).await {
         let admin: admin::Client = answer.get().unwrap().get_admin().unwrap();
+        reach_recovery(hand, &admin, company).await;
         hand.caps.insert("Admin", any(admin));
     }
     if let Ok(vault) = open(&session, vault).await {
@@ -169,7 +188,7 @@ async fn a_held_hand(office: &Office, key: &SigningKey, copies: &copies::Client,
     let mut hand = Hand::of(bootstrap.clone());
     reach_machine(&mut hand, &bootstrap, copies, "nobody-held").await;
     let session = office.login(&bootstrap, node_key(key), account).await.unwrap();
-    reach_account(&mut hand, session, account.vault).await;
+    reach_account(&mut hand, session, account.vault, &office.company()).await;
     hand
 }
 
@@ -195,14 +214,14 @@ pub async fn hands(office: &Office, copies: &copies::Client, kept: Arc<Kept>) ->
         let bootstrap = hand._wire.as_ref().unwrap().bootstrap.clone();
         let session = office.login(&bootstrap, node_key(machine), account).await.unwrap();
         let wanted = if caller == "other" { anna.vault } else { account.vault };
-        reach_account(&mut hand, session, wanted).await;
+        reach_account(&mut hand, session, wanted, &office.company()).await;
         hands.insert(caller, hand);
     }
 
     let mut disabled = a_machines_hand(office, &machines[4], copies, "nobody-disabled").await;
     let bootstrap = disabled._wire.as_ref().unwrap().bootstrap.clone();
     let session = office.login(&bootstrap, node_key(&machines[4]), &dora).await.unwrap();
-    reach_account(&mut disabled, session, dora.vault).await;
+    reach_account(&mut disabled, session, dora.vault, &office.company()).await;
     office.host.office.append(Actor::Host, Event::AccountDisabled { id: dora.id, on: true }).unwrap();
     hands.insert("disabled", disabled);
 
@@ -214,9 +233,9 @@ pub async fn hands(office: &Office, copies: &copies::Client, kept: Arc<Kept>) ->
     held._wire = Some(wire);
     hands.insert("revoked", held);
 
-    hands.insert("host", a_programs_hand(&office.local().await, copies, "nobody-host").await);
+    hands.insert("host", a_programs_hand(&office.local().await, copies, "nobody-host", &office.company()).await);
     let pc = office.machine("pc", 30, false);
-    hands.insert("program", a_programs_hand(&terminal(office, pc).await, copies, "nobody-pc").await);
+    hands.insert("program", a_programs_hand(&terminal(office, pc).await, copies, "nobody-pc", &office.company()).await);
 
     let mut tracker =
         Hand { order: order::sign(office.host.office.signing_key(), &[FrameId([1; 32])]), ..Hand::default() };
@@ -236,13 +255,15 @@ pub async fn hands(office: &Office, copies: &copies::Client, kept: Arc<Kept>) ->
 }
 
 /// What a program gets from a socket of its machine.
-async fn a_programs_hand(local: &local::Client, copies: &copies::Client, name: &str) -> Hand {
+async fn a_programs_hand(local: &local::Client, copies: &copies::Client, name: &str, company: &SecretKey) -> Hand {
     let answer = soon(local.tracker_request().send().promise).await.unwrap();
     let bootstrap = answer.get().unwrap().get_bootstrap().unwrap();
     let mut hand = Hand::of(bootstrap.clone());
     reach_machine(&mut hand, &bootstrap, copies, name).await;
     if let Ok(answer) = soon(local.admin_request().send().promise).await {
-        hand.caps.insert("Admin", any(answer.get().unwrap().get_admin().unwrap()));
+        let admin: admin::Client = answer.get().unwrap().get_admin().unwrap();
+        reach_recovery(&mut hand, &admin, company).await;
+        hand.caps.insert("Admin", any(admin));
     }
     let mut request = local.keep_request();
     request.get().set_vault(&[1; 16]);

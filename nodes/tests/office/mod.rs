@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::task::{JoinHandle, LocalSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use twinkeep_engine::crypto::{DataKey, Salts, Suite, VaultKeys, WRAPPED_LEN, WrappedKey};
+use twinkeep_engine::crypto::{DataKey, Salts, SecretKey, Suite, VaultKeys, VaultSecret, WRAPPED_LEN, WrappedKey};
 use twinkeep_engine::env::{Env, Time};
 use twinkeep_engine::frame::{FrameBuilder, SealKeys, SealedFrame, Sealer};
 use twinkeep_engine::id::{ChunkId, Kind, SessionId, VaultId};
@@ -68,6 +68,7 @@ pub struct Office {
     pub address: SocketAddr,
     pub temp: TempDir,
     pub env: Env,
+    kit: VaultSecret,
     runner: JoinHandle<()>,
 }
 
@@ -75,6 +76,7 @@ pub struct Office {
 pub struct Left {
     temp: TempDir,
     host: Weak<Host>,
+    kit: VaultSecret,
 }
 
 /// An account with its vault.
@@ -133,12 +135,12 @@ impl Office {
             addresses: vec!["127.0.0.1:1".into()],
             machine_id: [9; 16],
         };
-        setup::init(&data, &env, &options).unwrap();
-        Self::run(temp, env).await
+        let kit = setup::init(&data, &env, &options).unwrap();
+        Self::run(temp, env, kit).await
     }
 
     /// Runs the host of a folder.
-    async fn run(temp: TempDir, env: Env) -> Self {
+    async fn run(temp: TempDir, env: Env, kit: VaultSecret) -> Self {
         let data = temp.path().join("host");
         let mut identity = setup::load(&data).unwrap();
         identity.marks.reserve = (0, 0);
@@ -150,19 +152,24 @@ impl Office {
         let socket = UnixListener::bind(Folder::socket(&data)).unwrap();
         let running = host::run::run(host.clone(), listener, socket, |_| {}, std::future::pending());
         let runner = tokio::task::spawn_local(async move { running.await.unwrap() });
-        Self { host, address, temp, env, runner }
+        Self { host, address, temp, env, kit, runner }
+    }
+
+    /// The company's key, as it lies in the recovery kit.
+    pub fn company(&self) -> SecretKey {
+        setup::open_kit(&self.temp.path().join("host"), &self.kit).unwrap().company
     }
 
     /// Leaves the folder to be run again, once the runtime has ended.
     pub fn leave(mut self) -> Left {
         let temp = std::mem::replace(&mut self.temp, tempfile::tempdir().unwrap());
-        Left { temp, host: Arc::downgrade(&self.host) }
+        Left { temp, host: Arc::downgrade(&self.host), kit: self.kit.clone() }
     }
 
     /// Runs what was left, with another clock.
     pub async fn again(left: Left, env: Env) -> Self {
         until("the host ends", async || left.host.strong_count() == 0).await;
-        Self::run(left.temp, env).await
+        Self::run(left.temp, env, left.kit).await
     }
 
     /// A machine that has joined.

@@ -270,7 +270,9 @@ impl OfficeWorld {
         let id = self.machine_id();
         let place = ["--data", "data", "--name", "host", "--address", &address, "--listen", &address];
         let host = &mut self.host;
-        host.expect(0, &[&["host", "init"], &place[..], &["--machine-id", &id]].concat());
+        let made = host.expect(0, &[&["host", "init"], &place[..], &["--machine-id", &id]].concat());
+        // What whoever sat there wrote down.
+        host.home.write("kit-words", &made.err);
         // How full the disk of the tests is plays no part.
         let path = host.data().join("host.toml");
         let text = fs::read_to_string(&path).expect("a host has settings");

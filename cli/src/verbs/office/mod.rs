@@ -3,10 +3,13 @@
 pub mod copies;
 pub mod deliver;
 pub mod demo;
+pub mod device;
 pub mod doctor;
 pub mod host;
 pub mod login;
 pub mod node;
+pub mod reset;
 pub mod serve;
 pub mod terminal;
 pub mod user;
+pub mod vault;

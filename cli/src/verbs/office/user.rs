@@ -4,6 +4,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use twinkeep_nodes::remote::admin::NewUser;
 
+use super::device::{self, DevicesArgs, RevokeArgs};
+use super::reset::{self, ResetArgs};
 use crate::dirs;
 use crate::error::{Code, usage};
 use crate::office::{admin, change_password, current, told};
@@ -39,9 +41,15 @@ enum UserVerb {
     Enable(NameArgs),
     /// Change the password of the account that is logged in here
     Passwd(PasswdArgs),
+    /// Give an account whose password is lost another one, with the recovery kit
+    Reset(ResetArgs),
     /// Say how much an account may use
     #[command(after_help = "Example: no limit\n  twinkeep user quota anna 0")]
     Quota(QuotaArgs),
+    /// List the machines from which an account logs in without its password
+    Devices(DevicesArgs),
+    /// Let a machine log in without the password no more
+    RevokeDevice(RevokeArgs),
 }
 
 #[derive(Args, Debug)]
@@ -109,7 +117,10 @@ pub fn run(run: &Run, args: &UserArgs) -> anyhow::Result<Code> {
         UserVerb::Disable(args) => disable(run, &args.name, true),
         UserVerb::Enable(args) => disable(run, &args.name, false),
         UserVerb::Passwd(args) => passwd(run, args),
+        UserVerb::Reset(args) => reset::run(run, args),
         UserVerb::Quota(args) => quota(run, args),
+        UserVerb::Devices(args) => device::list(run, args),
+        UserVerb::RevokeDevice(args) => device::revoke(run, args),
     }
 }
 

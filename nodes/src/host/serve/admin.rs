@@ -2,48 +2,70 @@
 
 use super::describe::describe;
 use super::machines;
-use super::user::{kind_word, used};
+use super::people::{self, NewVault, kind_word};
+use super::recovery::{ProofServer, kit_used};
+use super::user::used;
 use crate::host::leave::{self, AWAY_SECS_MAX, UserCall};
 use crate::host::{Host, collector, healer, trouble, watch};
 use crate::tracker::MachineNumber;
-use crate::tracker::event::{AuditKind, Event, Login, VaultKind};
+use crate::tracker::event::{AuditKind, Event};
 use crate::tracker::holders::HoldersError;
 use crate::tracker::log::Actor;
+use crate::tracker::member::recovery_challenge;
 use crate::tracker::names::{AccountId, NodeKey};
 use crate::tracker::presence::Event as Seen;
 use crate::tracker::token::{self, JoinToken};
-use crate::transport::ids::{fixed, one};
+use crate::transport::ids::one;
 use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::serve::Peer;
 use capnp::Error;
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use twinkeep_engine::crypto::PublicKey;
 use twinkeep_engine::id::FrameId;
-use twinkeep_engine::vault::HeadBytes;
-use twinkeep_engine::vault::keyring::PasswordCost;
-use twinkeep_schema::office_capnp::{admin, new_vault};
+use twinkeep_schema::office_capnp::admin;
 
 /// See the module.
 pub struct AdminServer {
-    host: Arc<Host>,
+    pub(super) host: Arc<Host>,
     actor: Actor,
+    /// From where it came.
+    pub(super) peer: Arc<Peer>,
     begin: Box<dyn Fn() -> Result<Option<UserCall>, Problem>>,
 }
 
 impl AdminServer {
     /// For somebody whose right is asked for anew at every call.
     pub fn new(host: Arc<Host>, actor: Actor, begin: impl Fn() -> Result<Option<UserCall>, Problem> + 'static) -> Self {
-        Self { host, actor, begin: Box::new(begin) }
+        let peer = Peer::new(host.key(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Self { host, actor, peer, begin: Box::new(begin) }
     }
 
-    async fn append(&self, event: Event) -> Result<(), Problem> {
+    /// The same, for somebody who is not on the host.
+    pub(super) fn of(self, peer: Arc<Peer>) -> Self {
+        Self { peer, ..self }
+    }
+
+    /// Begins a call.
+    pub(super) fn begin(&self) -> Result<Option<UserCall>, Problem> {
+        (self.begin)()
+    }
+
+    /// Writes down a use of the recovery kit.
+    pub(super) async fn note(&self, text: &str) -> Result<(), Problem> {
+        self.append(kit_used(text.to_owned())).await
+    }
+
+    pub(super) async fn append(&self, event: Event) -> Result<(), Problem> {
         let (host, actor) = (self.host.clone(), self.actor);
         self.host.work().run(move || host.office.append(actor, event)).await.map(drop)
     }
 
     fn account(&self, name: &str) -> Result<AccountId, Problem> {
-        let id = self.host.office.read(|registry| registry.account_by_name(name).map(|account| account.id));
-        id.ok_or_else(|| problem(Why::NotFound, format!("there is no account {name}")))
+        people::account(&self.host, name)
     }
 
     fn node(&self, name: &str) -> Result<NodeKey, Problem> {
@@ -64,50 +86,6 @@ impl AdminServer {
         };
         self.host.work().run(part).await
     }
-
-    async fn make_vault(&self, vault: &NewVault) -> Result<(), Problem> {
-        let owner = self.account(&vault.owner)?;
-        let made = Event::VaultMade {
-            vault: vault.head.vault()?,
-            owner,
-            name: vault.name.clone(),
-            kind: vault.kind,
-            company_wrap: vault.company_wrap.clone(),
-        };
-        let (host, head) = (self.host.clone(), vault.head.clone());
-        let id = self.host.work().run(move || host.make_vault(&head)).await?;
-        self.append(made).await?;
-        self.append(Event::VaultMember { vault: id, account: owner, on: true, wrapped: vault.wrapped.clone() }).await
-    }
-}
-
-/// A vault as a member prepared it.
-struct NewVault {
-    name: String,
-    kind: VaultKind,
-    owner: String,
-    head: HeadBytes,
-    company_wrap: Vec<u8>,
-    wrapped: Vec<u8>,
-}
-
-impl NewVault {
-    fn read(told: new_vault::Reader<'_>) -> Result<Self, Error> {
-        let kind = match told.get_kind()?.to_str()? {
-            "company" => VaultKind::Company,
-            "private" => VaultKind::Private,
-            "shared" => VaultKind::Shared,
-            other => return Err(problem(Why::Usage, format!("there are no {other} vaults")).into()),
-        };
-        Ok(Self {
-            name: told.get_name()?.to_string()?,
-            kind,
-            owner: told.get_owner()?.to_string()?,
-            head: HeadBytes { config: told.get_config()?.to_vec(), keyring: told.get_keyring()?.to_vec() },
-            company_wrap: told.get_company_wrap()?.to_vec(),
-            wrapped: told.get_wrapped()?.to_vec(),
-        })
-    }
 }
 
 impl admin::Server for AdminServer {
@@ -118,29 +96,9 @@ impl admin::Server for AdminServer {
     ) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let params = params.get()?;
-        let user = params.get_user()?;
         let vault = NewVault::read(params.get_vault()?)?;
-        // Looked at before anything is made of it.
-        vault.head.vault().map_err(Problem::from)?;
-        let id = AccountId(fixed(user.get_id()?, "the id of an account")?);
-        let event = Event::AccountMade {
-            id,
-            name: user.get_name()?.to_string()?,
-            login: Login {
-                login_key: fixed(user.get_login_key()?, "a key")?,
-                salt: fixed(user.get_salt()?, "a salt")?,
-                cost: PasswordCost {
-                    memory_kib: user.get_memory_kib(),
-                    passes: user.get_passes(),
-                    lanes: user.get_lanes(),
-                },
-                wrapped_key: user.get_wrapped_key()?.to_vec(),
-            },
-            quota: user.get_quota(),
-            is_admin: user.get_is_admin(),
-        };
-        self.append(event).await?;
-        self.make_vault(&vault).await?;
+        let (id, events) = people::new_account(params.get_user()?)?;
+        vault.make(&self.host, self.actor, events, id, Vec::new()).await?;
         results.get().set_id(&id.0);
         Ok(())
     }
@@ -191,8 +149,8 @@ impl admin::Server for AdminServer {
     ) -> Result<(), Error> {
         let _call = (self.begin)()?;
         let vault = NewVault::read(params.get()?.get_vault()?)?;
-        self.make_vault(&vault).await?;
-        Ok(())
+        let owner = self.account(&vault.owner)?;
+        Ok(vault.make(&self.host, self.actor, Vec::new(), owner, Vec::new()).await?)
     }
 
     async fn token(self: Rc<Self>, params: admin::TokenParams, mut results: admin::TokenResults) -> Result<(), Error> {
@@ -263,13 +221,14 @@ impl admin::Server for AdminServer {
             let registry = host.office.registry();
             let mut rows = Vec::new();
             for (id, vault) in host.vaults() {
-                let entry = registry.vault(&id);
-                let owner = entry.and_then(|entry| registry.account(&entry.owner));
+                // One that was being made, and is not known to the office, is nobody's.
+                let Some(entry) = registry.vault(&id) else { continue };
+                let owner = registry.account(&entry.owner);
                 let owed = counts.vaults.iter().find(|count| count.vault == id);
                 rows.push(VaultRow {
                     id: id.0,
-                    name: entry.map_or(String::new(), |entry| entry.name.clone()),
-                    kind: entry.map_or("", |entry| kind_word(entry.kind)),
+                    name: entry.name.clone(),
+                    kind: kind_word(entry.kind),
                     owner: owner.map_or(String::new(), |owner| owner.name.clone()),
                     bytes: vault.stored.load(std::sync::atomic::Ordering::Relaxed),
                     owed: owed.map_or((0, 0), |owed| (owed.frames, owed.bytes)),
@@ -407,6 +366,74 @@ impl admin::Server for AdminServer {
         let _call = (self.begin)()?;
         let host = self.host.clone();
         self.host.work().run(move || watch::note(&host, Seen::GiveUpMissing)).await?;
+        Ok(())
+    }
+
+    async fn devices(
+        self: Rc<Self>,
+        params: admin::DevicesParams,
+        mut results: admin::DevicesResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let account = self.account(params.get()?.get_account()?.to_str()?)?;
+        let devices = people::trusted(&self.host.office.registry(), &account);
+        people::put_devices(&devices, results.get().init_devices(devices.len() as u32));
+        Ok(())
+    }
+
+    async fn revoke_device(
+        self: Rc<Self>,
+        params: admin::RevokeDeviceParams,
+        _results: admin::RevokeDeviceResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let params = params.get()?;
+        let account = self.account(params.get_account()?.to_str()?)?;
+        let device = people::device_of(&self.host, &account, params.get_device()?)?;
+        Ok(self.append(Event::DeviceRevoked { account, device }).await?)
+    }
+
+    async fn vaults(
+        self: Rc<Self>,
+        _params: admin::VaultsParams,
+        mut results: admin::VaultsResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let registry = self.host.office.registry();
+        let mut list = results.get().init_vaults(registry.vaults().count() as u32);
+        for (at, vault) in (0..).zip(registry.vaults()) {
+            people::put_vault(&registry, vault, None, list.reborrow().get(at));
+        }
+        Ok(())
+    }
+
+    async fn remove_member(
+        self: Rc<Self>,
+        params: admin::RemoveMemberParams,
+        _results: admin::RemoveMemberResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let params = params.get()?;
+        let vault = people::vault_id(&self.host.office.registry(), params.get_vault()?)?;
+        let account = self.account(params.get_account()?.to_str()?)?;
+        Ok(self.append(Event::VaultMember { vault, account, on: false, wrapped: Vec::new() }).await?)
+    }
+
+    async fn recovery(
+        self: Rc<Self>,
+        _params: admin::RecoveryParams,
+        mut results: admin::RecoveryResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let held = self.peer.hold()?;
+        let entropy = &*self.host.env().entropy;
+        let mut nonce = [0; 32];
+        entropy.fill(&mut nonce);
+        let challenge = recovery_challenge(&PublicKey(self.host.identity.company_key), &nonce, entropy);
+        let proof = ProofServer { admin: self.clone(), nonce, used: Cell::new(false), _held: held };
+        let mut results = results.get();
+        results.set_challenge(&challenge);
+        results.set_proof(capnp_rpc::new_client(proof));
         Ok(())
     }
 

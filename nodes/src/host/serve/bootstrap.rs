@@ -245,7 +245,8 @@ impl login_capnp::Server for LoginServer {
             // Of use to who knows the password alone; to others it would be something to try passwords on.
             results.set_wrapped_key(&account.login.wrapped_key);
         }
-        let caller = Caller { host: self.host.clone(), peer: self.peer.clone(), account: account.id, device };
+        let (host, peer, login_key) = (self.host.clone(), self.peer.clone(), account.login.login_key);
+        let caller = Caller { host, peer, account: account.id, device, login_key };
         results.set_session(capnp_rpc::new_client(UserServer::new(caller)));
         Ok(())
     }

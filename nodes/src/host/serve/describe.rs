@@ -1,6 +1,6 @@
 //! Entries of the log in words.
 
-use super::user::kind_word;
+use super::people::kind_word;
 use crate::tracker::event::Event;
 use crate::tracker::names::{AccountId, NodeKey};
 use crate::tracker::registry::Registry;
@@ -38,7 +38,14 @@ pub(super) fn describe(registry: &Registry, event: &Event) -> String {
             format!("made the {} vault {name} ({vault}) of {}", kind_word(*kind), account(owner))
         }
         Event::VaultMember { vault, account: id, on, .. } => {
-            format!("{} is {}a member of vault {vault}", account(id), switched(*on))
+            let name = registry.vault(vault).map_or_else(|| vault.to_hex(), |vault| vault.name.clone());
+            format!("{} is {}a member of the vault {name}", account(id), switched(*on))
+        }
+        Event::DevicesRevoked { account: id } => format!("all devices of {} were revoked", account(id)),
+        Event::AccountKey { id, .. } => format!("vaults can be shared with {}", account(id)),
+        Event::Together(parts) => {
+            let parts: Vec<String> = parts.iter().map(|part| describe(registry, part)).collect();
+            parts.join("; ")
         }
         Event::Audit { kind, text, .. } => format!("{kind:?}: {text}"),
     }

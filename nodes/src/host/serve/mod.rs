@@ -6,6 +6,8 @@ mod describe;
 mod errands;
 mod machines;
 mod node;
+mod people;
+mod recovery;
 mod user;
 mod vault;
 mod write;

@@ -2,13 +2,14 @@
 
 use super::admin::AdminServer;
 use super::bootstrap::require_active;
-use super::vault::VaultServer;
+use super::people::{self, NewVault};
+use super::vault::{Right, VaultServer};
 use crate::host::Host;
 use crate::host::leave::UserCall;
-use crate::tracker::event::{Event, Login, VaultKind};
+use crate::tracker::event::{Event, Login};
 use crate::tracker::log::Actor;
-use crate::tracker::names::{AccountDeviceId, AccountId};
-use crate::tracker::registry::Account;
+use crate::tracker::names::{AccountDeviceId, AccountId, fold};
+use crate::tracker::registry::{Account, Registry};
 use crate::transport::ids::{fixed, one};
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::serve::Peer;
@@ -28,6 +29,8 @@ pub(super) struct Caller {
     pub account: AccountId,
     /// By which of its devices it came; none by password.
     pub device: Option<AccountDeviceId>,
+    /// What its password was tried against.
+    pub login_key: [u8; 32],
 }
 
 impl Caller {
@@ -49,6 +52,9 @@ impl Caller {
             return Err(problem(Why::NotAllowed, "this device of the account was revoked: log in again"));
         }
         match account {
+            Some(account) if self.device.is_none() && account.login.login_key != self.login_key => {
+                Err(problem(Why::NotAllowed, format!("{} has another password now: log in again", account.name)))
+            }
             Some(account) if !account.disabled => Ok(account),
             _ => Err(problem(Why::NotAllowed, "this account is disabled: ask an administrator")),
         }
@@ -70,15 +76,6 @@ pub(super) fn used(host: &Host, account: &AccountId) -> u64 {
     let registry = host.office.registry();
     let owned = registry.vaults().filter(|vault| vault.owner == *account);
     owned.filter_map(|vault| Some(host.vault(vault.id).ok()?.stored.load(Ordering::Relaxed))).sum()
-}
-
-/// In words.
-pub(super) fn kind_word(kind: VaultKind) -> &'static str {
-    match kind {
-        VaultKind::Company => "company",
-        VaultKind::Private => "private",
-        VaultKind::Shared => "shared",
-    }
 }
 
 /// See the module.
@@ -109,6 +106,7 @@ impl user_session::Server for UserServer {
         results.set_quota(account.quota);
         results.set_used(used(&self.0.host, &account.id));
         results.set_is_admin(account.is_admin);
+        results.set_public_key(account.key.as_ref().map_or(&[], |key| &key[..]));
         Ok(())
     }
 
@@ -122,11 +120,7 @@ impl user_session::Server for UserServer {
         let vaults: Vec<_> = registry.vaults_of(&self.0.account).collect();
         let mut list = results.get().init_vaults(vaults.len() as u32);
         for (at, vault) in (0..).zip(vaults) {
-            let mut info = list.reborrow().get(at);
-            info.set_id(&vault.id.0);
-            info.set_name(&vault.name[..]);
-            info.set_kind(kind_word(vault.kind));
-            info.set_wrapped(vault.members.get(&self.0.account).map_or(&[], |wrapped| wrapped));
+            people::put_vault(&registry, vault, Some(&self.0.account), list.reborrow().get(at));
         }
         Ok(())
     }
@@ -140,7 +134,8 @@ impl user_session::Server for UserServer {
         let id: VaultId = one(params.get()?.get_vault()?)?;
         self.0.require_member(&id)?;
         let vault = self.0.host.vault(id)?;
-        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(self.0.clone(), id, vault)));
+        let right = Right::Member(self.0.clone());
+        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(right, id, vault)));
         Ok(())
     }
 
@@ -167,7 +162,7 @@ impl user_session::Server for UserServer {
         _results: user_session::RevokeDeviceResults,
     ) -> Result<(), Error> {
         let _call = self.0.call()?;
-        let device = AccountDeviceId(fixed(params.get()?.get_device()?, "the id of a device")?);
+        let device = people::device_of(&self.0.host, &self.0.account, params.get()?.get_device()?)?;
         self.append(Event::DeviceRevoked { account: self.0.account, device }).await?;
         Ok(())
     }
@@ -197,6 +192,118 @@ impl user_session::Server for UserServer {
         Ok(())
     }
 
+    async fn add_vault(
+        self: Rc<Self>,
+        params: user_session::AddVaultParams,
+        _results: user_session::AddVaultResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let params = params.get()?;
+        let vault = NewVault::read(params.get_vault()?)?;
+        if !vault.owner.is_empty() && fold(&vault.owner) != fold(&self.0.account()?.name) {
+            return Err(problem(Why::NotAllowed, "an account makes vaults of its own").into());
+        }
+        let mut members = Vec::new();
+        for told in params.get_members()? {
+            members.push(people::read_wrap(told)?);
+        }
+        self.0.host.has_room()?;
+        let (actor, owner) = (Actor::Account(self.0.account), self.0.account);
+        Ok(vault.make(&self.0.host, actor, Vec::new(), owner, members).await?)
+    }
+
+    async fn company_key(
+        self: Rc<Self>,
+        _params: user_session::CompanyKeyParams,
+        mut results: user_session::CompanyKeyResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        results.get().set_public_key(&self.0.host.identity.company_key);
+        Ok(())
+    }
+
+    async fn account_key(
+        self: Rc<Self>,
+        params: user_session::AccountKeyParams,
+        mut results: user_session::AccountKeyResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let id = people::account(&self.0.host, params.get()?.get_account()?.to_str()?)?;
+        let account = self.0.host.office.read(|registry| registry.account(&id).cloned());
+        let Some(account) = account else { return Ok(()) };
+        let mut results = results.get();
+        results.set_id(&id.0);
+        results.set_name(&account.name[..]);
+        results.set_public_key(account.key.as_ref().map_or(&[], |key| &key[..]));
+        Ok(())
+    }
+
+    async fn add_member(
+        self: Rc<Self>,
+        params: user_session::AddMemberParams,
+        _results: user_session::AddMemberResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let params = params.get()?;
+        let vault: VaultId = one(params.get_vault()?)?;
+        self.0.require_member(&vault)?;
+        let (account, wrapped) = people::read_wrap(params.get_wrap()?)?;
+        let registry = self.0.host.office.registry();
+        let entry = registry.vault(&vault);
+        let may = entry.is_some_and(|vault| vault.owner == self.0.account || vault.members.contains_key(&account));
+        if !may {
+            return Err(problem(Why::NotAllowed, "only the owner of a vault says who is a member of it").into());
+        }
+        self.append(people::membership(&registry, vault, account, wrapped)?).await?;
+        Ok(())
+    }
+
+    async fn remove_member(
+        self: Rc<Self>,
+        params: user_session::RemoveMemberParams,
+        _results: user_session::RemoveMemberResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let params = params.get()?;
+        let vault: VaultId = one(params.get_vault()?)?;
+        self.0.require_member(&vault)?;
+        let account = people::account(&self.0.host, params.get_account()?.to_str()?)?;
+        let is_owner = |registry: &Registry| registry.vault(&vault).is_some_and(|it| it.owner == self.0.account);
+        if account != self.0.account && !self.0.host.office.read(is_owner) {
+            return Err(problem(Why::NotAllowed, "only the owner of a vault says who is a member of it").into());
+        }
+        self.append(Event::VaultMember { vault, account, on: false, wrapped: Vec::new() }).await?;
+        Ok(())
+    }
+
+    async fn devices(
+        self: Rc<Self>,
+        _params: user_session::DevicesParams,
+        mut results: user_session::DevicesResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let devices = people::trusted(&self.0.host.office.registry(), &self.0.account);
+        people::put_devices(&devices, results.get().init_devices(devices.len() as u32));
+        Ok(())
+    }
+
+    async fn set_key(
+        self: Rc<Self>,
+        params: user_session::SetKeyParams,
+        _results: user_session::SetKeyResults,
+    ) -> Result<(), Error> {
+        let _call = self.0.call()?;
+        let key = people::public_key(params.get()?.get_public_key()?)?;
+        // Whoever found a machine's files must not be given what is wrapped for the account from now on.
+        match self.0.account()?.key {
+            Some(known) if known == key => return Ok(()),
+            Some(_) => return Err(problem(Why::NotAllowed, "the account has another key already").into()),
+            None => {}
+        }
+        self.append(Event::AccountKey { id: self.0.account, key }).await?;
+        Ok(())
+    }
+
     async fn admin(
         self: Rc<Self>,
         _params: user_session::AdminParams,
@@ -214,7 +321,7 @@ impl user_session::Server for UserServer {
                 false => Err(problem(Why::NotAllowed, "this account is no administrator's any more")),
             }
         });
-        results.get().set_admin(capnp_rpc::new_client(admin));
+        results.get().set_admin(capnp_rpc::new_client(admin.of(self.0.peer.clone())));
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! A vault at the host, in the hands of one of its members.
 
+use super::admin::AdminServer;
 use super::user::Caller;
 use super::write::WriteServer;
 use crate::host::leave::UserCall;
@@ -10,7 +11,7 @@ use crate::tracker::limits::LOCK_DAYS;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX, SESSIONS_PER_MACHINE_MAX};
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::Held;
+use crate::transport::serve::{Held, Peer};
 use capnp::Error;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -29,9 +30,19 @@ const RECEIVED_SLACK_NANOS: i64 = 600_000_000_000;
 /// Frames whose holders are named when somebody asks how safe a vault is.
 const HOLDERS_OF: u64 = 256;
 
+/// By what right somebody has a vault in hand.
+pub(super) enum Right {
+    /// As one of its members.
+    Member(Caller),
+    /// With the company's recovery kit: to read, and no more.
+    Kit(Rc<AdminServer>),
+}
+
 /// See the module.
 pub(super) struct VaultServer {
-    caller: Caller,
+    host: Arc<Host>,
+    peer: Arc<Peer>,
+    right: Right,
     id: VaultId,
     vault: Arc<HostVault>,
 }
@@ -44,8 +55,12 @@ struct PinServer {
 impl pin::Server for PinServer {}
 
 impl VaultServer {
-    pub fn new(caller: Caller, id: VaultId, vault: Arc<HostVault>) -> Self {
-        Self { caller, id, vault }
+    pub fn new(right: Right, id: VaultId, vault: Arc<HostVault>) -> Self {
+        let (host, peer) = match &right {
+            Right::Member(caller) => (caller.host.clone(), caller.peer.clone()),
+            Right::Kit(admin) => (admin.host.clone(), admin.peer.clone()),
+        };
+        Self { host, peer, right, id, vault }
     }
 
     async fn run<T: Send + 'static, E: Send + 'static>(
@@ -56,13 +71,13 @@ impl VaultServer {
         Problem: From<E>,
     {
         let vault = self.vault.clone();
-        self.caller.host.work().run(move || work(&vault)).await
+        self.host.work().run(move || work(&vault)).await
     }
 
     /// Fails where the machine that calls has as many writers as it may have.
     fn require_writers_left(&self) -> Result<(), Problem> {
-        let host = &self.caller.host;
-        let number = host.office.read(|registry| registry.node(&self.caller.peer.key).map(|node| node.number));
+        let host = &self.host;
+        let number = host.office.read(|registry| registry.node(&self.peer.key).map(|node| node.number));
         let writers = host.keeping().values().filter(|run| Some(run.machine.0) == number).count();
         match writers < SESSIONS_PER_MACHINE_MAX {
             true => Ok(()),
@@ -70,9 +85,24 @@ impl VaultServer {
         }
     }
 
-    fn begin_call(&self) -> Result<UserCall, Problem> {
-        self.caller.require_member(&self.id)?;
-        self.caller.call()
+    /// Begins a call that only reads.
+    fn begin_call(&self) -> Result<Option<UserCall>, Problem> {
+        match &self.right {
+            Right::Member(caller) => {
+                caller.require_member(&self.id)?;
+                caller.call().map(Some)
+            }
+            Right::Kit(admin) => admin.begin(),
+        }
+    }
+
+    /// Begins a call that adds something.
+    fn begin_writing(&self) -> Result<(Caller, Option<UserCall>), Problem> {
+        let call = self.begin_call()?;
+        match &self.right {
+            Right::Member(caller) => Ok((caller.clone(), call)),
+            Right::Kit(_) => Err(problem(Why::NotAllowed, "the recovery kit opens a vault for reading alone")),
+        }
     }
 }
 
@@ -215,7 +245,7 @@ impl vault::Server for VaultServer {
         let _call = self.begin_call()?;
         let place = get_place(params.get()?.get_place()?)?;
         let place = place.ok_or_else(|| problem(Why::Usage, "that is no place of a frame"))?;
-        let room = self.caller.peer.room(place.len as usize).await;
+        let room = self.peer.room(place.len as usize).await;
         let bytes = self
             .run(move |vault| {
                 // Where it is, and how long, is the index's word and not the caller's.
@@ -262,14 +292,14 @@ impl vault::Server for VaultServer {
     }
 
     async fn begin(self: Rc<Self>, params: vault::BeginParams, mut results: vault::BeginResults) -> Result<(), Error> {
-        let _call = self.begin_call()?;
+        let (caller, _call) = self.begin_writing()?;
         let spread = params.get()?.get_spread();
-        self.caller.host.has_room()?;
-        let held = self.caller.peer.hold()?;
+        self.host.has_room()?;
+        let held = self.peer.hold()?;
         self.require_writers_left()?;
         let session = self.run(move |vault| vault.store.begin()).await?;
         let id = session.id();
-        let server = WriteServer::new(self.caller.clone(), self.id, self.vault.clone(), session, spread, held);
+        let server = WriteServer::new(caller, self.id, self.vault.clone(), session, spread, held);
         let mut results = results.get();
         results.set_id(&id.0);
         results.set_session(capnp_rpc::new_client(server));
@@ -283,7 +313,7 @@ impl vault::Server for VaultServer {
     ) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let from = params.get()?.get_from();
-        let room = self.caller.peer.room(RECORDS_LEN_MAX).await;
+        let room = self.peer.room(RECORDS_LEN_MAX).await;
         let (records, more) = self.run(move |vault| vault.store.records_from(from, RECORDS_LEN_MAX)).await?;
         let mut results = results.get();
         results.set_more(more);
@@ -320,10 +350,10 @@ impl vault::Server for VaultServer {
             })
             .await?;
         let link = link.ok_or_else(|| problem(Why::Other, "the chain of records has no end"))?;
-        let env = self.caller.host.env();
+        let env = self.host.env();
         let mut to = results.get().init_link();
         put_link(&link, env.clock.now(), to.reborrow());
-        to.set_ripe(self.caller.host.hours.ripe(env, self.id));
+        to.set_ripe(self.host.hours.ripe(env, self.id));
         Ok(())
     }
 
@@ -332,10 +362,10 @@ impl vault::Server for VaultServer {
         params: vault::AppendParams,
         mut results: vault::AppendResults,
     ) -> Result<(), Error> {
-        let _call = self.begin_call()?;
+        let _call = self.begin_writing()?;
         let params = params.get()?;
         let (link, record) = (get_link(params.get_link()?)?, params.get_record()?.to_vec());
-        let host = self.caller.host.clone();
+        let host = self.host.clone();
         let taken = self.run(move |vault| append(&host, vault, link, RecordKind::Change, &record)).await?;
         results.get().set_taken(taken);
         Ok(())
@@ -356,7 +386,7 @@ impl vault::Server for VaultServer {
     async fn pin(self: Rc<Self>, params: vault::PinParams, mut results: vault::PinResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let root: ChunkId = one(params.get()?.get_root()?)?;
-        let held = self.caller.peer.hold()?;
+        let held = self.peer.hold()?;
         let pin = self.run(move |vault| Store::pin(&vault.store, root)).await?;
         results.get().set_pin(capnp_rpc::new_client(PinServer { _pin: pin, _held: held }));
         Ok(())
@@ -387,7 +417,7 @@ impl vault::Server for VaultServer {
                 vault.store.expel(&bad)
             })
             .await?;
-        self.caller.host.healer.wake();
+        self.host.healer.wake();
         results.get().set_ids(&join(&ids));
         Ok(())
     }
@@ -399,8 +429,8 @@ impl vault::Server for VaultServer {
     ) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let up_to = params.get()?.get_frame();
-        let (host, id) = (self.caller.host.clone(), self.id);
-        let is_on_host = self.caller.peer.key == host.key();
+        let (host, id) = (self.host.clone(), self.id);
+        let is_on_host = self.peer.key == host.key();
         let (owed, holders) = self
             .run(move |vault| {
                 host.feed(id, vault)?;

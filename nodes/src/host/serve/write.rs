@@ -7,6 +7,7 @@ use crate::host::{Host, HostVault, WriterRun};
 use crate::remote::wire::get_link;
 use crate::tracker::MachineNumber;
 use crate::tracker::names::AccountId;
+use crate::tracker::registry::Registry;
 use crate::transport::ids::{join, one, split};
 use crate::transport::limits::IDS_MAX;
 use crate::transport::problem::{Problem, Why, problem};
@@ -50,9 +51,11 @@ struct Frames {
 impl Frames {
     fn has_room(&self, bytes: u64) -> Result<(), Problem> {
         let Some(owner) = self.owner else { return Ok(()) };
-        let quota = self.host.office.read(|registry| registry.account(&owner).map_or(0, |account| account.quota));
+        let told = |registry: &Registry| registry.account(&owner).map(|account| (account.quota, account.name.clone()));
+        let Some((quota, name)) = self.host.office.read(told) else { return Ok(()) };
         match quota > 0 && used(&self.host, &owner).saturating_add(bytes) > quota {
-            true => Err(problem(Why::Quota, format!("the account's {} MB are used up", quota >> 20))),
+            // A member may read this who does not own the vault.
+            true => Err(problem(Why::Quota, format!("the {} MB of {name} are used up", quota >> 20))),
             false => Ok(()),
         }
     }

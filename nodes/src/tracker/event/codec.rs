@@ -9,6 +9,9 @@ use twinkeep_schema::registry_capnp as schema;
 use super::{AuditKind, Event, EventError, Login, VaultKind};
 use crate::tracker::names::{AccountDeviceId, AccountId, MachineId, NodeKey};
 
+/// Room for so many events of one step is made before they are read.
+const PARTS_AT_FIRST: u32 = 64;
+
 impl From<CanonicalError> for EventError {
     fn from(error: CanonicalError) -> Self {
         Self(error.to_string())
@@ -29,7 +32,11 @@ impl From<capnp::NotInSchema> for EventError {
 
 pub fn encode(event: &Event) -> Vec<u8> {
     let mut message = capnp::message::Builder::new_default();
-    let mut root = message.init_root::<schema::event::Builder>();
+    write(event, message.init_root());
+    canonical::encode(message)
+}
+
+fn write(event: &Event, mut root: schema::event::Builder<'_>) {
     match event {
         Event::NodeTokenMade { name, token_hash, expires, auto } => {
             let mut to = root.init_node_token_made();
@@ -124,8 +131,17 @@ pub fn encode(event: &Event) -> Vec<u8> {
             to.set_node(node.as_ref().map_or(&[], |key| &key.0));
             to.set_text(text.as_str());
         }
+        Event::Together(parts) => {
+            let mut list = root.init_together(parts.len() as u32);
+            (0..).zip(parts).for_each(|(at, part)| write(part, list.reborrow().get(at)));
+        }
+        Event::DevicesRevoked { account } => root.set_devices_revoked(&account.0),
+        Event::AccountKey { id, key } => {
+            let mut to = root.init_account_key();
+            to.set_id(&id.0);
+            to.set_key(key);
+        }
     }
-    canonical::encode(message)
 }
 
 fn write_switch(mut to: schema::node_switch::Builder<'_>, key: &NodeKey, on: bool) {
@@ -143,7 +159,18 @@ fn write_login(mut to: schema::login::Builder<'_>, login: &Login) {
 }
 
 pub fn decode(payload: &[u8]) -> Result<Event, EventError> {
-    let event = read(payload)?;
+    let message = canonical::decode(payload)?;
+    let event = match message.get_root::<schema::event::Reader<'_>>()?.which()? {
+        schema::event::Which::Together(parts) => {
+            let parts = parts?;
+            let mut events = Vec::with_capacity(parts.len().min(PARTS_AT_FIRST) as usize);
+            for part in parts {
+                events.push(read(part)?);
+            }
+            Event::Together(events)
+        }
+        _ => read(message.get_root()?)?,
+    };
     if encode(&event) != payload {
         // What it says besides cannot be obeyed, so it must not be passed over either.
         return Err(EventError("has fields that only a later version knows".into()));
@@ -151,12 +178,17 @@ pub fn decode(payload: &[u8]) -> Result<Event, EventError> {
     Ok(event)
 }
 
-fn read(payload: &[u8]) -> Result<Event, EventError> {
+/// What happens in one step. One within another is none.
+fn read(root: schema::event::Reader<'_>) -> Result<Event, EventError> {
     use schema::event::Which;
-    let message = canonical::decode(payload)?;
-    let root: schema::event::Reader<'_> = message.get_root()?;
     Ok(match root.which()? {
-        Which::Unknown(()) => return Err(EventError("its kind is 0, expected 1 to 17".into())),
+        Which::Unknown(()) => return Err(EventError("its kind is 0, expected 1 to 20".into())),
+        Which::Together(_) => return Err(EventError("it is one step within another".into())),
+        Which::DevicesRevoked(id) => Event::DevicesRevoked { account: account(id?)? },
+        Which::AccountKey(from) => {
+            let from = from?;
+            Event::AccountKey { id: account(from.get_id()?)?, key: fixed("key of an account", from.get_key()?)? }
+        }
         Which::NodeTokenMade(from) => {
             let from = from?;
             Event::NodeTokenMade {

@@ -1,6 +1,7 @@
 use twinkeep_engine::env::Dice;
 
 use super::*;
+use crate::tracker::limits::MEMBER_OF_MAX;
 
 pub fn login(byte: u8) -> Login {
     Login { login_key: [byte; 32], salt: [byte; 16], cost: PasswordCost::default(), wrapped_key: vec![byte; 72] }
@@ -44,6 +45,10 @@ fn samples() -> Vec<Event> {
         events.push(Event::Audit { kind, account: Some(id), node: None, text: "x".repeat(TEXT_LEN_MAX) });
         events.push(Event::Audit { kind, account: None, node: Some(key), text: String::new() });
     }
+    // Kinds that were added later stand at the end: what was written before them stays as it was.
+    events.push(Event::DevicesRevoked { account: id });
+    events.push(Event::AccountKey { id, key: [15; 32] });
+    events.push(Event::Together(events[9..12].to_vec()));
     events
 }
 
@@ -58,8 +63,14 @@ fn events_come_back() {
 
 #[test]
 fn the_bytes_are_format() {
-    let all: Vec<u8> = samples().iter().flat_map(|event| event.encode().unwrap()).collect();
-    assert_eq!(blake3::hash(&all).to_hex()[..32], *"86e8b8574f94fe879e8dbffe6ab36a4a");
+    let hash = |events: &[Event]| {
+        let all: Vec<u8> = events.iter().flat_map(|event| event.encode().unwrap()).collect();
+        blake3::hash(&all).to_hex()[..32].to_owned()
+    };
+    let all = samples();
+    let (first, later) = all.split_at(32);
+    assert_eq!(hash(first), "86e8b8574f94fe879e8dbffe6ab36a4a");
+    assert_eq!(hash(later), "dc2862e8fb0916f283a3dd089fb4b941");
 }
 
 #[test]
@@ -103,6 +114,13 @@ fn bounds_hold() {
     let (id, vault) = (AccountId([2; 16]), VaultId([3; 16]));
     check(Event::Audit { kind: AuditKind::Other, account: None, node: None, text: "x".repeat(4097) }, "length of text");
     check(Event::VaultMember { vault, account: id, on: true, wrapped: vec![0; 1025] }, "length of wrapped key");
+    let long = Event::VaultMember { vault, account: id, on: true, wrapped: vec![0; 1025] };
+    check(Event::Together(vec![Event::AccountQuota { id, bytes: 1 }, long]), "length of wrapped key");
+    check(Event::Together(vec![]), "nothing happens");
+    check(Event::Together(vec![Event::Together(vec![Event::AccountQuota { id, bytes: 1 }])]), "within another");
+    let many = Event::VaultMember { vault, account: id, on: true, wrapped: vec![0; 80] };
+    check(Event::Together(vec![many.clone(); 600]), "length is");
+    Event::Together(vec![many; MEMBER_OF_MAX]).encode().unwrap();
     check(Event::AccountPassword { id, login: Login { wrapped_key: vec![0; 1025], ..login(1) } }, "wrapped key");
     check(
         Event::NodeTokenMade { name: "x".repeat(257), token_hash: [0; 32], expires: Time(0), auto: false },

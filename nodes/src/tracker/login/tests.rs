@@ -15,7 +15,7 @@ fn keys(password: &str) -> PasswordKeys {
 fn account(password: &str) -> Account {
     let login = Login { login_key: keys(password).login.public(), salt: [3; 16], cost: COST_MIN, wrapped_key: vec![] };
     let name = "Anna".to_owned();
-    Account { id: ID, name, login, quota: 0, is_admin: false, disabled: false, made: Time(0) }
+    Account { id: ID, name, login, quota: 0, is_admin: false, disabled: false, key: None, made: Time(0) }
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use std::fmt::Display;
 
+use twinkeep_engine::env::Time;
+
 use super::{Account, AccountDevice, Node, NodeStatus, Registry, RegistryError, Token, VaultEntry};
 use crate::tracker::event::{Event, VaultKind};
+use crate::tracker::limits::{MEMBER_OF_MAX, OWNED_MAX};
 use crate::tracker::log::{Actor, Entry};
 use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey, check_label, check_name, fold};
 
@@ -21,7 +24,10 @@ impl Registry {
             return order("generation", self.generation.max(1), entry.generation);
         }
         self.check_actor(entry)?;
-        self.take(entry)?;
+        match &entry.event {
+            Event::Together(parts) => self.take_all(parts, entry.time)?,
+            event => self.take(event, entry.time)?,
+        }
         (self.generation, self.sequence) = (entry.generation, sequence);
         Ok(())
     }
@@ -38,24 +44,35 @@ impl Registry {
         }
     }
 
-    fn take(&mut self, entry: &Entry) -> Result<()> {
-        match &entry.event {
-            Event::NodeTokenMade { .. } => self.make_token(&entry.event),
-            Event::NodeJoined { .. } => self.join(entry),
+    /// All or nothing.
+    fn take_all(&mut self, parts: &[Event], time: Time) -> Result<()> {
+        let mut after = self.clone();
+        parts.iter().try_for_each(|part| after.take(part, time))?;
+        *self = after;
+        Ok(())
+    }
+
+    fn take(&mut self, event: &Event, time: Time) -> Result<()> {
+        match event {
+            Event::NodeTokenMade { .. } => self.make_token(event),
+            Event::NodeJoined { .. } => self.join(event, time),
             Event::NodeApproved { key } => self.approve(key),
             Event::NodeRevoked { key } => self.revoke(key),
             Event::NodeForgotten { key } => self.forget(key),
             Event::NodeDraining { key, on } => self.active(key).map(|node| node.draining = *on),
             Event::NodeGrant { key, bytes } => self.active(key).map(|node| node.grant = *bytes),
             Event::StandbyAppointed { key, on } => self.active(key).map(|node| node.standby = *on),
-            Event::AccountMade { .. } => self.make_account(entry),
+            Event::AccountMade { .. } => self.make_account(event, time),
             Event::AccountPassword { id, login } => self.account_mut(id).map(|to| to.login = login.clone()),
             Event::AccountDisabled { id, on } => self.account_mut(id).map(|to| to.disabled = *on),
             Event::AccountQuota { id, bytes } => self.account_mut(id).map(|to| to.quota = *bytes),
-            Event::DeviceAdded { .. } => self.add_device(&entry.event),
+            Event::AccountKey { id, key } => self.account_mut(id).map(|to| to.key = Some(*key)),
+            Event::DeviceAdded { .. } => self.add_device(event, time),
             Event::DeviceRevoked { account, device } => self.revoke_device(account, device),
-            Event::VaultMade { .. } => self.make_vault(entry),
-            Event::VaultMember { .. } => self.change_member(&entry.event),
+            Event::DevicesRevoked { account } => self.revoke_devices(account),
+            Event::VaultMade { .. } => self.make_vault(event, time),
+            Event::VaultMember { .. } => self.change_member(event),
+            Event::Together(_) => Err(RegistryError::Contradiction("one step stands within another")),
             Event::Audit { .. } => Ok(()),
         }
     }
@@ -71,8 +88,8 @@ impl Registry {
         Ok(())
     }
 
-    fn join(&mut self, entry: &Entry) -> Result<()> {
-        let Event::NodeJoined { name, key, machine_id, token_hash, pending } = &entry.event else { return Ok(()) };
+    fn join(&mut self, event: &Event, time: Time) -> Result<()> {
+        let Event::NodeJoined { name, key, machine_id, token_hash, pending } = event else { return Ok(()) };
         check_name("machine", name)?;
         let Some(token) = self.tokens.get_mut(token_hash) else {
             return Err(unknown("token for machine", name));
@@ -80,7 +97,7 @@ impl Registry {
         if token.is_spent {
             return Err(RegistryError::Spent { name: token.name.clone() });
         }
-        if entry.time >= token.expires {
+        if time >= token.expires {
             return Err(RegistryError::Expired { name: token.name.clone() });
         }
         if token.name != *name {
@@ -108,7 +125,7 @@ impl Registry {
             grant: 0,
             draining: false,
             standby: false,
-            joined: entry.time,
+            joined: time,
         };
         self.nodes.insert(*key, node);
         Ok(())
@@ -150,8 +167,8 @@ impl Registry {
         }
     }
 
-    fn make_account(&mut self, entry: &Entry) -> Result<()> {
-        let Event::AccountMade { id, name, login, quota, is_admin } = &entry.event else { return Ok(()) };
+    fn make_account(&mut self, event: &Event, time: Time) -> Result<()> {
+        let Event::AccountMade { id, name, login, quota, is_admin } = event else { return Ok(()) };
         check_name("account", name)?;
         if self.accounts.contains_key(id) {
             return Err(taken("id of an account", id));
@@ -167,13 +184,14 @@ impl Registry {
             quota: *quota,
             is_admin: *is_admin,
             disabled: false,
-            made: entry.time,
+            key: None,
+            made: time,
         };
         self.accounts.insert(*id, account);
         Ok(())
     }
 
-    fn add_device(&mut self, event: &Event) -> Result<()> {
+    fn add_device(&mut self, event: &Event, time: Time) -> Result<()> {
         let Event::DeviceAdded { account, device, label, key } = event else { return Ok(()) };
         check_label("device", label)?;
         self.known(account)?;
@@ -183,7 +201,8 @@ impl Registry {
         if !self.device_keys.insert(*key) {
             return Err(taken("key of a device", NodeKey(*key)));
         }
-        let added = AccountDevice { id: *device, account: *account, label: label.clone(), key: *key, revoked: false };
+        let (id, account, label, key) = (*device, *account, label.clone(), *key);
+        let added = AccountDevice { id, account, label, key, revoked: false, added: time };
         self.devices.insert(*device, added);
         Ok(())
     }
@@ -198,8 +217,14 @@ impl Registry {
         Ok(())
     }
 
-    fn make_vault(&mut self, entry: &Entry) -> Result<()> {
-        let Event::VaultMade { vault, owner, name, kind, company_wrap } = &entry.event else { return Ok(()) };
+    fn revoke_devices(&mut self, account: &AccountId) -> Result<()> {
+        self.known(account)?;
+        self.devices.values_mut().filter(|device| device.account == *account).for_each(|device| device.revoked = true);
+        Ok(())
+    }
+
+    fn make_vault(&mut self, event: &Event, time: Time) -> Result<()> {
+        let Event::VaultMade { vault, owner, name, kind, company_wrap } = event else { return Ok(()) };
         check_label("vault", name)?;
         if name.is_empty() {
             return Err(RegistryError::Contradiction("a vault has a name"));
@@ -211,6 +236,10 @@ impl Registry {
         if self.vaults.values().any(|other| other.owner == *owner && fold(&other.name) == fold(name)) {
             return Err(taken("name of a vault", name));
         }
+        if self.vaults.values().filter(|other| other.owner == *owner).count() >= OWNED_MAX {
+            return Err(RegistryError::Contradiction("an account owns 32 vaults at most"));
+        }
+        self.has_place_for_vault(owner)?;
         match (kind, company_wrap.is_empty()) {
             (VaultKind::Company, true) => {
                 return Err(RegistryError::Contradiction("a company vault is wrapped to the company's recovery key"));
@@ -227,7 +256,7 @@ impl Registry {
             kind: *kind,
             company_wrap: company_wrap.clone(),
             members: Default::default(),
-            made: entry.time,
+            made: time,
         };
         self.vaults.insert(*vault, made);
         Ok(())
@@ -236,6 +265,10 @@ impl Registry {
     fn change_member(&mut self, event: &Event) -> Result<()> {
         let Event::VaultMember { vault, account, on, wrapped } = event else { return Ok(()) };
         self.known(account)?;
+        let is_more = |vault: &VaultEntry| vault.owner != *account && !vault.members.contains_key(account);
+        if *on && self.vaults.get(vault).is_some_and(is_more) {
+            self.has_place_for_vault(account)?;
+        }
         let vault = self.vaults.get_mut(vault).ok_or_else(|| unknown("vault", vault))?;
         if *on == wrapped.is_empty() {
             return Err(RegistryError::Contradiction("who becomes a member gets a wrapped key, who leaves none"));
@@ -251,6 +284,13 @@ impl Registry {
         }
         vault.members.insert(*account, wrapped.clone());
         Ok(())
+    }
+
+    fn has_place_for_vault(&self, account: &AccountId) -> Result<()> {
+        match self.vaults_of(account).count() < MEMBER_OF_MAX {
+            true => Ok(()),
+            false => Err(RegistryError::Contradiction("an account is a member of 256 vaults at most")),
+        }
     }
 
     /// The machine, if it may still connect.

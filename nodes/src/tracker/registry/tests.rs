@@ -5,6 +5,7 @@ use twinkeep_engine::env::Dice;
 use super::*;
 use crate::tracker::event::tests::login;
 use crate::tracker::event::{AuditKind, Event};
+use crate::tracker::limits::{MEMBER_OF_MAX, OWNED_MAX};
 use crate::tracker::log::{Actor, Entry};
 
 /// What happened, and nothing else.
@@ -78,14 +79,36 @@ impl Plain {
         last.unwrap_or(false)
     }
 
-    fn allows(&self, entry: &Entry) -> bool {
-        let actor = match entry.actor {
-            _ if matches!(entry.event, Event::Audit { .. }) => true,
+    /// The parts of a step, each as an entry of its own.
+    fn parts(entry: &Entry) -> Vec<Entry> {
+        match &entry.event {
+            Event::Together(parts) => {
+                parts.iter().map(|event| Entry { event: event.clone(), ..entry.clone() }).collect()
+            }
+            _ => vec![entry.clone()],
+        }
+    }
+
+    /// Whether it can be; if so it has happened.
+    fn takes(&mut self, entry: &Entry) -> bool {
+        let acts = matches!(entry.event, Event::Audit { .. }) || self.acts(&entry.actor);
+        let before = self.0.len();
+        for part in Self::parts(entry) {
+            if !acts || !self.can_be(&part) {
+                self.0.truncate(before);
+                return false;
+            }
+            self.0.push(part);
+        }
+        true
+    }
+
+    fn acts(&self, actor: &Actor) -> bool {
+        match actor {
             Actor::Host => true,
-            Actor::Node(key) => self.is_live(&key),
-            Actor::Account(id) => self.has_account(&id) && !self.is_disabled(&id),
-        };
-        actor && self.can_be(entry)
+            Actor::Node(key) => self.is_live(key),
+            Actor::Account(id) => self.has_account(id) && !self.is_disabled(id),
+        }
     }
 
     fn can_be(&self, entry: &Entry) -> bool {
@@ -120,9 +143,16 @@ impl Plain {
             }
             Event::DeviceRevoked { account: of, device: id } => {
                 let added = |event: &Event| matches!(event, Event::DeviceAdded { account, device, .. } if account == of && device == id);
-                self.any(added)
-                    && !self.any(|event| matches!(event, Event::DeviceRevoked { device, .. } if device == id))
+                let is_trusted = self.events().rev().find_map(|event| match event {
+                    Event::DeviceRevoked { device, .. } if device == id => Some(false),
+                    Event::DevicesRevoked { account } if account == of => Some(false),
+                    Event::DeviceAdded { device, .. } if device == id => Some(true),
+                    _ => None,
+                });
+                self.any(added) && is_trusted == Some(true)
             }
+            Event::DevicesRevoked { account: id } | Event::AccountKey { id, .. } => self.has_account(id),
+            Event::Together(_) => false,
             Event::VaultMade { vault, owner: of, name: new_name, kind, company_wrap } => {
                 let same = |event: &Event| {
                     matches!(event, Event::VaultMade { owner, name, .. }
@@ -195,7 +225,7 @@ fn some_event(dice: &mut Dice) -> Event {
     let on = dice.one_in(2);
     let wrapped = vec![7; if dice.one_in(4) == on { 0 } else { 9 }];
     let kind = [VaultKind::Company, VaultKind::Private, VaultKind::Shared][dice.below(3)];
-    match dice.below(22) {
+    match dice.below(24) {
         0..3 => Event::NodeTokenMade { name, token_hash, expires: Time(dice.below(400) as i64), auto: on },
         3..8 => Event::NodeJoined { name, key, machine_id: MachineId([1; 16]), token_hash, pending: dice.one_in(2) },
         8 => Event::NodeApproved { key },
@@ -212,7 +242,17 @@ fn some_event(dice: &mut Dice) -> Event {
         18 => Event::DeviceRevoked { account: id, device },
         19 => Event::VaultMade { vault, owner: id, name, kind, company_wrap: wrapped },
         20 => Event::VaultMember { vault, account: id, on, wrapped },
+        21 => Event::DevicesRevoked { account: id },
+        22 => Event::AccountKey { id, key: [7; 32] },
         _ => Event::Audit { kind: AuditKind::Other, account: None, node: None, text: name },
+    }
+}
+
+/// One of them, or several in one step.
+fn some_step(dice: &mut Dice) -> Event {
+    match dice.one_in(8) {
+        true => Event::Together((0..1 + dice.below(4)).map(|_| some_event(dice)).collect()),
+        false => some_event(dice),
     }
 }
 
@@ -226,10 +266,10 @@ fn some_actor(dice: &mut Dice) -> Actor {
 
 #[test]
 fn does_what_the_plain_one_does() {
-    let mut seen = [0; 2];
+    let (mut seen, mut steps) = ([0; 2], 0);
     for seed in 0..100 {
         let mut dice = Dice(seed);
-        let mut plain = Plain::default();
+        let (mut plain, mut happened) = (Plain::default(), Vec::new());
         let mut registry = Registry::new();
         for step in 0..300 {
             let entry = Entry {
@@ -238,24 +278,25 @@ fn does_what_the_plain_one_does() {
                 time: Time(step),
                 actor: some_actor(&mut dice),
                 previous: [0; 32],
-                event: some_event(&mut dice),
+                event: some_step(&mut dice),
             };
             let told = format!("seed {seed}, step {step}: {entry:?}");
             let before = registry.clone();
             let result = registry.apply(&entry);
-            assert_eq!(result.is_ok(), plain.allows(&entry), "{told}: {result:?}");
+            assert_eq!(result.is_ok(), plain.takes(&entry), "{told}: {result:?}");
             seen[usize::from(result.is_ok())] += 1;
+            steps += usize::from(result.is_ok() && matches!(&entry.event, Event::Together(parts) if parts.len() > 1));
             match result {
-                Ok(()) => plain.0.push(entry),
+                Ok(()) => happened.push(entry),
                 Err(_) => assert_eq!(registry, before, "{told}: changed though it was refused"),
             }
             plain.compare(&registry, &told);
         }
         let mut again = Registry::new();
-        plain.0.iter().for_each(|entry| again.apply(entry).unwrap());
+        happened.iter().for_each(|entry| again.apply(entry).unwrap());
         assert_eq!(again, registry, "seed {seed}: replayed");
     }
-    assert!(seen.iter().all(|&count| count > 2000), "both happen: {seen:?}");
+    assert!(seen.iter().all(|&count| count > 2000) && steps > 25, "both happen: {seen:?}, {steps} of several");
 }
 
 /// A registry to which this happened.
@@ -278,6 +319,41 @@ fn token(name: &str, byte: u8) -> Event {
 fn join(name: &str, key: u8, token: u8) -> Event {
     let (key, machine_id) = (NodeKey([key; 32]), MachineId([1; 16]));
     Event::NodeJoined { name: name.into(), key, machine_id, token_hash: [token; 32], pending: true }
+}
+
+#[test]
+fn an_account_has_so_many_vaults_and_no_more() {
+    let id = |byte: usize| AccountId([byte as u8; 16]);
+    let vault = |number: usize| VaultId(std::array::from_fn(|at| if at < 8 { (number >> (8 * at)) as u8 } else { 0 }));
+    let made = |number: usize, owner| Event::VaultMade {
+        vault: vault(number),
+        owner,
+        name: format!("v{number}"),
+        kind: VaultKind::Shared,
+        company_wrap: Vec::new(),
+    };
+    let account = |byte: usize| Event::AccountMade {
+        id: id(byte),
+        name: format!("a{byte}"),
+        login: login(1),
+        quota: 0,
+        is_admin: false,
+    };
+    let mut registry = after((0..10).map(account).collect());
+    for number in 0..OWNED_MAX * 9 {
+        next(&mut registry, 10, made(number, id(number / OWNED_MAX))).unwrap();
+    }
+    let error = next(&mut registry, 10, made(9999, id(0))).unwrap_err().to_string();
+    assert!(error.contains("32 vaults"), "{error}");
+    let joins = |number| Event::VaultMember { vault: vault(number), account: id(9), on: true, wrapped: vec![1; 72] };
+    (0..MEMBER_OF_MAX).for_each(|number| next(&mut registry, 10, joins(number)).unwrap());
+    let error = next(&mut registry, 10, joins(MEMBER_OF_MAX)).unwrap_err().to_string();
+    assert!(error.contains("256 vaults"), "{error}");
+    // What it has it can be given anew.
+    next(&mut registry, 10, joins(3)).unwrap();
+    let leaves = Event::VaultMember { vault: vault(3), account: id(9), on: false, wrapped: vec![] };
+    next(&mut registry, 10, leaves).unwrap();
+    next(&mut registry, 10, joins(MEMBER_OF_MAX)).unwrap();
 }
 
 #[test]
