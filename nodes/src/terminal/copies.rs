@@ -1,7 +1,8 @@
 //! The store of copies, in the hands of the tracker.
 
+use super::away::Away;
 use super::order;
-use super::service::{Away, Line};
+use super::service::Line;
 use crate::host::ground::Space;
 use crate::host::leave::AWAY_SECS_MAX;
 use crate::tracker::sign::AuthorityKey;
@@ -271,5 +272,30 @@ impl copies::Server for CopiesServer {
         let has = self.run(move |store| store.has(&frames)).await?;
         results.get().set_answers(&has.into_iter().map(u8::from).collect::<Vec<u8>>());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinkeep_engine::env::Env;
+    use twinkeep_engine::files::memory::MemoryFiles;
+    use twinkeep_engine::kv::memory::MemoryKvHome;
+
+    #[test]
+    fn a_disk_that_its_owner_fills_takes_nothing() {
+        let files = Arc::new(MemoryFiles::new());
+        let opened = CopyStore::open(files, Arc::new(MemoryKvHome::default()), Env::system(1), "test").unwrap();
+        let kept = Kept::new(opened.store, 1 << 40);
+        let why = || kept.take(b"no frame".to_vec()).unwrap_err().why;
+        assert_eq!(why(), Why::Usage, "nobody has asked for anything to stay free");
+        kept.reserve.store(5 << 30, Ordering::Relaxed);
+        assert_eq!(kept.look(Space { free: (5 << 30) - 1, total: 1 << 40 }), ((5 << 30) - 1, 5 << 30));
+        assert_eq!(why(), Why::NoSpace);
+        kept.look(Space { free: 5 << 30, total: 1 << 40 });
+        assert_eq!(why(), Why::Usage);
+        // Of a small disk a tenth.
+        assert_eq!(kept.look(Space { free: 3 << 30, total: 20 << 30 }), (3 << 30, 2 << 30));
+        assert_eq!(why(), Why::Usage);
     }
 }

@@ -28,12 +28,14 @@ impl LocalServer {
     }
 
     fn unreachable(&self) -> Error {
-        // It is there, and would not have us: nothing is gained by waiting.
-        if let Some(trouble) = self.line.trouble.borrow().as_ref().filter(|trouble| trouble.why == Why::NotAllowed) {
-            return trouble.clone().into();
+        if self.line.away_until().is_some() {
+            return problem(Why::Away, self.line.words()).into();
         }
-        let why = if self.line.away_until().is_some() { Why::Away } else { Why::Unreachable };
-        problem(why, self.line.words()).into()
+        match &*self.line.trouble.borrow() {
+            // It is there, and would not have us: nothing is gained by waiting.
+            Some(trouble) if trouble.why == Why::NotAllowed => trouble.clone().into(),
+            _ => problem(Why::Unreachable, self.line.words()).into(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The service: it keeps its line to the host, says that it is there, and lends the line to programs on this machine.
 
+use super::away::{self, Away};
 use super::copies::{CopiesServer, Kept};
 use super::local::LocalServer;
 use super::power;
@@ -66,57 +67,16 @@ pub struct Line {
     pub away: RefCell<Option<Away>>,
 }
 
-/// Until when the host said it is away.
-#[derive(Clone)]
-pub struct Away {
-    clock: Arc<dyn Clock>,
-    /// By the time the service has run.
-    until: Duration,
-    /// By the wall clock, which goes on while a PC sleeps.
-    wall: Time,
-}
-
-impl Away {
-    /// For so long from now on.
-    pub fn from_now(clock: Arc<dyn Clock>, secs: u32) -> Self {
-        let wall = Time(clock.now().0.saturating_add(i64::from(secs) * 1_000_000_000));
-        Self { until: clock.elapsed() + Duration::from_secs(secs.into()), wall, clock }
-    }
-
-    /// For how long it still is; nothing when that is over, by whichever clock.
-    pub fn left(&self) -> Option<Duration> {
-        let by_wall = u64::try_from(self.wall.0.saturating_sub(self.clock.now().0)).ok().map(Duration::from_nanos)?;
-        let left = self.until.checked_sub(self.clock.elapsed())?.min(by_wall);
-        (!left.is_zero()).then_some(left)
-    }
-
-    /// When it is back, by the wall clock.
-    pub fn until(&self) -> Time {
-        self.wall
-    }
-}
-
-/// A while in words, rounded up.
-fn minutes(left: Duration) -> String {
-    let minutes = left.as_secs().div_ceil(60);
-    match (minutes / 60, minutes % 60) {
-        (0, minutes) => format!("{minutes} min"),
-        (hours, minutes) => format!("{hours} h {minutes} min"),
-    }
-}
-
 impl Line {
     /// How it stands with the host, in words.
     pub fn words(&self) -> String {
-        let trouble = match &*self.trouble.borrow() {
-            None => "not connected yet".to_owned(),
-            Some(trouble) => trouble.text.clone(),
-        };
+        let trouble = self.trouble.borrow();
+        let trouble = trouble.as_ref().map_or("not connected yet", |trouble| &trouble.text[..]);
         match (&*self.session.borrow(), &*self.away.borrow()) {
             (Some(_), _) => "connected to the host".to_owned(),
-            (None, None) => trouble,
+            (None, None) => trouble.to_owned(),
             (None, Some(away)) => match away.left() {
-                Some(left) => format!("the host is away on purpose, for {} more", minutes(left)),
+                Some(left) => format!("the host is away on purpose, for {} more", away::minutes(left)),
                 None => format!("the host went away on purpose, and is not back in time: {trouble}"),
             },
         }

@@ -113,6 +113,9 @@ struct StopArgs {
     twinkeep host kit verify --recovery-words-file words.txt"
 )]
 struct KitArgs {
+    /// The folder of the host. Default: the one that runs on this machine
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data: Option<PathBuf>,
     #[command(subcommand)]
     verb: KitVerb,
 }
@@ -134,7 +137,7 @@ pub fn run(run: &Run, args: &HostArgs) -> anyhow::Result<Code> {
         HostVerb::Run(args) => serve_host(run, args),
         HostVerb::Stop(args) => stop(run, args),
         HostVerb::Status => status(run),
-        HostVerb::Kit(args) => kit(run, &args.verb),
+        HostVerb::Kit(args) => kit(run, args),
         HostVerb::ClockIsRight => clock_is_right(run),
     }
 }
@@ -384,13 +387,13 @@ fn clock_is_right(run: &Run) -> anyhow::Result<Code> {
     Ok(Code::Done)
 }
 
-fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
-    let data = folder(None)?;
+fn kit(run: &Run, args: &KitArgs) -> anyhow::Result<Code> {
+    let data = folder(args.data.as_deref())?;
     let Some(path) = &run.globals.recovery_words_file else {
         return Err(crate::error::usage("name the file with the kit's words: --recovery-words-file FILE"));
     };
     let words = password::recovery_secret(path)?;
-    match verb {
+    match args.verb {
         KitVerb::Verify => {
             setup::verify_kit(&data, &words).map_err(setup_told)?;
             note_kit(run, &data, Some(jiff::Timestamp::now()));

@@ -180,7 +180,7 @@ fn any_terminal(dice: &mut Dice, n: u32) -> Candidate {
         free: dice.below(8) as u64,
         presence: [Presence::Online, Presence::Online, Presence::Suspect, Presence::Offline][dice.below(4)],
         on_host_network: !dice.one_in(5),
-        is_on_battery: dice.one_in(8),
+        is_on_battery: dice.one_in(40),
         is_draining: dice.one_in(8),
         has_twin: dice.one_in(8),
         is_confirmed: !dice.one_in(8),
