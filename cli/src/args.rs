@@ -34,8 +34,8 @@ pub struct Cli {
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// The vault: a folder, or twinkeep://NAME or twinkeep://OWNER/NAME for one at the office. Default: the office's for who is logged in, else
-    /// twinkeep/vault in the user's data folder
+    /// The vault: a folder, or twinkeep://NAME or twinkeep://OWNER/NAME for one at the office. Default: the office's for
+    /// who is logged in, else twinkeep/vault in the user's data folder
     #[arg(short = 'r', long, value_name = "LOCATION", global = true)]
     pub vault: Option<String>,
     /// Read the password from the first line of this file

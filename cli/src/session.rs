@@ -22,7 +22,6 @@ use twinkeep_engine::vault::{
 };
 
 use twinkeep_nodes::remote::RemoteStore;
-use twinkeep_nodes::remote::office::VaultOf;
 
 use crate::args::Globals;
 use crate::dirs;
@@ -34,7 +33,6 @@ use crate::outbox::{self, Outbox, Sending, Sent};
 use crate::password::{self, Password};
 use crate::screen::Screen;
 use crate::show;
-use crate::vaults;
 
 /// One run of the command.
 pub struct Run {
@@ -156,7 +154,7 @@ impl Run {
 
     fn open_at_office(&self, name: Option<&str>, threads: Option<usize>) -> anyhow::Result<Vault> {
         if kit::is_named(&self.globals) {
-            let (vault, store) = self.open_with_kit(name, self.env(threads))?;
+            let (vault, store) = kit::open(&self.globals, name, self.env(threads))?;
             *self.at() = At::Host(store);
             return Ok(vault);
         }
@@ -173,22 +171,6 @@ impl Run {
         *self.at() = At::Host(store);
         self.screen.detail(&format!("vault {} at the office", vault.id()));
         Ok(vault)
-    }
-
-    /// Opens a vault of the office with the company's recovery kit, for reading.
-    fn open_with_kit(&self, name: Option<&str>, env: Env) -> anyhow::Result<(Vault, Arc<RemoteStore>)> {
-        let name =
-            name.ok_or_else(|| usage("name the vault that the recovery kit shall open: twinkeep://OWNER/NAME"))?;
-        let recovery = kit::recovery(&self.globals)?;
-        let all = recovery.vaults().map_err(office::told)?;
-        let infos: Vec<VaultOf> = all.iter().map(|vault| vault.info.clone()).collect();
-        let id = vaults::named(&infos, "", name)?.id;
-        let found = all.iter().find(|vault| vault.info.id == id).context("it was there")?;
-        let secret = recovery.secret(found).map_err(office::told)?;
-        let (store, head) = recovery.open(id).map_err(office::told)?;
-        let store = Arc::new(store);
-        let vault = Vault::open_through(store.clone(), head, env, Unlock::Secret(&secret))?;
-        Ok((vault, store))
     }
 
     /// At the office, where what waits on this machine is sent before anything new.
