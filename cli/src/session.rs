@@ -279,6 +279,11 @@ impl Run {
         if self.globals.device_key_file.is_some() {
             return Err(no_vault(&location));
         }
+        if self.globals.vault.is_none() && office::Service::find()?.is_some() {
+            let told = "nobody is logged in at the office here: this goes into a vault on this machine alone; \
+                        `twinkeep login NAME` first, and it goes to the office";
+            self.screen.warn(None, told);
+        }
         let key = match password::given(&self.globals, &dirs::process_var)? {
             Some(password) => NewKey::Password(password),
             None => NewKey::Machine,

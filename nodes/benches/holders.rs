@@ -92,7 +92,7 @@ fn frame(dice: &mut Dice, number: usize) -> NewFrame {
     let mut id = FrameId([0; 32]);
     dice.fill(&mut id.0);
     let kind = if number.is_multiple_of(20) { Kind::Branch } else { Kind::Leaf };
-    NewFrame { id, number_in_index: number as u64, kind, len: 1 << 20, writer: Some(HOLDER) }
+    NewFrame { id, number_in_index: number as u64, kind, len: 1 << 20, writer: Some(HOLDER), spread: false }
 }
 
 /// The ids that were entered, drawn anew.

@@ -53,6 +53,9 @@ struct Registration {
   inventory @5 :Inventory;
   addresses @6 :List(Text);
   version @7 :Text;
+  reserve @8 :UInt64;
+  # Bytes that the owner wants free on that disk.
+  onBattery @9 :Bool;
 }
 
 struct Inventory {
@@ -62,13 +65,15 @@ struct Inventory {
   bytes @2 :UInt64;
   digest @3 :Data;
   # 32 bytes, of the set of frame ids, whatever their order.
+  trash @4 :UInt64;
+  # Bytes set aside, which are freed as soon as the disk is short.
 }
 
 interface NodeSession {
   # A machine that is there.
 
-  beat @0 (granted :UInt64, free :UInt64, inventory :Inventory) -> (time :Int64);
-  # Every five seconds.
+  beat @0 (granted :UInt64, free :UInt64, inventory :Inventory, reserve :UInt64, onBattery :Bool) -> (time :Int64, listed :UInt64);
+  # Every five seconds. `listed` is the sequence of the newest list of machines.
 
   confirm @1 (frames :Data) -> (unknown :Data);
   # These frames were verified and synced here. Those the tracker never heard of come back.
@@ -78,6 +83,9 @@ interface NodeSession {
 
   place @3 (vault :Data) -> (keep :Bool);
   # Whether this machine is to keep what it writes into the vault itself.
+
+  list @4 () -> (list :Data);
+  # The machines of the office, signed by the company's authority.
 }
 
 interface Copies {
@@ -96,8 +104,9 @@ interface Copies {
   # BLAKE3 keyed with the nonce over these bytes of the frame: shows that it is really held.
   has @6 (frames :Data) -> (answers :Data);
   # A byte for each: 1 held.
-  scrub @7 () -> (frames :UInt64, bytes :UInt64, bad :Data);
-  # Verifies everything that is held, now. What is bad is not held any more.
+  scrub @7 (cursor :Data, bytes :UInt64) -> (frames :UInt64, bytes :UInt64, bad :Data, next :Data);
+  # Verifies what is held, so many bytes from the cursor on (empty: from the first), now. What is bad is not held any
+  # more. `next` is empty at the end.
   away @8 (secs :UInt32) -> ();
   # The host stops on purpose and is back after about so many seconds.
 }
@@ -146,7 +155,8 @@ interface Vault {
   readFrame @4 (place :Place) -> (bytes :Data);
   frames @5 (from :UInt64, count :UInt32) -> (places :List(Place));
   packName @6 (pack :UInt32) -> (name :Text);
-  begin @7 () -> (session :WriteSession, id :Data);
+  begin @7 (spread :Bool) -> (session :WriteSession, id :Data);
+  # With `spread` no copy of what is written stays on the machine it is written from.
   records @8 (from :UInt64) -> (records :List(StoredRecord), more :Bool);
   # From this count on, as many as fit in an answer.
   link @9 () -> (link :Link);
@@ -180,6 +190,8 @@ struct Link {
   previous @1 :Data;
   received @2 :Int64;
   # The time the record is to carry: the host's.
+  ripe @3 :UInt64;
+  # In answers: what records up to this count forgot was forgotten long enough ago, by the time the host has run, to go.
 }
 
 struct StoredRecord {
@@ -231,6 +243,8 @@ interface Admin {
   # Those terminals that are missing now, so many that nothing was decided of them, do not come back.
   stop @19 (planned :Bool, secs :UInt32) -> (heard :UInt32, there :UInt32);
   # Ends the host in order; when planned, machines are told that it is back after so many seconds. On the host alone.
+  clockIsRight @20 () -> (from :Int64, to :Int64);
+  # The host's clock is right as it stands, though it went from one time to another at once; both 0 if it did not.
 }
 
 struct NewUser {

@@ -328,6 +328,8 @@ fn change(host: &Machine<'_>, two: &Machine<'_>) {
     assert_eq!(status, ["revoked", "forgotten"]);
     host.run(1, "node approve", &["pc9"]);
     host.run(0, "node give-up", &["--yes"]);
+    let confirmed = host.one("host clock-is-right", &["--yes"], "clock_confirmed");
+    assert_eq!((&confirmed["from"], &confirmed["to"]), (&Value::Null, &Value::Null));
     until("a forgotten terminal is told so", || two.one("terminal status", &[], "terminal")["connected"] == false);
     let entries = messages(&host.run(0, "audit", &["--last", "3"]).out);
     assert_eq!(entries.len(), 3);

@@ -59,7 +59,7 @@ fn what_was_acknowledged_holds_whatever_breaks() {
     let began = Instant::now();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let first = number(FIRST_VAR, now);
-    let fresh = first..first + number(SEEDS_VAR, 600);
+    let fresh = first..first + number(SEEDS_VAR, 1000);
     let usual: Vec<u64> = old().into_iter().chain(fresh).collect();
     let (report, mut problems) = run_all(&seeds(&usual));
     println!("seeds from {first} on: {}, {:.0} s", report.words(), began.elapsed().as_secs_f64());
@@ -74,7 +74,7 @@ fn what_was_acknowledged_holds_whatever_breaks() {
 
 #[test]
 fn a_seed_repeats_exactly() {
-    for seed in seeds(&(0..20).collect::<Vec<u64>>()) {
+    for seed in seeds(&(0..10).chain(1_000_000_000..1_000_000_020).collect::<Vec<u64>>()) {
         let hash = |()| run(seed).map_or_else(|problem| problem, |report| report.hash);
         assert_eq!(hash(()), hash(()), "seed {seed}");
     }

@@ -91,6 +91,9 @@ pub struct BackupArgs {
     /// At an office, wait until so many machines have all of it, ten minutes at most: copies=0, 1 or 2
     #[arg(long, value_name = "copies=N", value_parser = wait)]
     wait: Option<Wait>,
+    /// At an office, where second copies of what is new go: to this PC first if it grants room, or to others alone
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
+    placement: Placement,
     /// Keep the snapshot whatever a policy says, until the pin is removed
     #[arg(long)]
     pin: bool,
@@ -111,6 +114,16 @@ pub struct BackupArgs {
     read_concurrency: Option<u16>,
 }
 
+/// Where second copies go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+enum Placement {
+    /// To this PC first: nothing has to be sent
+    #[default]
+    Own,
+    /// Never to this PC: losing it, or having it stolen, loses no copy
+    Spread,
+}
+
 /// What is read.
 enum Wanted {
     Paths(Vec<Vec<u8>>),
@@ -128,6 +141,16 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     let time = args.time.as_deref().map(|text| parse::moment(text, &run.zone)).transpose().map_err(usage)?;
     let threads = args.read_concurrency.map(usize::from);
     let mut vault = if args.dry_run { run.open()? } else { run.open_or_create(threads)? };
+    if args.placement == Placement::Spread {
+        match run.office_store() {
+            Some(store) => store.spread(),
+            // Where the second copy goes is decided when it has arrived at the host.
+            None if run.is_waiting_here() => {
+                run.screen.warn(None, "--placement spread is forgotten while the host is away");
+            }
+            None => return Err(usage("--placement spread is for an office: this vault is on one machine")),
+        }
+    }
     if args.skip_if_unchanged && vault.device().is_some() {
         run.screen.warn(None, "a write-only device cannot tell whether the last snapshot is the same: one is made");
     }
@@ -209,6 +232,8 @@ struct Kept {
     holders: Vec<String>,
     /// The name of this machine, if it is a terminal.
     this_machine: Option<String>,
+    /// No copy is to be on this machine.
+    spread: bool,
 }
 
 impl Kept {
@@ -222,7 +247,8 @@ impl Kept {
             return "1 copy: this PC alone; it goes to the host as soon as that can be reached".to_owned();
         }
         if self.level < 2 {
-            return "1 copy: host; the second is on its way".to_owned();
+            let elsewhere = if self.spread { " to another machine" } else { "" };
+            return format!("1 copy: host; the second is on its way{elsewhere}");
         }
         let mut words = "2 copies: host".to_owned();
         let mut is_here = false;
@@ -250,13 +276,16 @@ fn copies(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Resu
             waits_here: true,
             holders: Vec::new(),
             this_machine: name,
+            spread: false,
         }));
     }
     let Some(store) = run.office_store().filter(|_| summary.snapshot.is_some()) else { return Ok(None) };
     let begun = std::time::Instant::now();
     loop {
         let copies = store.copies(None).map_err(crate::office::told)?;
-        let kept = Kept { level: copies.level, waits_here: false, holders: copies.holders, this_machine: name.clone() };
+        let spread = args.placement == Placement::Spread;
+        let (level, holders, this_machine) = (copies.level, copies.holders, name.clone());
+        let kept = Kept { level, waits_here: false, holders, this_machine, spread };
         if args.wait.is_none_or(|wait| kept.count() >= wait.0) || begun.elapsed() > WAIT {
             return Ok(Some(kept));
         }
@@ -405,6 +434,7 @@ fn tell(run: &Run, args: &BackupArgs, summary: &BackupSummary, copies: Option<&K
             "duration_secs": summary.duration.as_secs_f64(),
             "level": copies.map(|copies| format!("P{}", copies.level)),
             "holders": copies.map(|copies| copies.holders.clone()),
+            "placement": copies.map(|copies| if copies.spread { "spread" } else { "own" }),
         });
         return run.screen.message("summary", &fields);
     }
@@ -464,12 +494,15 @@ mod tests {
     fn who_has_a_copy_is_said() {
         let check = |level: u8, holders: &[&str], this: Option<&str>, expected: &str| {
             let holders = holders.iter().map(|name| (*name).to_owned()).collect();
-            let kept = Kept { level, waits_here: false, holders, this_machine: this.map(str::to_owned) };
+            let kept = Kept { level, waits_here: false, holders, this_machine: this.map(str::to_owned), spread: false };
             assert_eq!(kept.words(), expected);
         };
-        let alone = Kept { level: 0, waits_here: true, holders: Vec::new(), this_machine: None };
+        let alone = Kept { level: 0, waits_here: true, holders: Vec::new(), this_machine: None, spread: false };
         assert_eq!(alone.words(), "1 copy: this PC alone; it goes to the host as soon as that can be reached");
         check(0, &[], None, "1 copy: host; the second is on its way");
+        let this_machine = Some("pc7".to_owned());
+        let spread = Kept { level: 1, waits_here: false, holders: Vec::new(), this_machine, spread: true };
+        assert_eq!(spread.words(), "1 copy: host; the second is on its way to another machine");
         check(1, &[], Some("pc7"), "1 copy: host; the second is on its way");
         check(2, &["pc7"], None, "2 copies: host, pc7");
         check(2, &["pc8"], Some("pc7"), "2 copies: host, pc8");

@@ -24,6 +24,11 @@ impl SetDigest {
         self.combine(&blake3::derive_key(CONTEXT, &id.0).map(|byte| !byte), 1);
     }
 
+    /// Takes in another set, of which no frame was in this one.
+    pub fn join(&mut self, other: &Self) {
+        self.combine(&other.0, 0);
+    }
+
     fn combine(&mut self, number: &[u8; 32], mut carry: u16) {
         for (sum, byte) in self.0.iter_mut().zip(number) {
             carry += u16::from(*sum) + u16::from(*byte);

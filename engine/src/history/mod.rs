@@ -13,7 +13,7 @@ pub use rules::{DAY, Refusal, is_past};
 
 use crate::env::Time;
 use crate::id::VaultId;
-use crate::record::{ParsedRecord, Record, RefRecord};
+use crate::record::{ParsedRecord, Record, RefKind, RefRecord};
 use crate::store::{Fault, Store, StoredRecord};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +44,8 @@ pub struct RefHistory {
     pub reference: RefRecord,
     /// What became of it.
     pub state: RefState,
+    /// Count of the record that forgot it last; 0 where none did.
+    pub forgotten_by: u64,
     /// Whether no policy may forget it.
     pub pinned: bool,
     /// Whether its damage is known and accepted.
@@ -79,6 +81,9 @@ pub struct History {
     pub retention_days_min: u32,
     /// Jumps of the clock that nobody confirmed.
     pub jumps: Vec<Jump>,
+    /// Where whoever keeps the records counts time of its own: what was forgotten by a record behind this count is not
+    /// let go yet, whatever the clock says. Nothing where there is no such count.
+    pub ripe: Option<u64>,
 }
 
 impl History {
@@ -99,7 +104,15 @@ impl History {
 
     /// Reads the whole chain. `trust` says which record to believe; see [`unkeyed`].
     pub fn read(store: &dyn Store, retention_days_min: u32, trust: &mut Trust<'_>) -> crate::store::Result<Self> {
-        Ok(Self::replay(&store.records()?, store.vault(), retention_days_min, trust))
+        let history = Self::replay(&store.records()?, store.vault(), retention_days_min, trust);
+        Ok(Self { ripe: store.ripe()?, ..history })
+    }
+
+    /// Whether a forgotten ref was forgotten so long ago as whoever keeps the records counts time.
+    pub fn is_ripe(&self, entry: &RefHistory) -> bool {
+        // A checkpoint is no snapshot anybody asked for: no window protects it.
+        let is_partial = entry.reference.kind == RefKind::PartialSnapshot;
+        is_partial || self.ripe.is_none_or(|ripe| entry.forgotten_by <= ripe)
     }
 
     /// Replays records that stand in the order of their counts.

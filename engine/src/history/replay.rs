@@ -106,6 +106,7 @@ impl Replay {
                     received: record.received,
                     reference,
                     state: RefState::Live,
+                    forgotten_by: 0,
                     pinned: false,
                     aside: false,
                     tags_added: BTreeSet::new(),
@@ -144,7 +145,7 @@ impl Replay {
         let mut refused = None;
         for count in &change.records {
             let problem = match self.history.refs.get_mut(count) {
-                Some(entry) => alter(entry, &change.kind, record.received, self.history.retention_days_min).err(),
+                Some(entry) => alter(entry, &change.kind, record, self.history.retention_days_min).err(),
                 None if change.kind == ChangeKind::SetAside => None,
                 None => Some("it is no snapshot".to_owned()),
             };
@@ -167,7 +168,8 @@ fn believe(bytes: &[u8], count: u64, vault: VaultId, trust: &mut Trust<'_>) -> R
 }
 
 /// Applies one change to one ref, if it may.
-fn alter(entry: &mut RefHistory, kind: &ChangeKind, at: Time, retention_days_min: u32) -> Result<(), String> {
+fn alter(entry: &mut RefHistory, kind: &ChangeKind, by: &Record, retention_days_min: u32) -> Result<(), String> {
+    let at = by.received;
     if entry.state == RefState::Purged {
         return match kind {
             // Purging twice, from two machines at once, is no fault.
@@ -181,6 +183,7 @@ fn alter(entry: &mut RefHistory, kind: &ChangeKind, at: Time, retention_days_min
             // The first one counts: forgetting again neither shortens nor extends the window.
             if entry.state == RefState::Live {
                 entry.state = RefState::Forgotten { at, undelete_days: *undelete_days };
+                entry.forgotten_by = by.count;
             }
         }
         ChangeKind::Undelete => entry.state = RefState::Live,

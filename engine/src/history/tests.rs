@@ -204,3 +204,23 @@ fn jumps_of_the_clock_are_seen_until_they_are_confirmed() {
     check(-2, true);
     check(4000, true);
 }
+
+#[test]
+fn what_was_forgotten_is_as_old_as_the_record_that_forgot_it_last() {
+    let check = |chain: Chain, ripe: Option<u64>, expected: &str| {
+        let history = History { ripe, ..chain.replay(0) };
+        let letter = |entry: &RefHistory| if history.is_ripe(entry) { 'r' } else { '-' };
+        assert_eq!(history.refs.values().map(letter).collect::<String>(), expected, "{ripe:?}");
+    };
+    let two = || Chain::default().snapshot().snapshot().forget(1).forget(2);
+    check(two(), None, "rr");
+    check(two(), Some(2), "--");
+    check(two(), Some(3), "r-");
+    check(two(), Some(4), "rr");
+    // Forgetting again what is forgotten changes nothing; bringing it back and forgetting it again does.
+    check(two().forget(1), Some(4), "rr");
+    check(two().say(&[1], ChangeKind::Undelete).forget(1), Some(5), "-r");
+    check(two().say(&[1], ChangeKind::Undelete).forget(1), Some(6), "rr");
+    let partial = || Chain::default().reference(RefKind::PartialSnapshot).forget(1);
+    check(partial(), Some(0), "r");
+}

@@ -79,7 +79,7 @@ pub fn due(history: &History, now: Time) -> Vec<u64> {
         Err(Refusal::Window { .. }) => crate::zoo::planted("purge-early"),
         Err(_) => false,
     };
-    history.roots().filter(is_due).map(|entry| entry.count).collect()
+    history.roots().filter(|entry| history.is_ripe(entry)).filter(is_due).map(|entry| entry.count).collect()
 }
 
 /// Decides what a policy would do now, and does nothing.

@@ -1,7 +1,7 @@
 //! The local store's rows and files, laid open for those who check them. Nothing here changes anything.
 
 use super::local::SESSIONS;
-use super::{Fault, LocalStore, Result};
+use super::{Fault, LocalStore, Result, StoredRecord};
 use crate::files::Listed;
 use crate::id::{ChunkId, SessionId};
 use crate::index::{self, ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, PackRow};
@@ -36,6 +36,12 @@ impl LocalStore {
     /// Files in the folder of packs.
     pub fn pack_files(&self) -> Result<Vec<Listed>> {
         Ok(self.0.parts.files.list(pack::DIR)?)
+    }
+
+    /// Records from a count on, as many as have so many bytes together, and always one if there is any; and whether there
+    /// are more. Only those are read.
+    pub fn records_from(&self, from: u64, len_max: usize) -> Result<(Vec<StoredRecord>, bool)> {
+        self.0.records_from(from, len_max)
     }
 
     /// Rows of up to `count` frames with numbers from `from` on.

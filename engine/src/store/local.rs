@@ -26,6 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 pub(crate) const RECORDS: &str = "records";
+
+/// What a record takes in an answer besides its bytes.
+const RECORD_COST: usize = 128;
 pub(crate) const SESSIONS: &str = "sessions";
 const LOCKS: &str = "locks";
 const LOCK_POLL: Duration = Duration::from_millis(5);
@@ -381,6 +384,30 @@ impl Inner {
         Ok(())
     }
 
+    /// Records from a count on, as many as have so many bytes together, and always one if there is any; and whether there
+    /// are more. Only those are read.
+    pub(super) fn records_from(&self, from: u64, len_max: usize) -> Result<(Vec<StoredRecord>, bool)> {
+        let mut files = record_files(&*self.parts.files)?;
+        files.retain(|(count, _)| *count >= from);
+        let (mut records, mut len) = (Vec::new(), 0);
+        let mut left = files.into_iter().peekable();
+        for file in left.by_ref() {
+            let record = self.read_record(file);
+            len += RECORD_COST + record.bytes.as_ref().map_or(0, Vec::len);
+            if !records.is_empty() && len > len_max {
+                return Ok((records, true));
+            }
+            records.push(record);
+        }
+        Ok((records, left.peek().is_some()))
+    }
+
+    fn read_record(&self, (count, name): (u64, String)) -> StoredRecord {
+        let name = format!("{RECORDS}/{name}");
+        let bytes = self.parts.files.read_all(&name, RECORD_LEN_MAX);
+        StoredRecord { count, bytes: bytes.map_err(|error| format!("{error}: {}", error.source)), name }
+    }
+
     /// Appends a record to the chain; none where `make` builds none.
     pub fn append_record(&self, make: &mut dyn FnMut(ChainLink) -> Option<Vec<u8>>) -> Result<Option<ChainLink>> {
         let _lock = self.parts.lock("records")?;
@@ -514,15 +541,8 @@ impl Store for LocalStore {
     }
 
     fn records(&self) -> Result<Vec<StoredRecord>> {
-        let files = &self.0.parts.files;
-        let read = |(count, name): (u64, String)| StoredRecord {
-            bytes: files
-                .read_all(&format!("{RECORDS}/{name}"), RECORD_LEN_MAX)
-                .map_err(|error| format!("{error}: {}", error.source)),
-            count,
-            name: format!("{RECORDS}/{name}"),
-        };
-        Ok(record_files(&**files)?.into_iter().map(read).collect())
+        let files = record_files(&*self.0.parts.files)?;
+        Ok(files.into_iter().map(|file| self.0.read_record(file)).collect())
     }
 
     fn append(&self, make: &mut dyn FnMut(ChainLink) -> Option<Vec<u8>>) -> Result<Option<ChainLink>> {

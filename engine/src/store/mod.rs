@@ -267,6 +267,12 @@ pub trait Store: Send + Sync {
     /// Nothing happens where it builds none.
     fn append(&self, make: &mut dyn FnMut(ChainLink) -> Option<Vec<u8>>) -> Result<Option<ChainLink>>;
 
+    /// Where whoever keeps the records counts time of its own, the count of the last record that was written long enough
+    /// ago for what it removes to go. Nothing where only the clock counts.
+    fn ripe(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Keeps everything below `root` from being removed for as long as what it gives lives. None where that cannot be
     /// promised: the vault may only be read.
     ///

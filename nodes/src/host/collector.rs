@@ -53,6 +53,10 @@ pub async fn run(host: Arc<Host>) {
 /// Collects in every vault.
 pub async fn collect(host: &Arc<Host>) -> Freed {
     let mut all = Freed::default();
+    if let Some(question) = host.hours.question(host.env()) {
+        all.problems.push(question);
+        return all;
+    }
     for (id, vault) in host.vaults() {
         let collecting = host.clone();
         match host.work().run(move || collect_vault(&collecting, id, &vault)).await {
@@ -89,11 +93,12 @@ fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, P
     // A frame may have stood in two places, of which one went: what is still here is entered again.
     host.holders.reset_watermark(id)?;
     host.feed(id, vault)?;
-    for (machine, frames) in orders {
+    for (machine, mut frames) in orders {
+        only_removed(host, &mut frames)?;
         let key =
             host.office.read(|registry| registry.nodes().find(|node| node.number == machine.0).map(|node| node.key));
         let online = lock(&host.online);
-        // A machine that is not there says what it holds when it comes, and is told then.
+        // A machine that is not there says what it holds when it comes, and is told then what was removed.
         let Some(live) = key.and_then(|key| online.live(&key)) else { continue };
         for part in frames.chunks(FRAMES_PER_CHANGE_MAX) {
             if live.errands.send(Errand::Drop(part.to_vec())).is_ok() {
@@ -102,4 +107,15 @@ fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, P
         }
     }
     Ok(freed)
+}
+
+/// Leaves those that are nowhere at the host any more.
+fn only_removed(host: &Host, frames: &mut Vec<FrameId>) -> Result<(), Problem> {
+    let mut removed = Vec::with_capacity(frames.len());
+    for part in frames.chunks(FRAMES_PER_CHANGE_MAX) {
+        removed.extend(host.holders.is_removed(part)?);
+    }
+    let mut removed = removed.into_iter();
+    frames.retain(|_| removed.next().unwrap_or(false));
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! Nothing here is kept: what is owed stands in the map of holders until a machine has confirmed that it holds it.
 
 use super::online::Errand;
+use super::terms::{Budget, Terms};
 use super::{COPIES_WANTED, Host, lock};
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::{Held, HoldersError, Why};
@@ -10,10 +11,11 @@ use crate::tracker::names::NodeKey;
 use crate::tracker::placement::{Ask, Candidate, Choice, Hindrance, choose};
 use crate::tracker::presence::Presence;
 use crate::tracker::registry::NodeStatus;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
+use twinkeep_engine::env::Env;
 use twinkeep_engine::id::{FrameId, VaultId};
 use twinkeep_engine::index::FrameNumber;
 
@@ -57,6 +59,7 @@ pub struct Wanted {
 pub struct Copier {
     wake: Notify,
     state: Mutex<State>,
+    terms: Mutex<Terms>,
 }
 
 #[derive(Default)]
@@ -66,12 +69,27 @@ struct State {
     hindrances: BTreeMap<VaultId, Hindrance>,
     /// Frames whose writer may keep them itself, and since when that is waited for.
     patience: HashMap<FrameId, Duration>,
+    /// Bytes that may be sent now, where that is paced.
+    budget: Budget,
 }
 
 impl Copier {
     /// Something is owed, or somebody has come.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Sends on these terms from now on.
+    pub fn set_terms(&self, terms: Terms) {
+        *lock(&self.terms) = terms;
+        self.wake();
+    }
+
+    /// Bytes that may be sent now; nothing where that is not paced.
+    fn budget(&self, env: &Env, now: Duration) -> Option<i64> {
+        let terms = lock(&self.terms);
+        let pace = terms.pace.as_ref().filter(|pace| (pace.holds)(env.clock.now()))?;
+        Some(lock(&self.state).budget.refill(pace.rate, now))
     }
 
     /// Whether the writer of a frame may still be waited for to say that it keeps it.
@@ -123,6 +141,7 @@ impl Copier {
 fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>) {
     let registry = host.office.registry();
     let online = lock(&host.online);
+    let terms = lock(&host.copier.terms);
     let state = lock(&host.copier.state);
     let mut keys = BTreeMap::new();
     let mut all = Vec::new();
@@ -137,13 +156,14 @@ fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>)
             granted: live.map_or(node.grant, |live| live.granted),
             used: live.map_or(0, |live| live.used),
             // Of one that is not there nobody knows, and that is what is in the way, not its room.
-            free: live.map_or(u64::MAX, |live| live.free),
+            free: live.map_or(u64::MAX, |live| live.free.saturating_sub(live.reserve)),
             // Before it was compared nobody knows what it holds already.
             presence: match live.is_some_and(|live| live.is_compared) {
                 true => host.watch.presence(machine),
                 false => Presence::Offline,
             },
-            on_host_network: true,
+            on_host_network: live.is_none_or(|live| terms.reaches(live.address)),
+            is_on_battery: live.is_some_and(|live| live.is_on_battery),
             is_draining: node.draining,
             has_twin: online.has_twin(&node.key),
             is_confirmed: node.status == NodeStatus::Active,
@@ -158,12 +178,24 @@ fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>)
 struct Plan {
     candidates: Vec<Candidate>,
     batches: BTreeMap<MachineNumber, (Vec<Wanted>, u64)>,
+    /// Frames that are in them: one may be looked at twice, once at each machine that is to be rid of it.
+    placed: HashSet<FrameId>,
     hindrances: BTreeMap<VaultId, Hindrance>,
+    /// Bytes that may still be sent; nothing where that is not paced.
+    budget: Option<i64>,
 }
 
 impl Plan {
+    /// Nothing more is sent for now.
+    fn is_spent(&self) -> bool {
+        self.budget.is_some_and(|budget| budget <= 0)
+    }
+
     /// Finds a place for a frame, if there is one.
     fn add(&mut self, wanted: Wanted, ask: &Ask<'_>) {
+        if self.placed.contains(&wanted.id) {
+            return;
+        }
         let machine = match choose(ask, &self.candidates) {
             Choice::Writer(machine) | Choice::Other(machine) => machine,
             Choice::Nobody(hindrance) => {
@@ -176,7 +208,9 @@ impl Plan {
             return;
         }
         batch.push(wanted);
+        self.placed.insert(wanted.id);
         *len += u64::from(ask.len);
+        self.budget = self.budget.map(|budget| budget - i64::from(ask.len));
         if let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.machine == machine) {
             candidate.load += 1;
             candidate.used = candidate.used.saturating_add(u64::from(ask.len));
@@ -190,7 +224,9 @@ impl Plan {
 pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
     let (candidates, keys) = candidates(host);
     lock(&host.copier.state).on_their_way.retain(|_, (_, since)| now.saturating_sub(*since) < ON_ITS_WAY);
-    let mut plan = Plan { candidates, batches: BTreeMap::new(), hindrances: BTreeMap::new() };
+    let budget = host.copier.budget(host.env(), now);
+    let (batches, hindrances) = Default::default();
+    let mut plan = Plan { candidates, batches, placed: HashSet::new(), hindrances, budget };
     give(host, &mut plan, now)?;
     empty(host, &mut plan)?;
     lock(&host.copier.state).hindrances = plan.hindrances;
@@ -199,30 +235,31 @@ pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
 
 /// Finds places for what is owed, the most endangered first.
 fn give(host: &Host, plan: &mut Plan, now: Duration) -> Result<(), HoldersError> {
-    let writing: BTreeSet<MachineNumber> = host.keeping().values().copied().collect();
+    let writing: BTreeSet<MachineNumber> = host.keeping().values().map(|run| run.machine).collect();
     if writing.is_empty() {
         lock(&host.copier.state).patience.clear();
     }
     let (mut after, mut looked_at) = (None, 0);
-    while looked_at < LOOKED_AT_MAX {
+    while looked_at < LOOKED_AT_MAX && !plan.is_spent() {
         let owed = host.holders.owed(after, ROWS_AT_ONCE)?;
         let Some(last) = owed.last() else { break };
         after = Some(last.cursor);
         looked_at += owed.len();
         for frame in &owed {
-            if host.copier.is_on_its_way(&frame.id) {
+            if host.copier.is_on_its_way(&frame.id) || plan.is_spent() {
                 continue;
             }
             // Who writes it and keeps it is about to say so, but is not waited for as long as it likes to write, nor for
             // what it has lost.
-            let is_kept = frame.why == Why::New && frame.writer.is_some_and(|writer| writing.contains(&writer));
+            let may_keep = frame.why == Why::New && !frame.spread;
+            let is_kept = may_keep && frame.writer.is_some_and(|writer| writing.contains(&writer));
             if frame.holders.is_empty() && is_kept && host.copier.is_patient(&frame.id, now) {
                 continue;
             }
             let ask = Ask {
                 vault: frame.vault,
                 writer: frame.writer,
-                spread: false,
+                spread: frame.spread,
                 holders: &frame.holders,
                 host: host.identity.machine_id,
                 len: frame.len,
@@ -234,30 +271,34 @@ fn give(host: &Host, plan: &mut Plan, now: Duration) -> Result<(), HoldersError>
     Ok(())
 }
 
-/// Finds other places for what machines hold that are being emptied. What enough others hold does not count there any
-/// more; until then it does, so nothing is ever owed because of it. The machine itself keeps its bytes until its owner
-/// takes the room back.
+/// Finds other places for what machines hold that are being emptied, or whose disk is fuller than their owner wants, of
+/// those so much as is missing. What they hold counts there until others hold it, so nothing is ever owed because of it;
+/// then they are told to let it go, if they are there.
 fn empty(host: &Host, plan: &mut Plan) -> Result<(), HoldersError> {
     let is_draining = |candidate: &&Candidate| candidate.is_draining;
-    let draining: Vec<MachineNumber> =
+    let draining: BTreeSet<MachineNumber> =
         plan.candidates.iter().filter(is_draining).map(|candidate| candidate.machine).collect();
-    for &machine in &draining {
-        let (mut after, mut looked_at) = (None, 0);
-        while looked_at < LOOKED_AT_MAX {
+    for (machine, shortage) in leaving(host) {
+        let (mut after, mut looked_at, mut left) = (None, 0, shortage);
+        while looked_at < LOOKED_AT_MAX && left > 0 && !plan.is_spent() {
             let held = host.holders.held_by(machine, after, ROWS_AT_ONCE)?;
             let Some(last) = held.last() else { break };
             after = Some(last.number);
             looked_at += held.len();
-            let stay = |frame: &Held| frame.holders.iter().filter(|holder| !draining.contains(holder)).count();
-            let (elsewhere, here): (Vec<Held>, Vec<Held>) =
-                held.into_iter().partition(|frame| stay(frame) >= COPIES_WANTED as usize);
-            let elsewhere: Vec<FrameId> = elsewhere.into_iter().map(|frame| frame.id).collect();
-            host.holders.retract(machine, &elsewhere, Why::Dropped)?;
-            for frame in here.iter().filter(|frame| !host.copier.is_on_its_way(&frame.id)) {
+            let stays = |holder: &&MachineNumber| **holder != machine && !draining.contains(holder);
+            for frame in held {
+                if left == 0 || plan.is_spent() {
+                    break;
+                }
+                left = left.saturating_sub(frame.len.into());
+                let elsewhere = frame.holders.iter().filter(stays).count();
+                if elsewhere >= COPIES_WANTED as usize || host.copier.is_on_its_way(&frame.id) {
+                    continue;
+                }
                 let ask = Ask {
                     vault: frame.vault,
-                    writer: None,
-                    spread: false,
+                    writer: frame.not_at,
+                    spread: frame.not_at.is_some(),
                     holders: &frame.holders,
                     host: host.identity.machine_id,
                     len: frame.len,
@@ -265,6 +306,41 @@ fn empty(host: &Host, plan: &mut Plan) -> Result<(), HoldersError> {
                 let number = FrameNumber(frame.number_in_index);
                 plan.add(Wanted { vault: frame.vault, number, id: frame.id }, &ask);
             }
+        }
+    }
+    retire(host, &draining)
+}
+
+/// Machines whose copies are to go elsewhere, and how many bytes of them.
+fn leaving(host: &Host) -> Vec<(MachineNumber, u64)> {
+    let registry = host.office.registry();
+    let online = lock(&host.online);
+    let nodes = registry.nodes().filter(|node| node.status == NodeStatus::Active);
+    let leaving = nodes.filter_map(|node| match (node.draining, online.live(&node.key)) {
+        (true, _) => Some((MachineNumber(node.number), u64::MAX)),
+        (false, live) => live.map(|live| (MachineNumber(node.number), live.shortage())),
+    });
+    leaving.filter(|(_, bytes)| *bytes > 0).collect()
+}
+
+/// Of a machine that is being emptied and is not there, what enough others hold does not count any more.
+fn retire(host: &Host, draining: &BTreeSet<MachineNumber>) -> Result<(), HoldersError> {
+    for &machine in draining {
+        let key =
+            host.office.read(|registry| registry.nodes().find(|node| node.number == machine.0).map(|node| node.key));
+        if key.is_none_or(|key| lock(&host.online).live(&key).is_some()) {
+            continue;
+        }
+        let (mut after, mut looked_at) = (None, 0);
+        while looked_at < LOOKED_AT_MAX {
+            let held = host.holders.held_by(machine, after, ROWS_AT_ONCE)?;
+            let Some(last) = held.last() else { break };
+            after = Some(last.number);
+            looked_at += held.len();
+            let stays = |frame: &Held| frame.holders.iter().filter(|holder| !draining.contains(holder)).count();
+            let elsewhere = held.iter().filter(|frame| stays(frame) >= COPIES_WANTED as usize);
+            let elsewhere: Vec<FrameId> = elsewhere.map(|frame| frame.id).collect();
+            host.holders.retract(machine, &elsewhere, Why::Dropped)?;
         }
     }
     Ok(())
@@ -277,7 +353,7 @@ fn hand_out(
     now: Duration,
 ) -> usize {
     let mut handed = 0;
-    for (machine, (batch, _)) in batches {
+    for (machine, (batch, len)) in batches {
         let online = lock(&host.online);
         let live = keys.get(&machine).and_then(|key| online.live(key));
         let Some(live) = live.filter(|live| live.is_compared) else { continue };
@@ -291,6 +367,7 @@ fn hand_out(
             state.on_their_way.insert(wanted.id, (machine, now));
         }
         handed += batch.len();
+        state.budget.take(len);
         // A connection that has just ended says so itself.
         let _ = live.errands.send(Errand::Send(batch));
     }

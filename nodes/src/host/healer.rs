@@ -6,6 +6,7 @@
 use super::online::{Errand, Scrubbed};
 use super::{Host, HostVault, lock};
 use crate::tracker::MachineNumber;
+use crate::tracker::holders::NewFrame;
 use crate::tracker::names::NodeKey;
 use crate::tracker::registry::NodeStatus;
 use crate::transport::problem::{Problem, Why, problem};
@@ -145,28 +146,54 @@ async fn heal(host: &Arc<Host>, id: VaultId, vault: &Arc<HostVault>) -> Result<(
     for part in lost.chunks(FRAMES_AT_ONCE) {
         let wanted: Vec<Wanted> = part.iter().map(|lost| Wanted { number: lost.number, id: lost.id }).collect();
         let fetched = fetch(host, &wanted).await?;
-        if fetched.is_empty() {
+        if fetched.is_empty() || twinkeep_engine::zoo::planted("healer-gives-up") {
             continue;
         }
         let frames: Vec<(FrameNumber, Vec<u8>)> =
             wanted.iter().filter_map(|wanted| Some((wanted.number, fetched.get(&wanted.id)?.clone()))).collect();
-        let mending = vault.clone();
-        let replaced = host.work().run(move || mending.store.replace(frames)).await?;
+        let (mending, tracker) = (vault.clone(), host.clone());
+        let replace = move || {
+            let numbers: Vec<FrameNumber> = frames.iter().map(|(number, _)| *number).collect();
+            enter(&tracker, id, &mending, &numbers)?;
+            Ok::<_, Problem>(mending.store.replace(frames)?)
+        };
+        let replaced = host.work().run(replace).await?;
         healed += replaced.frames;
         tracing::info!(vault = %id, frames = replaced.frames, branches = replaced.healed.len(), "frames were healed");
     }
     Ok((lost.len() as u64, healed))
 }
 
-/// Asks the machines that hold these frames for them; gives those that came.
+/// A map of holders that was made anew while a frame was bad does not know of it, and what is about to count again is
+/// owed a second place. Entered first: whoever is interrupted between the two finds it bad again.
+fn enter(host: &Host, id: VaultId, vault: &HostVault, numbers: &[FrameNumber]) -> Result<(), Problem> {
+    let mut frames = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let place = vault.store.frames(*number, 1)?.into_iter().find(|place| place.number == *number);
+        frames.extend(place.map(|place| NewFrame {
+            id: place.frame,
+            number_in_index: place.number.0,
+            kind: place.kind,
+            len: place.len,
+            writer: None,
+            spread: false,
+        }));
+    }
+    Ok(host.holders.enter(id, &frames, 0)?)
+}
+
+/// Asks the machines that hold these frames for them, and of those that nobody is known to hold every machine: the map
+/// of holders may have been lost. Gives those that came.
 async fn fetch(host: &Arc<Host>, wanted: &[Wanted]) -> Result<HashMap<FrameId, Vec<u8>>, Problem> {
     let ids: Vec<FrameId> = wanted.iter().map(|wanted| wanted.id).collect();
     let tracker = host.clone();
     let asked = ids.clone();
     let holders = host.work().run(move || tracker.holders.holders_of(&asked)).await?;
+    let everybody: Vec<MachineNumber> =
+        host.office.read(|registry| registry.nodes().map(|node| MachineNumber(node.number)).collect());
     let mut by_machine: BTreeMap<MachineNumber, Vec<FrameId>> = BTreeMap::new();
     for (id, holders) in ids.iter().zip(holders) {
-        for machine in holders {
+        for machine in if holders.is_empty() { everybody.clone() } else { holders } {
             by_machine.entry(machine).or_default().push(*id);
         }
     }

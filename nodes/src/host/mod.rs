@@ -7,13 +7,17 @@ pub mod collector;
 pub mod copier;
 pub mod ground;
 pub mod healer;
+pub mod hours;
 pub mod leave;
+pub mod listing;
+pub mod mover;
 pub mod online;
 pub mod prover;
 pub mod room;
 pub mod run;
 pub mod serve;
 pub mod setup;
+pub mod terms;
 pub mod trouble;
 pub mod watch;
 
@@ -33,7 +37,10 @@ use crate::work::Work;
 use copier::Copier;
 use ground::Ground;
 use healer::Healer;
+use hours::Hours;
 use leave::Leave;
+use listing::Listing;
+use mover::Mover;
 use online::Online;
 use room::{Marks, Room};
 use std::collections::{BTreeMap, HashMap};
@@ -107,12 +114,18 @@ pub struct Host {
     pub online: Mutex<Online>,
     /// Who is there, and who was away for too long.
     pub watch: Watch,
+    /// How long it has run, and whether its clock can be believed.
+    pub hours: Hours,
     /// What goes where.
     pub copier: Copier,
+    /// What machines may let go.
+    pub mover: Mover,
     /// What is bad here and may be whole elsewhere.
     pub healer: Healer,
     /// How it stops.
     pub leave: Leave,
+    /// Its machines, as they are told.
+    pub listing: Listing,
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
@@ -122,8 +135,17 @@ pub struct Host {
     disk: Mutex<ground::Space>,
     /// Held by who adds to what a machine holds, and by who forgets a machine.
     leaving: Mutex<()>,
-    /// Which machine keeps what a session writes.
-    keeping: Mutex<HashMap<SessionId, MachineNumber>>,
+    /// From where sessions write.
+    keeping: Mutex<HashMap<SessionId, WriterRun>>,
+}
+
+/// From where a session writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WriterRun {
+    /// The machine, which may keep what it writes.
+    pub machine: MachineNumber,
+    /// It is not to: copies go elsewhere.
+    pub spread: bool,
 }
 
 /// A vault at the host.
@@ -201,9 +223,12 @@ impl Host {
             connections: Arc::default(),
             online: Mutex::default(),
             watch: Watch::open(ground.office(), env.clock.elapsed()),
+            hours: Hours::open(ground.office(), &env),
             copier: Copier::default(),
+            mover: Mover::default(),
             healer: Healer::default(),
             leave: Leave::default(),
+            listing: Listing::default(),
             env,
             work,
             ground,
@@ -222,6 +247,9 @@ impl Host {
             host.feed(id, &opened).map_err(told_of)?;
         }
         watch::begin(&host)?;
+        if let Err(error) = host.hours.note(&host.env, &host.vaults()) {
+            tracing::warn!(%error, "cannot take note of what was recorded");
+        }
         Ok(Arc::new(host))
     }
 
@@ -243,7 +271,7 @@ impl Host {
     /// What is held by a machine that will not come back is owed again. Whoever is interrupted begins again the same
     /// way.
     pub fn forget_copies(&self, machine: MachineNumber) -> Result<(), HoldersError> {
-        loop {
+        while !twinkeep_engine::zoo::planted("forgotten-still-counts") {
             // For each part anew: others have something to say, too.
             let _one = lock(&self.leaving);
             if self.holders.forget_machine(machine, FRAMES_PER_CHANGE_MAX)?.left == 0 {
@@ -283,8 +311,8 @@ impl Host {
         }
     }
 
-    /// Which machine keeps what sessions write.
-    pub(crate) fn keeping(&self) -> MutexGuard<'_, HashMap<SessionId, MachineNumber>> {
+    /// From where sessions write.
+    pub(crate) fn keeping(&self) -> MutexGuard<'_, HashMap<SessionId, WriterRun>> {
         lock(&self.keeping)
     }
 
@@ -329,7 +357,7 @@ impl Host {
         for note in keyless.notes() {
             tracing::warn!(vault = %id, "{note}");
         }
-        if keyless.rebuilt.is_some() {
+        if keyless.rebuilt.is_some() && !twinkeep_engine::zoo::planted("rebuilt-index-not-entered") {
             self.holders.reset_watermark(id).map_err(|error| VaultError::Store(told(&error)))?;
         }
         let mut stored = 0;
@@ -355,12 +383,14 @@ impl Host {
             let next = last.number.0.saturating_add(1);
             let mut frames = Vec::with_capacity(places.len());
             for place in places.iter().filter(|place| place.is_believed) {
+                let run = self.run_of(&vault.store.pack_name(place.pack)?);
                 frames.push(NewFrame {
                     id: place.frame,
                     number_in_index: place.number.0,
                     kind: place.kind,
                     len: place.len,
-                    writer: self.keeper_of(&vault.store.pack_name(place.pack)?),
+                    writer: run.map(|run| run.machine),
+                    spread: run.is_some_and(|run| run.spread),
                 });
             }
             self.holders.enter(id, &frames, next).map_err(failed)?;
@@ -370,8 +400,8 @@ impl Host {
         Ok(())
     }
 
-    /// The machine that keeps what stands in a pack, if its session still runs or has only just ended.
-    fn keeper_of(&self, pack: &str) -> Option<MachineNumber> {
+    /// Who writes what stands in a pack, if its session still runs or has only just ended.
+    fn run_of(&self, pack: &str) -> Option<WriterRun> {
         let session = SessionId::from_hex(pack.split_once('-')?.0)?;
         self.keeping().get(&session).copied()
     }
@@ -448,7 +478,14 @@ mod tests {
             let joined = Event::NodeJoined { name, key, machine_id, token_hash, pending: false };
             host.office.append(Actor::Host, joined).unwrap();
             let machine = MachineNumber(host.office.read(|registry| registry.node(&key).unwrap().number));
-            let frame = NewFrame { id: FrameId([5; 32]), number_in_index: 0, kind: Kind::Leaf, len: 10, writer: None };
+            let frame = NewFrame {
+                id: FrameId([5; 32]),
+                number_in_index: 0,
+                kind: Kind::Leaf,
+                len: 10,
+                writer: None,
+                spread: false,
+            };
             let vault = VaultId([4; 16]);
             host.holders.enter(vault, &[frame], 1).unwrap();
             host.holders.confirm(machine, &[frame.id]).unwrap();

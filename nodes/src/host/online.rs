@@ -20,8 +20,8 @@ pub enum Errand {
     Compare,
     /// Fetch these; each that is there comes back, verified.
     Fetch(Vec<FrameId>, mpsc::UnboundedSender<(FrameId, Vec<u8>)>),
-    /// Have it show that it holds these.
-    Prove(Vec<Wanted>),
+    /// Have it show that it holds these; each that it shows is told, where somebody waits for that.
+    Prove(Vec<Wanted>, Option<mpsc::UnboundedSender<FrameId>>),
     /// Have it verify what it holds.
     Scrub(oneshot::Sender<Scrubbed>),
 }
@@ -57,8 +57,14 @@ pub struct Live {
     pub granted: u64,
     /// Bytes of them in use.
     pub used: u64,
-    /// Bytes free on its disk.
+    /// Bytes free on its disk, or that its trash frees as soon as they are needed.
     pub free: u64,
+    /// Bytes that its owner wants free on that disk.
+    pub reserve: u64,
+    /// It runs on battery.
+    pub is_on_battery: bool,
+    /// It may hold what enough others do; nobody has looked yet.
+    pub is_surplus: bool,
     /// Frames it says it holds.
     pub frames: u64,
     /// Its program.
@@ -73,6 +79,16 @@ pub struct Live {
 }
 
 impl Live {
+    /// Bytes that it may be given.
+    pub fn room(&self) -> u64 {
+        self.granted.saturating_sub(self.used).min(self.free.saturating_sub(self.reserve))
+    }
+
+    /// Bytes that it lacks of what its owner wants free.
+    pub fn shortage(&self) -> u64 {
+        self.reserve.saturating_sub(self.free)
+    }
+
     /// A machine has said what it holds. Tells whether it is to be compared with what is believed: they differ, have done
     /// so for a while, and it is not what comparing them came to.
     pub fn differs(&mut self, digests: Digests) -> bool {
@@ -137,6 +153,11 @@ impl Online {
     /// How many machines are there.
     pub fn count(&self) -> usize {
         self.machines.len()
+    }
+
+    /// The same, to be changed.
+    pub fn live_mut(&mut self, key: &NodeKey) -> Option<&mut Live> {
+        self.machines.get_mut(key)?.iter_mut().max_by_key(|live| live.heard)
     }
 
     /// Whether two different starts speak in its name.

@@ -64,7 +64,7 @@ pub fn ask(host: &Host, turns: &mut Turns) -> Result<usize, HoldersError> {
         let Some(live) = online.live(&key).filter(|live| live.is_compared) else { continue };
         asked += wanted.len();
         // A connection that has just ended says so itself.
-        let _ = live.errands.send(Errand::Prove(wanted));
+        let _ = live.errands.send(Errand::Prove(wanted, None));
     }
     Ok(asked)
 }

@@ -2,7 +2,7 @@
 
 use super::Host;
 use super::serve::{AdminServer, BootstrapServer, HostService};
-use super::{collector, copier, healer, leave, prover, room, watch};
+use super::{collector, copier, healer, hours, leave, mover, prover, room, watch};
 use crate::tracker::log::Actor;
 use crate::transport::gate::Gate;
 use crate::transport::limits::PROGRAM;
@@ -42,6 +42,8 @@ pub async fn run(
         () = watch::run(host.clone()) => {}
         () = collector::run(host.clone()) => {}
         () = prover::run(host.clone()) => {}
+        () = hours::run(host.clone()) => {}
+        () = mover::run(host.clone()) => {}
         () = room::run(host.clone()) => {}
         () = serve_local(host.clone(), socket) => {}
         () = host.leave.over() => {}

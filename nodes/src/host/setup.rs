@@ -5,6 +5,7 @@
 
 use super::ground::Folder;
 use super::room::Marks;
+use super::terms::{self, Network};
 use super::{Host, HostError, Identity};
 use crate::secrets;
 use crate::tracker::sign::SigningKey;
@@ -78,6 +79,61 @@ pub struct HostFile {
     /// Percent of the disk in use from which on an administrator is told.
     #[serde(default = "tell_at_default")]
     pub tell_at_percent: Vec<u8>,
+    /// How fast second copies are sent in working hours: `20%` of the link, bytes a second as `5M`, or `off`.
+    #[serde(default = "pace_default")]
+    pub pace: String,
+    /// Working hours, Monday to Friday, local time: `8-18`.
+    #[serde(default = "pace_hours_default")]
+    pub pace_hours: String,
+    /// What the link carries, millions of bits a second; 0 for what the system says.
+    #[serde(default)]
+    pub link_mbits: u64,
+    /// Networks to whose machines second copies are sent; the host's own where none is named.
+    #[serde(default)]
+    pub networks: Vec<String>,
+}
+
+fn pace_default() -> String {
+    "20%".to_owned()
+}
+
+fn pace_hours_default() -> String {
+    "8-18".to_owned()
+}
+
+/// How copies are sent, as `host.toml` says it.
+pub struct Sending {
+    /// Bytes a second in working hours; nothing where that does not matter.
+    pub rate: Option<u64>,
+    /// Working hours: the first, and the first that is none.
+    pub hours: (u8, u8),
+    /// To whom.
+    pub networks: Vec<Network>,
+}
+
+impl HostFile {
+    /// How copies are sent.
+    ///
+    /// # Errors
+    /// What is written there makes no sense.
+    pub fn sending(&self, data: &Path) -> Result<Sending, SetupError> {
+        let bad = |problem: String| SetupError::Settings { path: settings_path(data), problem };
+        let link = match self.link_mbits {
+            0 => terms::link_speed(Path::new("/sys/class/net")).unwrap_or(terms::LINK_DEFAULT),
+            megabits => megabits.saturating_mul(125_000),
+        };
+        let rate = terms::parse_rate(&self.pace, link).ok_or_else(|| {
+            bad(format!("pace is {:?}: write off, a share of the link as 20%, or bytes a second as 5M", self.pace))
+        })?;
+        let hours = terms::parse_hours(&self.pace_hours)
+            .ok_or_else(|| bad(format!("pace-hours is {:?}: write two hours of a day as 8-18", self.pace_hours)))?;
+        let network = |text: &String| {
+            Network::parse(text).ok_or_else(|| bad(format!("{text:?} is no network: write it as 192.168.1.0/24")))
+        };
+        let named = self.networks.iter().map(network).collect::<Result<Vec<_>, _>>()?;
+        let networks = if named.is_empty() { terms::own_networks(Path::new("/proc/net")) } else { named };
+        Ok(Sending { rate, hours, networks })
+    }
 }
 
 fn reserve_default() -> u64 {
@@ -177,6 +233,10 @@ pub fn init(data: &Path, env: &Env, options: &HostOptions) -> Result<VaultSecret
         reserve_bytes: reserve_default(),
         reserve_percent: reserve_percent_default(),
         tell_at_percent: tell_at_default(),
+        pace: pace_default(),
+        pace_hours: pace_hours_default(),
+        link_mbits: 0,
+        networks: Vec::new(),
     };
     // Last: what has it is a host.
     write_settings(data, &file)?;
@@ -334,6 +394,17 @@ mod tests {
         let loaded = load(&data).unwrap();
         assert_eq!(loaded.machine_id, [7; 16]);
         assert_eq!(loaded.marks, Marks { reserve: Marks::RESERVE, tell_at: Marks::TELL_AT.to_vec() });
+        let file = read_settings(&data).unwrap();
+        assert_eq!(HostFile { link_mbits: 100, ..file.clone() }.sending(&data).unwrap().rate, Some(2_500_000));
+        let bad = [
+            HostFile { pace: "fast".into(), ..file.clone() },
+            HostFile { pace_hours: "18-8".into(), ..file.clone() },
+            HostFile { networks: vec!["office".into()], ..file },
+        ];
+        for (file, word) in bad.iter().zip(["pace", "pace-hours", "network"]) {
+            let problem = file.sending(&data).err().unwrap().to_string();
+            assert!(problem.contains(word) && problem.contains("host.toml"), "{problem}");
+        }
         let new = renew_kit(&data, &env, &kit).unwrap();
         assert!(matches!(verify_kit(&data, &kit), Err(SetupError::Kit)));
         verify_kit(&data, &new).unwrap();

@@ -479,6 +479,16 @@ impl Admin {
         })
     }
 
+    /// Says that the host's clock is right as it stands. Gives where it leapt from and to, if it did.
+    pub fn clock_is_right(&self) -> Result<Option<(Time, Time)>, Problem> {
+        self.0.call(|admin| async move {
+            let answer = admin.clock_is_right_request().send().promise.await?;
+            let answer = answer.get()?;
+            let (from, to) = (Time(answer.get_from()), Time(answer.get_to()));
+            Ok((from != to).then_some((from, to)))
+        })
+    }
+
     /// How the host is.
     pub fn status(&self) -> Result<HostRow, Problem> {
         self.0.call(|admin| async move {

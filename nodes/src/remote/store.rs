@@ -7,6 +7,7 @@ use crate::transport::ids;
 use crate::transport::limits::{IDS_MAX, PLACES_MAX};
 use crate::transport::problem::{Problem, Why, problem};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use twinkeep_engine::id::{ChunkId, SessionId, VaultId};
 use twinkeep_engine::index::{FrameNumber, PackNumber};
 use twinkeep_engine::limits::RECORD_LEN_MAX;
@@ -22,6 +23,7 @@ pub struct RemoteStore {
     vault: Arc<Cap<vault::Client>>,
     id: VaultId,
     keeper: Option<Arc<Cap<keeper::Client>>>,
+    spread: AtomicBool,
 }
 
 /// How safe what a vault holds is.
@@ -51,8 +53,14 @@ impl RemoteStore {
         if ids::one::<VaultId>(&id)? != expected {
             return Err(problem(Why::Other, "the host gave another vault than was asked for"));
         }
-        let store = Self { vault: Arc::new(vault), id: expected, keeper: keeper.map(Arc::new) };
+        let store =
+            Self { vault: Arc::new(vault), id: expected, keeper: keeper.map(Arc::new), spread: AtomicBool::new(false) };
         Ok((store, HeadBytes { config, keyring }))
+    }
+
+    /// Of what sessions write that begin from now on, no copy stays on this machine.
+    pub fn spread(&self) {
+        self.spread.store(true, Ordering::Relaxed);
     }
 
     /// How safe everything is up to a frame number; up to the last one where none is given.
@@ -205,13 +213,17 @@ impl Store for RemoteStore {
     }
 
     fn begin(&self) -> Result<Box<dyn Session>> {
-        let (session, id) = self.vault.cap(|vault| async move {
-            let answer = vault.begin_request().send().promise.await?;
+        let spread = self.spread.load(Ordering::Relaxed);
+        let (session, id) = self.vault.cap(move |vault| async move {
+            let mut request = vault.begin_request();
+            request.get().set_spread(spread);
+            let answer = request.send().promise.await?;
             let answer = answer.get()?;
             Ok((answer.get_session()?, answer.get_id()?.to_vec()))
         })?;
         let id = SessionId(ids::fixed(&id, "the id of a session")?);
-        Ok(Box::new(RemoteSession::begin(id, self.vault.clone(), session, self.keeper.as_deref())?))
+        let keeper = self.keeper.as_deref().filter(|_| !spread);
+        Ok(Box::new(RemoteSession::begin(id, self.vault.clone(), session, keeper)?))
     }
 
     fn records(&self) -> Result<Vec<StoredRecord>> {
@@ -255,6 +267,14 @@ impl Store for RemoteStore {
                 Ok(request.send().promise.await?.get()?.get_taken())
             })
         })
+    }
+
+    fn ripe(&self) -> Result<Option<u64>> {
+        let ripe = self.vault.call(|vault| async move {
+            let answer = vault.link_request().send().promise.await?;
+            Ok(answer.get()?.get_link()?.get_ripe())
+        })?;
+        Ok(Some(ripe))
     }
 
     fn pin(&self, root: ChunkId) -> Result<Option<Box<dyn Send + Sync>>> {

@@ -3,6 +3,7 @@
 use super::away::Away;
 use super::order;
 use super::service::Line;
+use crate::host::ground::Space;
 use crate::host::leave::AWAY_SECS_MAX;
 use crate::tracker::sign::AuthorityKey;
 use crate::transport::ids::{fixed, join, one, split};
@@ -12,12 +13,13 @@ use crate::transport::upload::{FrameTarget, UploadServer};
 use crate::work::Work;
 use capnp::Error;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use twinkeep_engine::copies::{CopiesError, CopyStore};
+use twinkeep_engine::copies::{CopiesError, CopyStore, ScrubCursor};
 use twinkeep_engine::env::Clock;
 use twinkeep_engine::frame::frame_id;
 use twinkeep_engine::id::FrameId;
+use twinkeep_engine::zoo::planted;
 use twinkeep_schema::office_capnp::{copies, inventory};
 
 impl From<CopiesError> for Problem {
@@ -37,7 +39,7 @@ impl From<CopiesError> for Problem {
     }
 }
 
-/// Bytes verified at a time while somebody waits for all of it.
+/// Most bytes verified at a time while somebody waits.
 const SCRUB_LEN: u64 = 64 << 20;
 
 /// A store of copies with the room its owner grants.
@@ -46,6 +48,10 @@ pub struct Kept {
     pub store: CopyStore,
     /// Bytes its owner grants.
     pub granted: AtomicU64,
+    /// Bytes its owner wants free on the disk; of a small disk a tenth.
+    pub reserve: AtomicU64,
+    /// Whether less is free now.
+    is_short: AtomicBool,
     /// Frames that became durable and of which nobody was told yet.
     untold: Mutex<Vec<FrameId>>,
 }
@@ -53,13 +59,28 @@ pub struct Kept {
 impl Kept {
     /// A store in which the office may use so many bytes.
     pub fn new(store: CopyStore, granted: u64) -> Arc<Self> {
-        Arc::new(Self { store, granted: AtomicU64::new(granted), untold: Mutex::default() })
+        Arc::new(Self {
+            store,
+            granted: AtomicU64::new(granted),
+            reserve: AtomicU64::new(0),
+            is_short: AtomicBool::new(false),
+            untold: Mutex::default(),
+        })
+    }
+
+    /// Looks at the disk: how much of it is free, and how much should be.
+    pub fn look(&self, space: Space) -> (u64, u64) {
+        let reserve = self.reserve.load(Ordering::Relaxed).min(space.total / 10);
+        self.is_short.store(space.free < reserve, Ordering::Relaxed);
+        (space.free, reserve)
     }
 
     /// Makes what was put durable. What became so since somebody last asked, whoever put it, is told once, and whoever
     /// is told it passes it on to the tracker; should that fail, comparing inventories finds it.
     pub fn settle(&self) -> Result<Vec<FrameId>, CopiesError> {
-        self.settle_quietly()?;
+        if !planted("machine-tells-unsynced") {
+            self.settle_quietly()?;
+        }
         let mut untold = self.untold();
         let count = untold.len().min(IDS_MAX);
         Ok(untold.drain(..count).collect())
@@ -85,6 +106,7 @@ impl Kept {
         to.set_frames(inventory.frames);
         to.set_bytes(inventory.bytes);
         to.set_digest(&inventory.digest.0);
+        to.set_trash(inventory.trash_bytes);
         Ok(())
     }
 }
@@ -97,12 +119,19 @@ impl FrameTarget for Kept {
         if used > self.granted.load(Ordering::Relaxed) && !self.store.has(&[id])?[0] {
             return Err(problem(Why::NoSpace, "the room that this machine's owner grants is used up"));
         }
+        // Not for the host either: it could fill the disk, and what is in the trash would have to go.
+        if self.is_short.load(Ordering::Relaxed) {
+            return Err(problem(Why::NoSpace, "less is free on this machine's disk than its owner wants"));
+        }
         match self.store.put(&id, &bytes) {
             Err(CopiesError::SettleFirst { .. }) => {
                 self.settle_quietly()?;
                 self.store.put(&id, &bytes)?;
             }
             put => drop(put?),
+        }
+        if planted("machine-tells-unsynced") {
+            self.untold().push(id);
         }
         Ok(())
     }
@@ -207,27 +236,24 @@ impl copies::Server for CopiesServer {
 
     async fn scrub(
         self: Rc<Self>,
-        _params: copies::ScrubParams,
+        params: copies::ScrubParams,
         mut results: copies::ScrubResults,
     ) -> Result<(), Error> {
-        let (mut frames, mut bytes, mut bad) = (0, 0, Vec::new());
-        let mut cursor = None;
-        loop {
-            let step = self.run(move |store| store.scrub(cursor, SCRUB_LEN)).await?;
-            frames += step.frames;
-            bytes += step.bytes;
-            bad.extend(step.bad);
-            cursor = step.next;
-            // What is left out here is told when inventories are compared.
-            bad.truncate(IDS_MAX);
-            if cursor.is_none() {
-                break;
-            }
-        }
+        let params = params.get()?;
+        let cursor = match params.get_cursor()? {
+            [] => None,
+            bytes => Some(ScrubCursor::from_bytes(bytes).ok_or_else(|| problem(Why::Usage, "that is no cursor"))?),
+        };
+        let bytes = params.get_bytes().min(SCRUB_LEN);
+        let step = self.run(move |store| store.scrub(cursor, bytes)).await?;
         let mut results = results.get();
-        results.set_frames(frames);
-        results.set_bytes(bytes);
-        results.set_bad(&join(&bad));
+        results.set_frames(step.frames);
+        results.set_bytes(step.bytes);
+        // What is left out here is told when inventories are compared.
+        results.set_bad(&join(&step.bad[..step.bad.len().min(IDS_MAX)]));
+        if let Some(next) = step.next {
+            results.set_next(&next.to_bytes());
+        }
         Ok(())
     }
 
@@ -246,5 +272,30 @@ impl copies::Server for CopiesServer {
         let has = self.run(move |store| store.has(&frames)).await?;
         results.get().set_answers(&has.into_iter().map(u8::from).collect::<Vec<u8>>());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinkeep_engine::env::Env;
+    use twinkeep_engine::files::memory::MemoryFiles;
+    use twinkeep_engine::kv::memory::MemoryKvHome;
+
+    #[test]
+    fn a_disk_that_its_owner_fills_takes_nothing() {
+        let files = Arc::new(MemoryFiles::new());
+        let opened = CopyStore::open(files, Arc::new(MemoryKvHome::default()), Env::system(1), "test").unwrap();
+        let kept = Kept::new(opened.store, 1 << 40);
+        let why = || kept.take(b"no frame".to_vec()).unwrap_err().why;
+        assert_eq!(why(), Why::Usage, "nobody has asked for anything to stay free");
+        kept.reserve.store(5 << 30, Ordering::Relaxed);
+        assert_eq!(kept.look(Space { free: (5 << 30) - 1, total: 1 << 40 }), ((5 << 30) - 1, 5 << 30));
+        assert_eq!(why(), Why::NoSpace);
+        kept.look(Space { free: 5 << 30, total: 1 << 40 });
+        assert_eq!(why(), Why::Usage);
+        // Of a small disk a tenth.
+        assert_eq!(kept.look(Space { free: 3 << 30, total: 20 << 30 }), (3 << 30, 2 << 30));
+        assert_eq!(why(), Why::Usage);
     }
 }

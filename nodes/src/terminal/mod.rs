@@ -6,7 +6,9 @@ pub mod copies;
 pub mod ground;
 pub mod local;
 pub mod order;
+mod power;
 pub mod service;
 pub mod setup;
+pub mod trusted;
 
 pub use service::{Settings, run};

@@ -3,8 +3,11 @@
 use super::away::{self, Away};
 use super::copies::{CopiesServer, Kept};
 use super::local::LocalServer;
+use super::power;
+use super::trusted::{LISTS_LEN_MAX, Learned, Trusted};
 use crate::host::ground::{Space, space};
 use crate::host::trouble::Trouble;
+use crate::secrets;
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::{AuthorityKey, SigningKey};
 use crate::transport::gate::{Gate, Guest};
@@ -15,9 +18,10 @@ use crate::transport::tls;
 use crate::work::Work;
 use capnp::Error;
 use capnp::capability::FromClientHook;
-use std::cell::RefCell;
-use std::io;
-use std::path::PathBuf;
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,6 +60,8 @@ pub struct Line {
     pub bootstrap: RefCell<Option<bootstrap::Client>>,
     /// The session, while the host has it.
     pub session: RefCell<Option<node_session::Client>>,
+    /// The host at the other end, while it can be reached.
+    pub host: Cell<Option<NodeKey>>,
     /// What was last wrong.
     pub trouble: RefCell<Option<Problem>>,
     /// The host has said that it goes away, and has not come back.
@@ -96,7 +102,25 @@ pub trait Outside {
     fn connect(&self, address: &str) -> impl Future<Output = io::Result<Self::Stream>>;
     /// The disk that copies are on.
     fn space(&self) -> Space;
+    /// The lists of machines that were kept; nothing where none was.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn kept_lists(&self) -> io::Result<Vec<u8>>;
+    /// Keeps them, durably.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    fn keep_lists(&self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Whether the machine runs on battery, as far as it says.
+    fn is_on_battery(&self) -> bool {
+        false
+    }
 }
+
+/// The file of lists of machines in a terminal's folder.
+const LISTS: &str = "nodes.list";
 
 /// This machine's, with the terminal's folder.
 pub struct Machine(pub PathBuf);
@@ -112,6 +136,23 @@ impl Outside for Machine {
 
     fn space(&self) -> Space {
         space(&self.0)
+    }
+
+    fn kept_lists(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match File::open(self.0.join(LISTS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            file => drop(file?.take(LISTS_LEN_MAX as u64).read_to_end(&mut bytes)?),
+        }
+        Ok(bytes)
+    }
+
+    fn keep_lists(&self, bytes: &[u8]) -> io::Result<()> {
+        secrets::replace(&self.0.join(LISTS), bytes)
+    }
+
+    fn is_on_battery(&self) -> bool {
+        power::is_on_battery(Path::new(power::SUPPLIES))
     }
 }
 
@@ -247,7 +288,7 @@ impl<O: Outside> Terminal<O> {
         tokio::select! {
             biased;
             () = self.keep_line() => {}
-            () = keep_up(&self.kept, &self.line, self.work) => {}
+            () = keep_up(&self.kept, &self.line, &*self.outside, self.work) => {}
         }
     }
 
@@ -257,6 +298,7 @@ impl<O: Outside> Terminal<O> {
         loop {
             let ended = self.connected().await;
             self.line.bootstrap.take();
+            self.line.host.take();
             let was_there = self.line.session.take().is_some();
             if let Err(error) = &ended {
                 match self.line.away_until() {
@@ -275,13 +317,15 @@ impl<O: Outside> Terminal<O> {
     }
 
     async fn connected(&self) -> Result<(), Problem> {
-        let mut connection = dial(&*self.outside, &self.settings).await?;
+        let mut trusted = self.trusted();
+        let (mut connection, key) = dial(&*self.outside, &self.settings, &trusted.hosts()).await?;
+        self.line.host.set(Some(key));
         let host: bootstrap::Client = connection.bootstrap();
         let (over, end) = tokio::sync::oneshot::channel::<()>();
         let mut driver = tokio::task::spawn_local(connection.drive_until(async { drop(end.await) }));
         let said = tokio::select! {
             biased;
-            said = self.be_there(host) => said,
+            said = self.be_there(host, &mut trusted) => said,
             ended = &mut driver => match ended {
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "the connection broke");
@@ -296,7 +340,7 @@ impl<O: Outside> Terminal<O> {
     }
 
     /// Everything between a handshake and the end of the line.
-    async fn be_there(&self, host: bootstrap::Client) -> Result<(), Error> {
+    async fn be_there(&self, host: bootstrap::Client, trusted: &mut Trusted) -> Result<(), Error> {
         let Self { settings, kept, line, outside, start, work, .. } = self;
         let work = *work;
         let mut hello = host.hello_request();
@@ -327,7 +371,10 @@ impl<O: Outside> Terminal<O> {
         request.get().set_copies(copies);
         let mut told = request.get().init_registration();
         told.set_granted(kept.granted.load(Ordering::Relaxed));
-        told.set_free(outside.space().free);
+        let (free, reserve) = kept.look(outside.space());
+        told.set_free(free);
+        told.set_reserve(reserve);
+        told.set_on_battery(outside.is_on_battery());
         told.set_machine_id(&settings.machine_id);
         told.set_incarnation(&inventory.incarnation);
         told.set_run(start);
@@ -339,28 +386,70 @@ impl<O: Outside> Terminal<O> {
         line.away.take();
         *line.bootstrap.borrow_mut() = Some(host);
         *line.session.borrow_mut() = Some(session.clone());
+        self.learn(&session, trusted).await?;
         loop {
             tokio::time::sleep(BEAT).await;
             let mut beat = session.beat_request();
             beat.get().set_granted(kept.granted.load(Ordering::Relaxed));
-            beat.get().set_free(outside.space().free);
+            let (free, reserve) = kept.look(outside.space());
+            beat.get().set_free(free);
+            beat.get().set_reserve(reserve);
+            beat.get().set_on_battery(outside.is_on_battery());
             kept.tell(beat.get().init_inventory())?;
-            soon(beat.send().promise).await?;
+            let listed = soon(beat.send().promise).await?.get()?.get_listed();
+            if trusted.newest().is_none_or(|(_, sequence)| sequence < listed) {
+                self.learn(&session, trusted).await?;
+            }
         }
+    }
+
+    /// Whom it takes for its host, by what it was shown before.
+    fn trusted(&self) -> Trusted {
+        let kept = self.outside.kept_lists().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the list of machines; another is asked for");
+            Vec::new()
+        });
+        Trusted::read(&kept, self.settings.authority, self.settings.host_key)
+    }
+
+    /// Asks for the list of machines and keeps it if it is new.
+    async fn learn(&self, session: &node_session::Client, trusted: &mut Trusted) -> Result<(), Error> {
+        let answer = soon(session.list_request().send().promise).await?;
+        match trusted.learn(answer.get()?.get_list()?)? {
+            Learned::Nothing => {}
+            Learned::Older => {
+                tracing::warn!(
+                    "the host shows an older list of machines than before: was it put back from an old copy?"
+                );
+            }
+            Learned::Newer => {
+                if let Err(error) = self.outside.keep_lists(&trusted.encode()) {
+                    tracing::warn!(%error, "cannot keep the list of machines");
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// Dials the addresses of the host in turn.
+/// Dials the addresses of the host in turn; gives also as which of the machines expected there it answers.
 ///
 /// # Errors
-/// None of them answers as the host.
-pub async fn dial<O: Outside>(outside: &O, settings: &Settings) -> Result<Connection, Problem> {
-    let connector = TlsConnector::from(tls::client(&settings.key, &[settings.host_key]));
+/// None of them answers as one of those.
+pub async fn dial<O: Outside>(
+    outside: &O,
+    settings: &Settings,
+    expected: &[NodeKey],
+) -> Result<(Connection, NodeKey), Problem> {
+    let connector = TlsConnector::from(tls::client(&settings.key, expected));
     let mut failures = Vec::new();
     for address in &settings.hosts {
         let connect = async { connector.connect(tls::server_name(), outside.connect(address).await?).await };
         match tokio::time::timeout(HANDSHAKE, connect).await {
-            Ok(Ok(stream)) => return Ok(Connection::calling(stream)),
+            Ok(Ok(stream)) => match tls::peer_key(stream.get_ref().1) {
+                Some(key) => return Ok((Connection::calling(stream), key)),
+                None => failures.push(format!("{address}: it has shown no key")),
+            },
             Ok(Err(error)) => failures.push(format!("{address}: {error}")),
             Err(_) => failures.push(format!("{address}: no answer")),
         }
@@ -383,15 +472,20 @@ const UPKEEP: (Duration, u64) = (Duration::from_secs(60), 8 << 20);
 /// What was set aside lies in trash for so long, of the machine's own uptime.
 const TRASH: Duration = Duration::from_secs(COPIES_TRASH_SECS);
 
+/// The same while the disk is short, step by step.
+const TRASH_SHORT: [Duration; 4] =
+    [TRASH, Duration::from_secs(7 * 86_400), Duration::from_secs(86_400), Duration::ZERO];
+
 /// Rounds of upkeep between two looks into the trash.
 const TRASH_ROUNDS: u64 = 60;
 
 /// Verifies what is held, a little at a time, and frees what has been in trash for long enough. What is bad is owed again
 /// as soon as the host hears of it, which gives it anew.
-async fn keep_up(kept: &Arc<Kept>, line: &Rc<Line>, work: Work) {
+async fn keep_up<O: Outside>(kept: &Arc<Kept>, line: &Rc<Line>, outside: &O, work: Work) {
     let mut cursor = None;
     for round in 0_u64.. {
         tokio::time::sleep(UPKEEP.0).await;
+        make_room(kept, outside, work).await;
         let store = kept.store.clone();
         let step = work
             .run(move || {
@@ -418,6 +512,25 @@ async fn keep_up(kept: &Arc<Kept>, line: &Rc<Line>, work: Work) {
             }
         }
     }
+}
+
+/// Where less is free than the owner wants, trash goes before its time, the oldest first, and no more than is needed.
+pub async fn make_room<O: Outside>(kept: &Arc<Kept>, outside: &O, work: Work) {
+    for age in TRASH_SHORT {
+        let (free, reserve) = kept.look(outside.space());
+        if free >= reserve {
+            return;
+        }
+        let store = kept.store.clone();
+        match work.run(move || store.empty_trash(age)).await {
+            Ok(emptied) if emptied.frames > 0 => {
+                tracing::info!(frames = emptied.frames, bytes = emptied.bytes, "the disk is short: trash was emptied");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot empty the trash"),
+        }
+    }
+    kept.look(outside.space());
 }
 
 /// Tells the host what is not held any more.

@@ -31,6 +31,13 @@ pub struct TerminalFile {
     pub grant: u64,
     /// The physical machine it runs on, 32 hex digits.
     pub machine_id: String,
+    /// Bytes that are to stay free on this disk, of a small one a tenth; 0 for none.
+    #[serde(default = "reserve_default")]
+    pub reserve: u64,
+}
+
+fn reserve_default() -> u64 {
+    5 << 30
 }
 
 /// Where a join ended.
@@ -121,6 +128,7 @@ pub fn join(
         authority: AuthorityKey(fixed(&authority, "a key")?).to_hex(),
         grant,
         machine_id: crate::host::setup::hex(&machine_id),
+        reserve: reserve_default(),
     };
     let path = settings_path(data);
     let text = toml::to_string(&file).map_err(|error| problem(Why::Other, error.to_string()))?;

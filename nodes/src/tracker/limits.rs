@@ -7,6 +7,10 @@ pub const FRAMES_PER_CHANGE_MAX: usize = 8192;
 /// Most rows of one answer: some milliseconds of reading.
 pub const ROWS_PER_ANSWER_MAX: usize = 16 << 10;
 
+/// Removed frames that are remembered, for machines that are away: a terabyte or two of what was freed, in some 150 MB.
+/// What a machine holds of older ones stays with it.
+pub const REMOVED_MAX: u64 = 1 << 20;
+
 /// Most vaults of an answer that lists counts of all of them.
 pub const VAULTS_MAX: u32 = 1 << 16;
 

@@ -47,6 +47,8 @@ pub struct Candidate {
     pub presence: Presence,
     /// Does it share a network with the host?
     pub on_host_network: bool,
+    /// It runs on battery.
+    pub is_on_battery: bool,
     /// It is being emptied.
     pub is_draining: bool,
     /// Two live incarnations of its store speak in its name.
@@ -82,6 +84,8 @@ pub enum Hindrance {
     NoRoomLeft,
     /// It shares no network with the host.
     OtherNetwork,
+    /// It runs on battery, and is not to spend that on others' copies.
+    OnBattery,
     /// It is not there.
     NobodyOnline,
 }
@@ -99,6 +103,7 @@ impl fmt::Display for Hindrance {
             Self::NoRoomGranted => "no terminal grants room",
             Self::NoRoomLeft => "the room that terminals grant is used up",
             Self::OtherNetwork => "no terminal with room shares a network with the host",
+            Self::OnBattery => "the terminals with room run on battery",
             Self::NobodyOnline => "no terminal with room is online",
         })
     }
@@ -171,6 +176,7 @@ fn hindrance(ask: &Ask<'_>, candidate: &Candidate, taken: &Taken) -> Option<Hind
         (room < u64::from(ask.len), Hindrance::NoRoomLeft),
         // Nothing is sent to the writer: it needs no road, and no more than to be there a moment ago.
         (!is_writer && !candidate.on_host_network, Hindrance::OtherNetwork),
+        (candidate.is_on_battery, Hindrance::OnBattery),
         (!is_writer && candidate.presence != Presence::Online, Hindrance::NobodyOnline),
         (candidate.presence == Presence::Offline, Hindrance::NobodyOnline),
     ];

@@ -5,7 +5,7 @@ use capnp::capability::{Client as AnyClient, FromClientHook};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -40,10 +40,12 @@ use twinkeep_schema::office_capnp::{bootstrap, local, upload, user_session, vaul
 pub const LATE: Duration = Duration::from_secs(20);
 
 /// Runs a test on a local task set.
-pub fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+pub fn run<T, F: Future<Output = T>>(test: impl FnOnce() -> F) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async { tokio::time::timeout(Duration::from_secs(240), test()).await.unwrap() });
+    let timed = async { tokio::time::timeout(Duration::from_secs(240), test()).await.unwrap() };
+    let done = LocalSet::new().block_on(&runtime, timed);
     runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }
 
 /// Waits for something that must come about.
@@ -67,6 +69,12 @@ pub struct Office {
     pub temp: TempDir,
     pub env: Env,
     runner: JoinHandle<()>,
+}
+
+/// What a host leaves when it stops.
+pub struct Left {
+    temp: TempDir,
+    host: Weak<Host>,
 }
 
 /// An account with its vault.
@@ -112,9 +120,13 @@ pub fn key(number: u8) -> SigningKey {
 impl Office {
     /// Makes one and runs it.
     pub async fn start() -> Self {
+        Self::start_with(Env::system(1)).await
+    }
+
+    /// The same with another clock.
+    pub async fn start_with(env: Env) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let data = temp.path().join("host");
-        let env = Env::system(1);
         let options = HostOptions {
             name: "office".into(),
             listen: "127.0.0.1:0".into(),
@@ -122,16 +134,35 @@ impl Office {
             machine_id: [9; 16],
         };
         setup::init(&data, &env, &options).unwrap();
+        Self::run(temp, env).await
+    }
+
+    /// Runs the host of a folder.
+    async fn run(temp: TempDir, env: Env) -> Self {
+        let data = temp.path().join("host");
         let mut identity = setup::load(&data).unwrap();
         identity.marks.reserve = (0, 0);
         let ground = Box::new(Folder(data.clone()));
         let host = Host::open(ground, env.clone(), Work::Threads, identity).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let _ = std::fs::remove_file(Folder::socket(&data));
         let socket = UnixListener::bind(Folder::socket(&data)).unwrap();
         let running = host::run::run(host.clone(), listener, socket, |_| {}, std::future::pending());
         let runner = tokio::task::spawn_local(async move { running.await.unwrap() });
         Self { host, address, temp, env, runner }
+    }
+
+    /// Leaves the folder to be run again, once the runtime has ended.
+    pub fn leave(mut self) -> Left {
+        let temp = std::mem::replace(&mut self.temp, tempfile::tempdir().unwrap());
+        Left { temp, host: Arc::downgrade(&self.host) }
+    }
+
+    /// Runs what was left, with another clock.
+    pub async fn again(left: Left, env: Env) -> Self {
+        until("the host ends", async || left.host.strong_count() == 0).await;
+        Self::run(left.temp, env).await
     }
 
     /// A machine that has joined.

@@ -3,19 +3,22 @@
 //!
 //! What a service prints is kept, and shown when a test fails; services end with their machine, by their id.
 
+pub mod net;
 mod service;
 
 use crate::fidelity::grow::SPECIAL;
 use crate::fidelity::judge::{self, Look};
 use crate::home::{Home, Ran, messages};
 use crate::tree::SourceTree;
+use net::Net;
 use rustix::process::Signal;
 use serde_json::Value;
 use service::Service;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
@@ -47,6 +50,8 @@ pub struct Machine {
     pub vars: Vec<(String, String)>,
     role: Role,
     service: Option<Service>,
+    /// Which network it is on, if it is not this machine's.
+    net: Option<Arc<Net>>,
 }
 
 /// A host and its terminals.
@@ -55,6 +60,8 @@ pub struct OfficeWorld {
     pub pcs: Vec<Machine>,
     /// The host.
     pub host: Machine,
+    /// The network between them, if it is not this machine's.
+    pub net: Option<Arc<Net>>,
     machines_made: u32,
 }
 
@@ -83,8 +90,20 @@ fn free_address() -> String {
 }
 
 impl Machine {
-    fn new(name: &str, role: Role) -> Self {
-        Self { name: name.to_owned(), home: Home::new(), flags: Vec::new(), vars: Vec::new(), role, service: None }
+    fn new(name: &str, role: Role, net: Option<Arc<Net>>) -> Self {
+        let (flags, vars) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), home: Home::new(), flags, vars, role, service: None, net }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        self.placed(self.home.command(args))
+    }
+
+    fn placed(&self, command: Command) -> Command {
+        match &self.net {
+            Some(net) => net.within(&self.name, &command),
+            None => command,
+        }
     }
 
     /// The folder of its service.
@@ -94,7 +113,7 @@ impl Machine {
 
     /// Runs the command.
     pub fn run(&self, args: &[&str]) -> Ran {
-        self.home.run(args)
+        Ran::of(self.command(args).output().expect("the command runs"))
     }
 
     /// Runs the command and expects an exit code.
@@ -118,7 +137,7 @@ impl Machine {
         };
         let mut command = self.home.command(&["--json", verb, "run"]);
         command.args(&self.flags).envs(self.vars.iter().map(|(name, value)| (name, value)));
-        self.service = Some(Service::begin(command, &self.home.path("service.log")));
+        self.service = Some(Service::begin(self.placed(command), &self.home.path("service.log")));
     }
 
     /// Waits until the service has said that it is ready.
@@ -192,7 +211,7 @@ impl Machine {
     /// Begins to back a folder up; what it says is kept with the process.
     pub fn begin_backup(&self, folder: &Path) -> Child {
         let folder = folder.to_str().expect("folders of tests have plain names");
-        let mut command = self.home.command(&["--json", "backup", folder]);
+        let mut command = self.command(&["--json", "backup", folder]);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         command.spawn().expect("the command starts")
     }
@@ -223,8 +242,14 @@ impl Machine {
 impl OfficeWorld {
     /// A host that runs, terminals pc1, pc2, … that are connected, and accounts.
     pub fn new(pcs: usize, accounts: &[&str]) -> Self {
-        let host = Machine::new("host", Role::Host);
-        let mut world = Self { pcs: Vec::new(), host, machines_made: 0 };
+        Self::on(None, pcs, accounts)
+    }
+
+    /// The same, on a network of their own.
+    pub fn on(net: Option<Net>, pcs: usize, accounts: &[&str]) -> Self {
+        let net = net.map(Arc::new);
+        let host = Machine::new("host", Role::Host, net.clone());
+        let mut world = Self { pcs: Vec::new(), host, net, machines_made: 0 };
         world.make_host();
         for account in accounts {
             world.add_user(account, &[]);
@@ -241,7 +266,8 @@ impl OfficeWorld {
     }
 
     fn make_host(&mut self) {
-        let (id, address) = (self.machine_id(), free_address());
+        let address = self.net.as_ref().map_or_else(free_address, |net| format!("{}:7272", net.add("host")));
+        let id = self.machine_id();
         let place = ["--data", "data", "--name", "host", "--address", &address, "--listen", &address];
         let host = &mut self.host;
         host.expect(0, &[&["host", "init"], &place[..], &["--machine-id", &id]].concat());
@@ -269,7 +295,10 @@ impl OfficeWorld {
 
     /// A machine that has tried to join with a token.
     pub fn join(&mut self, name: &str, token: &str) -> (Machine, Ran) {
-        let pc = Machine::new(name, Role::Terminal);
+        let pc = Machine::new(name, Role::Terminal, self.net.clone());
+        if let Some(net) = &self.net {
+            net.add(name);
+        }
         pc.home.write("token", token);
         let id = self.machine_id();
         let ran = pc.run(&[

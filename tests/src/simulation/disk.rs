@@ -19,10 +19,30 @@ pub struct Disk {
     full: Arc<AtomicBool>,
 }
 
+/// A copy of a disk.
+pub struct Image(BTreeMap<String, Tree>);
+
+impl Image {
+    fn again(&self) -> Self {
+        Self(self.0.iter().map(|(name, tree)| (name.clone(), tree.crash())).collect())
+    }
+
+    /// The files of one of its trees.
+    pub fn files(&self, name: &str) -> MemoryFiles {
+        self.0.get(name).map(|tree| tree.files.crash()).unwrap_or_default()
+    }
+}
+
 #[derive(Clone, Default)]
 struct Tree {
     files: MemoryFiles,
     kv: MemoryKvHome,
+}
+
+impl Tree {
+    fn crash(&self) -> Self {
+        Self { files: self.files.crash(), kv: self.kv.crash() }
+    }
 }
 
 /// What a running program sees of the power.
@@ -48,6 +68,18 @@ impl Disk {
         (tree.files.crash(), tree.kv.crash())
     }
 
+    /// A copy of the whole disk, as a power cut now would leave it.
+    pub fn image(&self) -> Image {
+        Image(self.trees().clone()).again()
+    }
+
+    /// Holds what a copy of it holds, and nothing else.
+    pub fn restore(&self, image: &Image) {
+        // Of the copy another may be made later.
+        *self.trees() = image.again().0;
+        self.plug();
+    }
+
     /// The power goes: whoever uses the disk sees nothing of it any more.
     pub fn off(&self) {
         self.switch().is_dead.store(true, Ordering::Relaxed);
@@ -57,9 +89,7 @@ impl Disk {
     pub fn cut(&self) {
         self.off();
         let mut trees = self.trees();
-        for tree in trees.values_mut() {
-            *tree = Tree { files: tree.files.crash(), kv: tree.kv.crash() };
-        }
+        trees.values_mut().for_each(|tree| *tree = tree.crash());
         drop(trees);
         self.plug();
     }
@@ -104,6 +134,11 @@ impl Disk {
     pub fn lose(&self) {
         self.trees().clear();
         self.plug();
+    }
+
+    /// Names of its trees.
+    pub fn names(&self) -> Vec<String> {
+        self.trees().keys().cloned().collect()
     }
 
     /// Lets some bytes of a file of a tree rot; tells which file.
@@ -311,7 +346,12 @@ impl KvHome for DiskKvHome {
         if self.switch.is_full() {
             return Err(KvError::NoSpace);
         }
-        Ok(self.wrap(self.home.replace(fill)?))
+        // What is made while the power goes does not take the old one's place.
+        let mut fill_while_there_is_power = |kv: &dyn Kv| {
+            fill(kv)?;
+            if self.switch.alive() { Ok(()) } else { Err(KvError::Io(DEAD.to_owned())) }
+        };
+        Ok(self.wrap(self.home.replace(&mut fill_while_there_is_power)?))
     }
 }
 

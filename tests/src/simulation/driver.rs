@@ -1,148 +1,19 @@
 //! What breaks, when, and what must hold then.
 
+use super::disk::Image;
+mod breaks;
+
 use super::machines;
-use super::world::{Command, HOST, Nature, Pc, World};
-use crate::seeds::grouped;
-use std::collections::{BTreeMap, BTreeSet};
+use super::oracle::Acknowledged;
+use super::report::{Fault, Report, Weakness};
+use super::world::{Command, HOST, Manner, Nature, Pc, World};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use turmoil::Sim;
 use twinkeep_engine::env::Dice;
 use twinkeep_nodes::host::Host;
-
-/// Something that goes wrong.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Fault {
-    /// Nothing gets through between the host and a PC; what was under way is lost.
-    Partition,
-    /// The same in one direction.
-    HalfPartition,
-    /// What is sent between the host and a PC arrives much later.
-    Delay,
-    /// The host's program is killed.
-    KillHost,
-    /// The host's power goes.
-    CutHost,
-    /// The host's power goes between two writes.
-    CutHostInside,
-    /// A terminal's program is killed.
-    KillPc,
-    /// A PC's power goes.
-    CutPc,
-    /// A PC's power goes between two writes.
-    CutPcInside,
-    /// The host's disk is full.
-    FullHost,
-    /// A PC's disk is full.
-    FullPc,
-    /// A PC comes back with a new disk.
-    LosePc,
-    /// Packs of a PC rot.
-    RotPc,
-    /// The host comes back without its map of holders.
-    LoseHolders,
-    /// The host comes back without the indexes of its vaults.
-    LoseIndexes,
-    /// A PC comes back without the index of its copies.
-    LosePcIndex,
-    /// The host's clock is set, years off.
-    ClockHost,
-    /// A PC's clock is set, years off.
-    ClockPc,
-    /// A PC joins.
-    Join,
-    /// A PC is forgotten.
-    Forget,
-    /// A PC is emptied, or no longer.
-    Drain,
-}
-
-impl Fault {
-    const ALL: [Self; 21] = [
-        Self::Partition,
-        Self::HalfPartition,
-        Self::Delay,
-        Self::KillHost,
-        Self::CutHost,
-        Self::CutHostInside,
-        Self::KillPc,
-        Self::CutPc,
-        Self::CutPcInside,
-        Self::FullHost,
-        Self::FullPc,
-        Self::LosePc,
-        Self::RotPc,
-        Self::LoseHolders,
-        Self::LoseIndexes,
-        Self::LosePcIndex,
-        Self::ClockHost,
-        Self::ClockPc,
-        Self::Join,
-        Self::Forget,
-        Self::Drain,
-    ];
-}
-
-/// What a run did.
-#[derive(Clone, Default, Debug)]
-pub struct Report {
-    /// Runs.
-    pub seeds: usize,
-    /// Faults by kind.
-    pub faults: BTreeMap<Fault, usize>,
-    /// Simulated time.
-    pub simulated: Duration,
-    /// Backups that were published.
-    pub backups: usize,
-    /// Answers that everything is in two places.
-    pub levels: usize,
-    /// Calls of users that failed, by reason.
-    pub failures: BTreeMap<String, usize>,
-    /// Terminals that lied.
-    pub liars: usize,
-    /// How long the last frame waited for its second copy after everything was mended, at most.
-    pub mended: Duration,
-    /// Of everything that happened.
-    pub hash: String,
-}
-
-impl Report {
-    /// In words.
-    pub fn words(&self) -> String {
-        let faults: Vec<String> = self.faults.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
-        let failures: Vec<String> = self.failures.iter().map(|(why, count)| format!("{why} {count}")).collect();
-        format!(
-            "{} seeds, {:.1} simulated hours, {} liars, {} faults ({}), {} backups, {} times level 2, calls that failed: {}; mended \
-             after {} s at most",
-            grouped(self.seeds),
-            self.simulated.as_secs_f64() / 3600.0,
-            self.liars,
-            grouped(self.faults.values().sum()),
-            faults.join(", "),
-            grouped(self.backups),
-            grouped(self.levels),
-            failures.join(", "),
-            self.mended.as_secs()
-        )
-    }
-
-    /// Adds another run's.
-    pub fn add(&mut self, other: &Self) {
-        self.seeds += other.seeds;
-        self.simulated += other.simulated;
-        self.backups += other.backups;
-        self.levels += other.levels;
-        self.liars += other.liars;
-        self.mended = self.mended.max(other.mended);
-        for (fault, count) in &other.faults {
-            *self.faults.entry(*fault).or_default() += count;
-        }
-        for (why, count) in &other.failures {
-            *self.failures.entry(why.clone()).or_default() += count;
-        }
-    }
-}
 
 /// What is mended later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -171,7 +42,50 @@ struct Driver<'a> {
     /// PCs that do not run.
     down: BTreeSet<usize>,
     is_host_down: bool,
+    /// What may go wrong.
+    faults: Vec<Fault>,
+    weakness: Weakness,
+    /// Everything was verified at the end.
+    has_scrubbed: bool,
+    /// Older copies of the host's disk, with what had been acknowledged.
+    images: Vec<(Image, Acknowledged)>,
     report: Report,
+}
+
+/// Seeds below this draw from the faults of the first version, and give the histories they gave then.
+const FIRST_VERSION: u64 = 10_000_000;
+
+/// What may go wrong in a run.
+struct Kind {
+    faults: Vec<Fault>,
+    weakness: Weakness,
+    dice: Dice,
+    is_first: bool,
+}
+
+impl Kind {
+    fn of(seed: u64) -> Self {
+        let mut dice = Dice(seed ^ 0x006b_696e_6400_0000);
+        if seed < FIRST_VERSION {
+            return Self { faults: Fault::FIRST.to_vec(), weakness: Weakness::None, dice, is_first: true };
+        }
+        let weakness = match dice.below(3) {
+            0 => Weakness::None,
+            1 => Weakness::HostRots,
+            _ => Weakness::HostIsOld,
+        };
+        Self { faults: Fault::of(weakness), weakness, dice, is_first: false }
+    }
+
+    fn liar(&mut self) -> Nature {
+        let manners = [Manner::Nothing, Manner::Half, Manner::Wrong, Manner::Mute];
+        match (self.is_first, self.weakness) {
+            (true, _) => Nature::Liar(Manner::Nothing),
+            // What the host loses must be somewhere.
+            (_, Weakness::HostRots) => Nature::Honest,
+            _ => Nature::Liar(manners[self.dice.below(manners.len())]),
+        }
+    }
 }
 
 /// Runs an office; the newest lines of what happened stand in the error.
@@ -182,9 +96,10 @@ pub fn run(seed: u64) -> Result<Report, String> {
     let users = 1 + dice.below(3) + if dice.one_in(6) { dice.below(13) } else { 0 };
     let late = if dice.one_in(3) { 1 } else { 0 };
     let liars = dice.one_in(4);
+    let mut kind = Kind::of(seed);
     let all: Vec<Rc<Pc>> = (0..pcs + late)
         .map(|at| match at > 0 && liars && dice.one_in(2) {
-            true => Pc::new(seed, at, Nature::Liar),
+            true => Pc::new(seed, at, kind.liar()),
             false => Pc::new(seed, at, Nature::Honest),
         })
         .collect();
@@ -216,13 +131,17 @@ pub fn run(seed: u64) -> Result<Report, String> {
         held: BTreeSet::new(),
         down: BTreeSet::new(),
         is_host_down: false,
+        faults: kind.faults,
+        weakness: kind.weakness,
+        has_scrubbed: false,
+        images: Vec::new(),
         report: Report { seeds: 1, ..Report::default() },
     };
     let lived = driver.live(safety).and_then(|()| driver.mend());
     let mut report = driver.report;
     let oracle = world.oracle.borrow();
     (report.backups, report.levels, report.failures) = (oracle.backups, oracle.levels, oracle.failures.clone());
-    report.liars = world.pcs.iter().filter(|pc| pc.nature == Nature::Liar).count();
+    report.liars = world.pcs.iter().filter(|pc| pc.nature != Nature::Honest).count();
     report.hash = world.trace.borrow().hash();
     report.simulated = Duration::from_nanos(world.now.load(Ordering::Relaxed));
     lived.map(|()| report).map_err(|problem| {
@@ -246,19 +165,37 @@ impl Driver<'_> {
         let gap = 3_000 + self.dice.below(20_000);
         let mut next = Duration::from_millis(self.dice.below(gap) as u64);
         let mut look = LOOK;
+        let mut copy = Duration::ZERO;
         while self.now() < until {
             self.step()?;
             if self.now() >= next {
                 next = self.now() + Duration::from_millis(self.dice.below(2 * gap) as u64);
-                let fault = Fault::ALL[self.dice.below(Fault::ALL.len())];
+                let fault = self.faults[self.dice.below(self.faults.len())];
                 self.breaks(fault);
             }
             if self.now() >= look {
                 look = self.now() + LOOK;
                 self.look()?;
             }
+            if self.now() >= copy {
+                copy = self.now() + Duration::from_secs(10 + self.world.pcs.len() as u64);
+                self.copy_disks();
+            }
         }
         Ok(())
+    }
+
+    /// Somebody makes copies of disks, as far as they may be needed.
+    fn copy_disks(&mut self) {
+        if self.faults.contains(&Fault::OldHost) {
+            let acknowledged = self.world.oracle.borrow().acknowledged();
+            self.images.push((self.world.disk.image(), acknowledged));
+        }
+        if self.faults.contains(&Fault::OldPc) {
+            for pc in &self.world.pcs {
+                pc.images.borrow_mut().push(pc.disk.image());
+            }
+        }
     }
 
     /// One tick of everything, and what follows from it.
@@ -295,204 +232,6 @@ impl Driver<'_> {
         }
     }
 
-    fn later(&mut self, secs_max: usize, heal: Heal) {
-        let at = self.now() + Duration::from_millis(500 + self.dice.below(secs_max * 1000) as u64);
-        self.heals.insert((at, heal));
-    }
-
-    fn some_pc(&mut self) -> usize {
-        self.dice.below(self.world.pcs.len())
-    }
-
-    fn breaks(&mut self, fault: Fault) {
-        let at = self.some_pc();
-        let world = self.world.clone();
-        let pc = &world.pcs[at];
-        let is_down = self.down.contains(&at);
-        let has_happened = match fault {
-            Fault::Partition | Fault::HalfPartition | Fault::Delay
-                if self.severed.contains(&at) || self.held.contains(&at) =>
-            {
-                false
-            }
-            Fault::Partition => {
-                self.severed.insert(at);
-                self.sim.partition(HOST, pc.name.as_str());
-                self.later(40, Heal::Link(at));
-                true
-            }
-            Fault::HalfPartition => {
-                self.severed.insert(at);
-                match self.dice.one_in(2) {
-                    true => self.sim.partition_oneway(HOST, pc.name.as_str()),
-                    false => self.sim.partition_oneway(pc.name.as_str(), HOST),
-                }
-                self.later(40, Heal::Link(at));
-                true
-            }
-            Fault::Delay => {
-                self.held.insert(at);
-                self.sim.hold(HOST, pc.name.as_str());
-                self.later(40, Heal::Release(at));
-                true
-            }
-            Fault::KillHost | Fault::CutHost | Fault::LoseHolders | Fault::LoseIndexes if !self.is_host_down => {
-                let is_silent = self.dice.one_in(2);
-                self.stop_host(fault != Fault::KillHost, is_silent);
-                match fault {
-                    Fault::LoseHolders => world.disk.lose_maps(|name| name == "holders"),
-                    Fault::LoseIndexes => world.disk.lose_maps(|name| name != "holders"),
-                    _ => {}
-                }
-                true
-            }
-            Fault::CutHostInside if !self.is_host_down => {
-                world.disk.cut_after(self.dice.below(60) as u64);
-                true
-            }
-            Fault::KillPc | Fault::CutPc | Fault::LosePc | Fault::LosePcIndex if !is_down => {
-                let is_silent = self.dice.one_in(2);
-                self.stop_pc(at, fault != Fault::KillPc, is_silent);
-                if fault == Fault::LosePcIndex {
-                    pc.disk.lose_maps(|_| true);
-                }
-                if fault == Fault::LosePc {
-                    pc.is_excused.set(true);
-                    pc.disk.lose();
-                }
-                true
-            }
-            Fault::CutPcInside if !is_down => {
-                pc.disk.cut_after(self.dice.below(40) as u64);
-                true
-            }
-            Fault::FullHost if !world.disk.is_full() => {
-                world.disk.set_full(true);
-                self.later(30, Heal::Room(None));
-                true
-            }
-            Fault::FullPc if !pc.disk.is_full() => {
-                pc.disk.set_full(true);
-                self.later(30, Heal::Room(Some(at)));
-                true
-            }
-            Fault::RotPc => {
-                let rotten = pc.disk.rot("copies", "", &mut self.dice);
-                if rotten.is_some() {
-                    pc.is_excused.set(true);
-                }
-                rotten.is_some()
-            }
-            Fault::ClockHost | Fault::ClockPc => {
-                let years = self.dice.below(41) as i64 - 20;
-                let skew = if fault == Fault::ClockHost { &world.skew } else { &pc.skew };
-                skew.store(years * 365 * 86_400_000_000_000, Ordering::Relaxed);
-                true
-            }
-            Fault::Join if !pc.has_joined.get() => {
-                world.commands.borrow_mut().push_back(Command::Invite(at));
-                true
-            }
-            Fault::Forget if pc.has_joined.get() && self.dice.one_in(3) => {
-                world.commands.borrow_mut().push_back(Command::Forget(at));
-                true
-            }
-            Fault::Drain if pc.has_joined.get() => {
-                let on = self.dice.one_in(2);
-                world.commands.borrow_mut().push_back(Command::Drain(at, on));
-                true
-            }
-            _ => false,
-        };
-        if has_happened {
-            self.note(format_args!("{fault:?} {}", pc.name));
-            *self.report.faults.entry(fault).or_default() += 1;
-        }
-    }
-
-    /// The host does not run any more. Silently: nobody hears of it.
-    fn stop_host(&mut self, is_cut: bool, is_silent: bool) {
-        let world = self.world.clone();
-        if is_cut {
-            world.disk.off();
-        }
-        if is_silent {
-            world.pcs.iter().for_each(|pc| self.sim.partition(HOST, pc.name.as_str()));
-        }
-        world.host.take();
-        self.sim.crash(HOST);
-        self.is_host_down = true;
-        if is_cut {
-            world.disk.cut()
-        } else {
-            world.disk.plug()
-        }
-        for at in (0..world.pcs.len()).filter(|at| !self.severed.contains(at)) {
-            self.sim.repair(HOST, world.pcs[at].name.as_str());
-        }
-        self.held.clear();
-        self.note(format_args!("the host stops, cut {is_cut}, silent {is_silent}"));
-        self.later(20, Heal::StartHost);
-    }
-
-    fn stop_pc(&mut self, at: usize, is_cut: bool, is_silent: bool) {
-        let world = self.world.clone();
-        let pc = &world.pcs[at];
-        if is_cut {
-            pc.disk.off();
-        }
-        if is_silent {
-            self.sim.partition(HOST, pc.name.as_str());
-        }
-        self.sim.crash(pc.name.as_str());
-        pc.stop();
-        self.down.insert(at);
-        if is_cut {
-            pc.disk.cut()
-        } else {
-            pc.disk.plug()
-        }
-        if !self.severed.contains(&at) {
-            self.sim.repair(HOST, pc.name.as_str());
-        }
-        self.held.remove(&at);
-        self.note(format_args!("{} stops, cut {is_cut}, silent {is_silent}", pc.name));
-        self.later(30, Heal::StartPc(at));
-    }
-
-    fn heal(&mut self, heal: Heal) {
-        let world = self.world.clone();
-        match heal {
-            Heal::Link(at) => {
-                if self.severed.remove(&at) {
-                    let name = world.pcs[at].name.as_str();
-                    self.sim.repair_oneway(HOST, name);
-                    self.sim.repair_oneway(name, HOST);
-                    self.sim.repair(HOST, name);
-                }
-            }
-            Heal::Release(at) => {
-                if self.held.remove(&at) {
-                    self.sim.release(HOST, world.pcs[at].name.as_str());
-                }
-            }
-            Heal::StartHost => {
-                if self.is_host_down {
-                    self.is_host_down = false;
-                    self.sim.bounce(HOST);
-                }
-            }
-            Heal::StartPc(at) => {
-                if self.down.remove(&at) {
-                    self.sim.bounce(world.pcs[at].name.as_str());
-                }
-            }
-            Heal::Room(None) => world.disk.set_full(false),
-            Heal::Room(Some(at)) => world.pcs[at].disk.set_full(false),
-        }
-        self.note(format_args!("mended: {heal:?}"));
-    }
-
     /// Everything is mended; what was acknowledged must be whole and in two places soon.
     fn mend(&mut self) -> Result<(), String> {
         let world = self.world.clone();
@@ -522,6 +261,10 @@ impl Driver<'_> {
             look = self.now() + LOOK;
             let state = self.unmended();
             match state {
+                None if self.weakness == Weakness::HostRots && !self.has_scrubbed => {
+                    world.commands.borrow_mut().push_back(Command::Scrub);
+                    self.has_scrubbed = true;
+                }
                 None => break None,
                 Some(problem) if self.now() > began + MENDED => break Some(problem),
                 Some(_) => {}
@@ -541,26 +284,26 @@ impl Driver<'_> {
     fn unmended(&self) -> Option<String> {
         let host = self.world.host.borrow().clone();
         let Some(host) = host else { return Some("the host does not run".to_owned()) };
-        if !self.world.commands.borrow().is_empty() {
+        if !self.world.commands.borrow().is_empty() || self.world.is_obeying.get() {
             return Some("the administrator is busy".to_owned());
         }
         if !self.world.pcs.iter().any(|pc| pc.has_joined.get() && pc.nature == Nature::Honest) {
             return None;
         }
-        let counts = match host.holders.owed_counts() {
-            Ok(counts) => counts,
+        let owed = match host.holders.owed(None, 1 << 20) {
+            Ok(owed) => owed,
             Err(error) => return Some(error.to_string()),
         };
-        let owed: u64 = counts.vaults.iter().map(|vault| vault.frames).sum();
-        if owed > 0 {
-            let why: Vec<String> = counts
-                .vaults
-                .iter()
-                .filter_map(|vault| Some(host.copier.hindrance(vault.vault)?.to_string()))
-                .collect();
-            return Some(format!("{owed} frames are owed: {}", why.join(", ")));
+        let oracle = self.world.oracle.borrow();
+        let owed: Vec<_> = owed.into_iter().filter(|owed| !oracle.is_rotten(&owed.id)).collect();
+        if let Some(first) = owed.first() {
+            let why = host.copier.hindrance(first.vault).map(|hindrance| hindrance.to_string());
+            return Some(format!("{} frames are owed: {}", owed.len(), why.unwrap_or_default()));
         }
-        self.misplaced(&host)
+        drop(oracle);
+        let at_host = || self.world.oracle.borrow().missing_at_host(&self.world);
+        // What is bad at the host is healed when a machine that holds it is there.
+        self.misplaced(&host).or_else(|| self.has_scrubbed.then(at_host).flatten())
     }
 
     /// A frame that is not where the map says, or nowhere. Nothing is excused any more.
@@ -569,7 +312,9 @@ impl Driver<'_> {
         let honest = world.pcs.iter().filter(|pc| pc.has_joined.get() && pc.nature == Nature::Honest);
         let mut held = BTreeSet::new();
         for pc in honest {
-            let number = world.number_of(host, pc)?;
+            let Some(number) = world.number_of(host, pc) else {
+                return Some(format!("{} is no part of the office", pc.name));
+            };
             let rows = host.holders.frames_of(number, None, 1 << 20).unwrap_or_default();
             // Looked at from outside: what a store is asked for it may find to be bad, and that is its own to find.
             let on_disk = pc.on_disk(world);
@@ -579,7 +324,7 @@ impl Driver<'_> {
             held.extend(on_disk);
         }
         let oracle = world.oracle.borrow();
-        let nowhere = oracle.all_frames().find(|frame| !held.contains(frame));
+        let nowhere = oracle.all_frames().find(|frame| !held.contains(frame) && !oracle.is_rotten(frame));
         nowhere.map(|frame| format!("nobody holds {frame}, and nothing is owed"))
     }
 }

@@ -1,10 +1,10 @@
 //! A terminal that says it holds what it was sent, and has thrown it away; what it is asked for it makes up.
 
 use super::machines::{Net, settings};
-use super::world::{Pc, World};
+use super::world::{Manner, Pc, World};
 use capnp::Error;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 use twinkeep_engine::copies::SetDigest;
@@ -12,7 +12,7 @@ use twinkeep_engine::env::Env;
 use twinkeep_engine::frame::frame_id;
 use twinkeep_engine::id::FrameId;
 use twinkeep_nodes::terminal::service::dial;
-use twinkeep_nodes::transport::ids::{join, one, split};
+use twinkeep_nodes::transport::ids::{fixed, join, one, split};
 use twinkeep_nodes::transport::limits::{BEAT, IDS_MAX};
 use twinkeep_schema::office_capnp::{bootstrap, copies, inventory, upload};
 
@@ -21,15 +21,17 @@ use twinkeep_schema::office_capnp::{bootstrap, copies, inventory, upload};
 pub struct Claimed {
     frames: RefCell<BTreeSet<FrameId>>,
     untold: RefCell<BTreeSet<FrameId>>,
+    /// What it really holds.
+    kept: RefCell<BTreeMap<FrameId, Vec<u8>>>,
 }
 
 /// Lies until it crashes.
-pub async fn live(world: Rc<World>, pc: Rc<Pc>, env: Env) {
+pub async fn live(world: Rc<World>, pc: Rc<Pc>, manner: Manner, env: Env) {
     loop {
-        if let Ok(mut connection) = dial(&Net(pc.clone()), &settings(&world, &pc)).await {
+        if let Ok((mut connection, _)) = dial(&Net(pc.clone()), &settings(&world, &pc), &[world.host_key()]).await {
             let host: bootstrap::Client = connection.bootstrap();
             let driver = tokio::task::spawn_local(connection.drive());
-            let lied = tokio::time::timeout(Duration::from_secs(120), lie(&pc, &host, &env)).await;
+            let lied = tokio::time::timeout(Duration::from_secs(120), lie(&pc, manner, &host, &env)).await;
             if let Ok(Err(error)) = lied {
                 world.note(&pc.name, format_args!("cannot lie: {}", error.extra));
             }
@@ -39,11 +41,11 @@ pub async fn live(world: Rc<World>, pc: Rc<Pc>, env: Env) {
     }
 }
 
-async fn lie(pc: &Rc<Pc>, host: &bootstrap::Client, env: &Env) -> Result<(), Error> {
+async fn lie(pc: &Rc<Pc>, manner: Manner, host: &bootstrap::Client, env: &Env) -> Result<(), Error> {
     let mut run = [0; 16];
     env.entropy.fill(&mut run);
     let mut request = host.node_request();
-    request.get().set_copies(capnp_rpc::new_client(Liar(pc.clone())));
+    request.get().set_copies(capnp_rpc::new_client(Liar(pc.clone(), manner)));
     let mut told = request.get().init_registration();
     told.set_granted(pc.grant);
     told.set_free(1 << 39);
@@ -72,11 +74,24 @@ impl Claimed {
     }
 }
 
-struct Liar(Rc<Pc>);
+impl Liar {
+    /// Waits for ever, if that is its manner.
+    async fn answers(&self) {
+        if self.1 == Manner::Mute {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+struct Liar(Rc<Pc>, Manner);
 
 impl upload::Server for Liar {
     async fn put(self: Rc<Self>, params: upload::PutParams) -> Result<(), Error> {
-        let id = frame_id(params.get()?.get_frame()?);
+        let bytes = params.get()?.get_frame()?;
+        let id = frame_id(bytes);
+        if self.1 != Manner::Nothing && id.0[0].is_multiple_of(2) {
+            self.0.claimed.kept.borrow_mut().insert(id, bytes.to_vec());
+        }
         self.0.claimed.frames.borrow_mut().insert(id);
         self.0.claimed.untold.borrow_mut().insert(id);
         Ok(())
@@ -93,7 +108,7 @@ impl copies::Server for Liar {
         _params: copies::UploadParams,
         mut results: copies::UploadResults,
     ) -> Result<(), Error> {
-        results.get().set_upload(capnp_rpc::new_client(Self(self.0.clone())));
+        results.get().set_upload(capnp_rpc::new_client(Self(self.0.clone(), self.1)));
         Ok(())
     }
 
@@ -108,8 +123,30 @@ impl copies::Server for Liar {
     }
 
     async fn read(self: Rc<Self>, params: copies::ReadParams, mut results: copies::ReadResults) -> Result<(), Error> {
+        self.answers().await;
         let id: FrameId = one(params.get()?.get_frame()?)?;
-        results.get().set_bytes(&id.0.repeat(8));
+        let kept = self.0.claimed.kept.borrow();
+        results.get().set_bytes(&kept.get(&id).cloned().unwrap_or_else(|| id.0.repeat(8)));
+        Ok(())
+    }
+
+    async fn prove(
+        self: Rc<Self>,
+        params: copies::ProveParams,
+        mut results: copies::ProveResults,
+    ) -> Result<(), Error> {
+        self.answers().await;
+        let params = params.get()?;
+        let id: FrameId = one(params.get_frame()?)?;
+        let nonce: [u8; 32] = fixed(params.get_nonce()?, "a nonce")?;
+        let (offset, len) = (params.get_offset() as usize, params.get_len() as usize);
+        let kept = self.0.claimed.kept.borrow();
+        let part = kept.get(&id).and_then(|bytes| bytes.get(offset..offset.checked_add(len)?));
+        match (self.1, part) {
+            (Manner::Half, Some(part)) => results.get().set_proof(blake3::keyed_hash(&nonce, part).as_bytes()),
+            (_, Some(_)) => results.get().set_proof(&nonce),
+            (_, None) => return Err(Error::failed("the dog ate it".to_owned())),
+        }
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use twinkeep_engine::env::Env;
 use twinkeep_nodes::host::Host;
 use twinkeep_nodes::host::ground::Space;
 use twinkeep_nodes::host::serve::{AdminServer, HostService};
-use twinkeep_nodes::host::{collector, copier, healer, prover, watch};
+use twinkeep_nodes::host::{collector, copier, healer, hours, mover, prover, watch};
 use twinkeep_nodes::terminal::copies::Kept;
 use twinkeep_nodes::terminal::service::{Outside, Settings, Terminal, dial};
 use twinkeep_nodes::tracker::log::Actor;
@@ -37,6 +37,7 @@ pub async fn host(world: Rc<World>) -> turmoil::Result {
         tokio::time::sleep(AGAIN).await;
     };
     world.note(HOST, "runs");
+    world.is_obeying.set(false);
     *world.host.borrow_mut() = Some(host.clone());
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     let key = &host.identity.key;
@@ -46,6 +47,8 @@ pub async fn host(world: Rc<World>) -> turmoil::Result {
     tokio::task::spawn_local(healer::run(host.clone()));
     tokio::task::spawn_local(collector::run(host.clone()));
     tokio::task::spawn_local(prover::run(host.clone()));
+    tokio::task::spawn_local(hours::run(host.clone()));
+    tokio::task::spawn_local(mover::run(host.clone()));
     tokio::task::spawn_local(administer(world, host));
     loop {
         let (stream, address) = listener.accept().await?;
@@ -64,7 +67,9 @@ async fn administer(world: Rc<World>, host: Arc<Host>) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
         };
+        world.is_obeying.set(true);
         let done = obey(&world, &admin, &command).await;
+        world.is_obeying.set(false);
         match done {
             Ok(()) => world.note("admin", format_args!("{command:?}")),
             Err(error) => world.note("admin", format_args!("{command:?}: {}", Problem::from(&error).text)),
@@ -96,6 +101,12 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
             request.get().set_on(*on);
             request.send().promise.await?;
         }
+        Command::Scrub => {
+            let answer = admin.scrub_request().send().promise.await?;
+            let report = answer.get()?.get_report()?;
+            let (bad, healed) = (report.get_bad(), report.get_healed());
+            world.note("admin", format_args!("{bad} frames of the host were bad, {healed} were healed"));
+        }
     }
     Ok(())
 }
@@ -113,6 +124,15 @@ impl Outside for Net {
 
     fn space(&self) -> Space {
         space(&self.0.disk)
+    }
+
+    fn kept_lists(&self) -> io::Result<Vec<u8>> {
+        Ok(self.0.lists.borrow().clone())
+    }
+
+    fn keep_lists(&self, bytes: &[u8]) -> io::Result<()> {
+        *self.0.lists.borrow_mut() = bytes.to_vec();
+        Ok(())
     }
 }
 
@@ -143,8 +163,8 @@ pub async fn pc(world: Rc<World>, pc: Rc<Pc>) -> turmoil::Result {
             Err(error) => world.note(&pc.name, format_args!("cannot join: {}", error.text)),
         }
     }
-    if pc.nature == Nature::Liar {
-        liar::live(world, pc, env).await;
+    if let Nature::Liar(manner) = pc.nature {
+        liar::live(world, pc, manner, env).await;
         return Ok(());
     }
     let store = loop {
@@ -173,7 +193,7 @@ fn seat(world: &Rc<World>, pc: &Rc<Pc>, terminal: &Terminal<Net>, env: &Env) {
 }
 
 async fn join(world: &World, pc: &Rc<Pc>, token: &JoinToken) -> Result<bootstrap::Status, Problem> {
-    let mut connection = dial(&Net(pc.clone()), &settings(world, pc)).await?;
+    let (mut connection, _) = dial(&Net(pc.clone()), &settings(world, pc), &[world.host_key()]).await?;
     let host: bootstrap::Client = connection.bootstrap();
     let driver = tokio::task::spawn_local(connection.drive());
     let joined = async {

@@ -11,7 +11,9 @@ mod liar;
 pub mod log;
 mod machines;
 mod oracle;
+mod report;
 mod user;
 mod world;
 
-pub use driver::{Fault, Report, run};
+pub use driver::run;
+pub use report::{Fault, Report};

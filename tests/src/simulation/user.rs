@@ -55,7 +55,8 @@ struct Run<'a> {
 }
 
 /// Where frames go while they are made.
-struct Sink {
+struct Sink<'a> {
+    world: &'a World,
     session: write_session::Client,
     upload: upload::Client,
     keeper: Option<(keeper::Client, upload::Client)>,
@@ -127,13 +128,14 @@ impl Run<'_> {
         root: Arc<Node>,
         dice: &mut Dice,
     ) -> Result<(), Error> {
+        let life = self.world.oracle.borrow().life;
         let answer = vault.begin_request().send().promise.await?;
         let answer = answer.get()?;
         let (session, id) = (answer.get_session()?, SessionId(fixed(answer.get_id()?, "the id of a session")?));
         let upload = session.upload_request().send().promise.await?.get()?.get_upload()?;
         let keeper = if dice.one_in(4) { None } else { self.keeper(local).await };
         let sealer = self.sealer(id).map_err(|error| Error::failed(error.to_string()))?;
-        let mut sink = Sink { session, upload, keeper, sealer, frames: Vec::new() };
+        let mut sink = Sink { world: self.world, session, upload, keeper, sealer, frames: Vec::new() };
         let mut all = HashMap::new();
         root.gather(&mut all);
         // Lowest first, and in an order that does not hang on the table's.
@@ -152,9 +154,9 @@ impl Run<'_> {
             request.get().set_root(&root.id.0);
             let missing = split::<ChunkId>(request.send().promise.await?.get()?.get_missing()?)?;
             if missing.is_empty() {
-                self.world.oracle.borrow_mut().settled(self.user, &root, &sink.frames);
+                self.world.oracle.borrow_mut().settled(self.user, life, &root, &sink.frames);
                 sink.keep().await;
-                return self.publish(vault, &sink.session, id, &root).await;
+                return self.publish(vault, &sink.session, (id, life), &root).await;
             }
             wanted = all.values().filter(|node| missing.contains(&node.id)).collect();
             if wanted.len() < missing.len() {
@@ -169,7 +171,7 @@ impl Run<'_> {
         &self,
         vault: &vault::Client,
         session: &write_session::Client,
-        id: SessionId,
+        (id, life): (SessionId, usize),
         root: &Arc<Node>,
     ) -> Result<(), Error> {
         for _ in 0..4 {
@@ -197,7 +199,7 @@ impl Run<'_> {
             put_link(&link, received, request.get().init_link());
             request.get().set_record(&record);
             if request.send().promise.await?.get()?.get_taken() {
-                self.world.oracle.borrow_mut().published(self.user, root, link.count);
+                self.world.oracle.borrow_mut().published(self.user, life, root, link.count);
                 self.world.note(&self.user.name, format_args!("published {} as {}", root.id, link.count));
                 return Ok(());
             }
@@ -223,14 +225,22 @@ impl Run<'_> {
 
     /// A root that was published is whole at the host, and its frame is what was put.
     async fn read_back(&self, vault: &vault::Client, dice: &mut Dice) -> Result<(), Error> {
-        let roots = self.world.oracle.borrow().roots_of(self.user);
+        let (roots, life) = (self.world.oracle.borrow().roots_of(self.user), self.world.oracle.borrow().life);
         let Some(root) = roots.get(dice.below(roots.len())).cloned() else { return Ok(()) };
         let mut request = vault.whole_request();
         request.get().set_ids(&root.id.0);
         let answer = request.send().promise.await?;
+        // One that has lost its disk since is not who has said so, and of one whose disk rots it may be true.
+        let must_have_it = {
+            let oracle = self.world.oracle.borrow();
+            oracle.life == life && !oracle.has_rotted()
+        };
         if answer.get()?.get_answers()? != [1] {
-            let text = format!("the host does not have {} whole, which it has published", root.id);
-            self.world.oracle.borrow_mut().wrong(text);
+            if must_have_it {
+                let text = format!("the host does not have {} whole, which it has published", root.id);
+                self.world.oracle.borrow_mut().wrong(text);
+            }
+            return Ok(());
         }
         let mut all = HashMap::new();
         root.gather(&mut all);
@@ -242,17 +252,24 @@ impl Run<'_> {
         let place = places.get(dice.below(ids.len()) as u32);
         let mut request = vault.read_frame_request();
         request.get().set_place(place)?;
-        let answer = request.send().promise.await?;
-        let bytes = answer.get()?.get_bytes()?;
+        let read = request.send().promise.await?;
+        let bytes = read.get()?.get_bytes()?;
         if twinkeep_engine::frame::frame_id(bytes).0 != place.get_frame()? {
-            self.world.oracle.borrow_mut().wrong(format!("a frame of {} is read wrong", root.id));
+            if !self.world.oracle.borrow().has_rotted() {
+                self.world.oracle.borrow_mut().wrong(format!("a frame of {} is read wrong", root.id));
+            }
+            let mut request = vault.expel_request();
+            request.get().init_frames(1).set_with_caveats(0, place)?;
+            let lost = request.send().promise.await?.get()?.get_ids()?.len() / 32;
+            self.world.note(&self.user.name, format_args!("{lost} chunks are damaged"));
+            return Ok(());
         }
         self.world.note(&self.user.name, "read back");
         Ok(())
     }
 }
 
-impl Sink {
+impl Sink<'_> {
     /// Claims what is wanted, and puts what is ours.
     async fn put(&mut self, wanted: &[&Arc<Node>], dice: &mut Dice) -> Result<(), Error> {
         let ids: Vec<ChunkId> = wanted.iter().map(|node| node.id).collect();
@@ -290,6 +307,7 @@ impl Sink {
     async fn send(&mut self, builder: &mut FrameBuilder) -> Result<(), Error> {
         let frame = self.sealer.seal(builder);
         self.frames.push(frame.id);
+        self.world.oracle.borrow_mut().make(frame.id, frame.header.ids.clone());
         let mut request = self.upload.put_request();
         request.get().set_frame(&frame.bytes);
         request.send().await?;

@@ -1,6 +1,6 @@
 //! The machines of a simulated office: what of them outlives a crash, and who they are.
 
-use super::disk::Disk;
+use super::disk::{Disk, Image};
 use super::liar::Claimed;
 use super::oracle::Oracle;
 use std::cell::{Cell, RefCell};
@@ -27,6 +27,8 @@ use twinkeep_nodes::tracker::event::{Event, Login, VaultKind};
 use twinkeep_nodes::tracker::log::Actor;
 use twinkeep_nodes::tracker::member::seal_vault;
 use twinkeep_nodes::tracker::names::{AccountId, MachineId, NodeKey};
+use twinkeep_nodes::tracker::office::Office;
+use twinkeep_nodes::tracker::registry::NodeStatus;
 use twinkeep_nodes::tracker::sign::SigningKey;
 use twinkeep_nodes::tracker::token::JoinToken;
 use twinkeep_nodes::transport::keys::node_key;
@@ -45,17 +47,23 @@ const BEGIN_NANOS: i64 = 1_800_000_000_000_000_000;
 struct SimClock {
     now: Arc<AtomicU64>,
     skew: Arc<AtomicI64>,
+    slept: Arc<AtomicU64>,
     boot: u64,
+}
+
+impl SimClock {
+    fn passed(&self) -> u64 {
+        self.now.load(Ordering::Relaxed) + self.slept.load(Ordering::Relaxed)
+    }
 }
 
 impl Clock for SimClock {
     fn now(&self) -> Time {
-        let passed = self.now.load(Ordering::Relaxed) as i64;
-        Time(BEGIN_NANOS.saturating_add(passed).saturating_add(self.skew.load(Ordering::Relaxed)))
+        Time(BEGIN_NANOS.saturating_add(self.passed() as i64).saturating_add(self.skew.load(Ordering::Relaxed)))
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::from_nanos(self.now.load(Ordering::Relaxed) - self.boot)
+        Duration::from_nanos(self.passed() - self.boot)
     }
 }
 
@@ -99,8 +107,21 @@ fn number(seed: u64, name: &str) -> u64 {
 pub enum Nature {
     /// As it should.
     Honest,
-    /// It says that it holds what it was sent, and has thrown it away.
-    Liar,
+    /// It says that it holds what it was sent, and has not.
+    Liar(Manner),
+}
+
+/// How a terminal lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// It has thrown away what it was sent.
+    Nothing,
+    /// It has every other frame.
+    Half,
+    /// The same, and what it is to show it answers with something else.
+    Wrong,
+    /// It never answers what it is asked for.
+    Mute,
 }
 
 /// A PC with a terminal on it.
@@ -121,8 +142,12 @@ pub struct Pc {
     pub token: RefCell<Option<JoinToken>>,
     /// Whether it is in the office.
     pub has_joined: Cell<bool>,
-    /// Its disk was lost or rotted, or it was told to lie: what it said before is no fault of the host's.
-    pub is_excused: Cell<bool>,
+    /// The lists of machines it keeps.
+    pub lists: RefCell<Vec<u8>>,
+    /// Frames that its disk has lost: what it said of them before is no fault of the host's.
+    lost: RefCell<BTreeSet<FrameId>>,
+    /// Older copies of its disk.
+    pub images: RefCell<Vec<Image>>,
     /// What its disk holds while it is off.
     asleep: RefCell<Option<BTreeSet<FrameId>>>,
     /// What a liar says it holds.
@@ -143,7 +168,9 @@ impl Pc {
             kept: RefCell::default(),
             token: RefCell::default(),
             has_joined: Cell::new(false),
-            is_excused: Cell::new(nature != Nature::Honest),
+            lists: RefCell::default(),
+            lost: RefCell::default(),
+            images: RefCell::default(),
             asleep: RefCell::default(),
             claimed: Claimed::default(),
             boots: Cell::new(0),
@@ -179,6 +206,19 @@ impl Pc {
     pub fn stop(&self) {
         self.kept.take();
         self.asleep.take();
+    }
+
+    /// Its disk was lost or rotted: what it has not got any more of what was made so far is no fault of the host's.
+    pub fn excuse(&self, world: &World) {
+        let left = self.on_disk(world);
+        let oracle = world.oracle.borrow();
+        self.lost.borrow_mut().extend(oracle.made().filter(|frame| !left.contains(frame)));
+        self.asleep.take();
+    }
+
+    /// Whether it may say that it holds a frame although it does not.
+    pub fn is_excused(&self, frame: &FrameId) -> bool {
+        self.nature != Nature::Honest || self.lost.borrow().contains(frame)
     }
 
     /// Whether its disk has this frame, every byte of it, and would after a power cut now.
@@ -242,6 +282,8 @@ pub enum Command {
     Forget(usize),
     /// It is emptied, or not any more.
     Drain(usize, bool),
+    /// Everything is verified, and healed where it can be.
+    Scrub,
 }
 
 /// Everything that outlives a crash, and what the tests know besides.
@@ -250,6 +292,8 @@ pub struct World {
     pub seed: u64,
     /// The simulation's time, nanoseconds.
     pub now: Arc<AtomicU64>,
+    /// How long all machines have slept, nanoseconds.
+    pub slept: Arc<AtomicU64>,
     /// What happened.
     pub trace: RefCell<Trace>,
     /// The host's disk.
@@ -266,6 +310,8 @@ pub struct World {
     pub oracle: RefCell<Oracle>,
     /// For the administrator at the host.
     pub commands: RefCell<VecDeque<Command>>,
+    /// The administrator is doing one of them.
+    pub is_obeying: Cell<bool>,
     /// Nobody begins anything new.
     pub is_calm: Cell<bool>,
     boots: Cell<u64>,
@@ -304,6 +350,7 @@ impl World {
         let world = Rc::new(Self {
             seed,
             now: Arc::default(),
+            slept: Arc::default(),
             trace: RefCell::default(),
             disk: Disk::default(),
             skew: Arc::default(),
@@ -312,6 +359,7 @@ impl World {
             users: RefCell::default(),
             oracle: RefCell::default(),
             commands: RefCell::default(),
+            is_obeying: Cell::new(false),
             is_calm: Cell::new(false),
             boots: Cell::new(0),
         });
@@ -322,10 +370,11 @@ impl World {
 
     /// Clock and dice of a machine that starts now.
     pub fn env(&self, name: &str, skew: &Arc<AtomicI64>) -> Env {
-        let (now, skew) = (self.now.clone(), skew.clone());
-        let boot = now.load(Ordering::Relaxed);
+        let (now, skew, slept) = (self.now.clone(), skew.clone(), self.slept.clone());
+        let mut clock = SimClock { now, skew, slept, boot: 0 };
+        clock.boot = clock.passed();
         Env {
-            clock: Arc::new(SimClock { now, skew, boot }),
+            clock: Arc::new(clock),
             entropy: Arc::new(SeededEntropy::new(number(self.seed, name))),
             executor: Arc::new(Inline),
         }
@@ -369,6 +418,17 @@ impl World {
             machine_id: [0x77; 16],
             marks: Marks { reserve: (1 << 20, 0), tell_at: Vec::new() },
         }
+    }
+
+    /// Which PCs are a part of the office, as a copy of the host's disk knows it.
+    pub fn members(&self, image: &Image) -> Result<Vec<bool>, String> {
+        let env = self.env("members", &self.skew);
+        let office = Office::open(Arc::new(image.files("office")), env, self.authority());
+        let office = office.map_err(|error| crate::lab::chain(&error))?;
+        let is_active = |pc: &Rc<Pc>| {
+            office.read(|registry| registry.node(&pc.key()).is_some_and(|node| node.status == NodeStatus::Active))
+        };
+        Ok(self.pcs.iter().map(is_active).collect())
     }
 
     /// Starts the host.

@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use jiff::civil::Weekday;
 use serde_json::json;
 use tokio::net::TcpListener;
-use twinkeep_engine::env::Env;
+use twinkeep_engine::env::{Env, Time};
 use twinkeep_nodes::host::ground::Folder;
-use twinkeep_nodes::host::setup::{self, HostOptions, SetupError};
+use twinkeep_nodes::host::setup::{self, HostOptions, Sending, SetupError};
+use twinkeep_nodes::host::terms::{Pace, Terms};
 use twinkeep_nodes::host::{Host, leave, run as run_host, trouble};
 use twinkeep_nodes::remote::admin::TroubleRow;
 use twinkeep_nodes::transport::keys::fingerprint;
 use twinkeep_nodes::transport::limits::PORT;
 use twinkeep_nodes::work::Work;
 
+use super::node::confirmed;
 use super::serve::{self, ServeArgs};
 use crate::error::{Code, hinted, told as told_code};
 use crate::office::{Role, Service, admin, told};
@@ -50,6 +53,13 @@ enum HostVerb {
     Status,
     /// The recovery kit: see whether its words are right, or make new ones
     Kit(KitArgs),
+    /// The host's clock has leapt and is right now: what waited for that goes on
+    #[command(
+        after_help = "Asked by `twinkeep host status` when the clock went back or ahead at once; until then nothing is \
+        forgotten\nand nothing freed. Compare it with another clock first.\n\n\
+        Example:\n  twinkeep host clock-is-right"
+    )]
+    ClockIsRight,
 }
 
 #[derive(Args, Debug)]
@@ -103,6 +113,9 @@ struct StopArgs {
     twinkeep host kit verify --recovery-words-file words.txt"
 )]
 struct KitArgs {
+    /// The folder of the host. Default: the one that runs on this machine
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data: Option<PathBuf>,
     #[command(subcommand)]
     verb: KitVerb,
 }
@@ -124,7 +137,8 @@ pub fn run(run: &Run, args: &HostArgs) -> anyhow::Result<Code> {
         HostVerb::Run(args) => serve_host(run, args),
         HostVerb::Stop(args) => stop(run, args),
         HostVerb::Status => status(run),
-        HostVerb::Kit(args) => kit(run, &args.verb),
+        HostVerb::Kit(args) => kit(run, args),
+        HostVerb::ClockIsRight => clock_is_right(run),
     }
 }
 
@@ -220,12 +234,14 @@ fn serve_host(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
     let file = setup::read_settings(&data).map_err(setup_told)?;
     let identity = setup::load(&data).map_err(setup_told)?;
     let name = identity.name.clone();
+    let sending = file.sending(&data).map_err(setup_told)?;
     crate::log::begin(run, args.serve.log_format);
     serve::run(async {
         let health = args.serve.health().await?;
         let ground = Box::new(Folder(data.clone()));
         let host = Host::open(ground, run.env(None), Work::Threads, identity)
             .with_context(|| format!("cannot run the host in {}", data.display()))?;
+        host.copier.set_terms(terms(run, sending));
         let listener =
             TcpListener::bind(&file.listen).await.with_context(|| format!("cannot listen on {}", file.listen))?;
         let socket = serve::socket(&Folder::socket(&data), 0o600)?;
@@ -298,6 +314,18 @@ fn away_secs(text: &str) -> Result<u32, String> {
     }
 }
 
+/// On what terms second copies are sent: slowly in working hours, Monday to Friday, and only where we are ourselves.
+fn terms(run: &Run, sending: Sending) -> Terms {
+    let (zone, (from, to)) = (run.zone.clone(), sending.hours);
+    let is_working = move |time: Time| {
+        let local = show::timestamp(time).to_zoned(zone.clone());
+        let hour = u8::try_from(local.hour()).unwrap_or(0);
+        !matches!(local.weekday(), Weekday::Saturday | Weekday::Sunday) && (from..to).contains(&hour)
+    };
+    let pace = sending.rate.map(|rate| Pace { rate, holds: Box::new(is_working) });
+    Terms { pace, networks: sending.networks }
+}
+
 fn status(run: &Run) -> anyhow::Result<Code> {
     let status = admin()?.status().map_err(told)?;
     if run.screen.json {
@@ -338,13 +366,34 @@ fn trouble_fields(trouble: &TroubleRow) -> serde_json::Value {
     json!({ "about": trouble.about, "serious": trouble.is_serious, "text": trouble.text })
 }
 
-fn kit(run: &Run, verb: &KitVerb) -> anyhow::Result<Code> {
-    let data = folder(None)?;
+fn clock_is_right(run: &Run) -> anyhow::Result<Code> {
+    confirmed(run, "let the host take its clock for right as it stands")?;
+    let leap = admin()?.clock_is_right().map_err(told)?;
+    let times = leap.map(|(from, to)| (show::timestamp(from), show::timestamp(to)));
+    match (run.screen.json, times) {
+        (true, times) => {
+            let (from, to) = times.unzip();
+            run.screen.message(
+                "clock_confirmed",
+                &json!({ "from": from.map(|time| time.to_string()), "to": to.map(|time| time.to_string()) }),
+            )?;
+        }
+        (false, None) => run.screen.tell("the clock has not jumped")?,
+        (false, Some((from, to))) => {
+            let (from, to) = (show::local(from, &run.zone), show::local(to, &run.zone));
+            run.screen.tell(&format!("the clock is taken for right: it went from {from} to {to}"))?;
+        }
+    }
+    Ok(Code::Done)
+}
+
+fn kit(run: &Run, args: &KitArgs) -> anyhow::Result<Code> {
+    let data = folder(args.data.as_deref())?;
     let Some(path) = &run.globals.recovery_words_file else {
         return Err(crate::error::usage("name the file with the kit's words: --recovery-words-file FILE"));
     };
     let words = password::recovery_secret(path)?;
-    match verb {
+    match args.verb {
         KitVerb::Verify => {
             setup::verify_kit(&data, &words).map_err(setup_told)?;
             note_kit(run, &data, Some(jiff::Timestamp::now()));

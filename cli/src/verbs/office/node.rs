@@ -115,7 +115,7 @@ pub fn run(run: &Run, args: &NodeArgs) -> anyhow::Result<Code> {
 }
 
 /// Asks where somebody can answer; a script says what it means with `--yes`.
-fn confirmed(run: &Run, what: &str) -> anyhow::Result<()> {
+pub(super) fn confirmed(run: &Run, what: &str) -> anyhow::Result<()> {
     // A script that says so means it; only somebody who sits there is asked.
     if run.globals.yes || !password::can_ask() || password::confirm(&format!("{what}?"))? {
         return Ok(());

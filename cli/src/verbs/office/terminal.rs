@@ -155,6 +155,8 @@ fn serve_terminal(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
     let kept = Kept::new(opened.store, grant);
     let (courier, socket) = (env.clone(), ground::socket(&data));
     std::thread::Builder::new().name("courier".into()).spawn(move || outbox::courier(&socket, &courier))?;
+    let reserve = setup::read_settings(&data).map_err(told)?.reserve;
+    kept.reserve.store(reserve, std::sync::atomic::Ordering::Relaxed);
     serve::run(async {
         let health = args.serve.health().await?;
         // Whoever uses this PC may back up through it: every account shows who it is to the host.

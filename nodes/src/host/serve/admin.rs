@@ -1,16 +1,16 @@
 //! What an administrator may do: everything that changes who belongs to the office, and nothing that reads content.
 
+use super::describe::describe;
 use super::machines;
 use super::user::{kind_word, used};
 use crate::host::leave::{self, AWAY_SECS_MAX, UserCall};
 use crate::host::{Host, collector, healer, trouble, watch};
 use crate::tracker::MachineNumber;
-use crate::tracker::event::{Event, Login, VaultKind};
+use crate::tracker::event::{AuditKind, Event, Login, VaultKind};
 use crate::tracker::holders::HoldersError;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{AccountId, NodeKey};
 use crate::tracker::presence::Event as Seen;
-use crate::tracker::registry::Registry;
 use crate::tracker::token::{self, JoinToken};
 use crate::transport::ids::{fixed, one};
 use crate::transport::problem::{Problem, Why, problem};
@@ -353,7 +353,8 @@ impl admin::Server for AdminServer {
         status.set_total(space.total);
         status.set_connections(u32::try_from(self.host.connections.count()).unwrap_or(u32::MAX));
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
-        status.set_question(&self.host.watch.question().unwrap_or_default()[..]);
+        let questions = [self.host.watch.question(), self.host.hours.question(self.host.env())];
+        status.set_question(&questions.into_iter().flatten().collect::<Vec<_>>().join("\n")[..]);
         status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
         status.set_reserve(self.host.identity.marks.reserve_of(space.total));
         let troubles = trouble::all(&self.host);
@@ -428,6 +429,25 @@ impl admin::Server for AdminServer {
         Ok(())
     }
 
+    async fn clock_is_right(
+        self: Rc<Self>,
+        _params: admin::ClockIsRightParams,
+        mut results: admin::ClockIsRightResults,
+    ) -> Result<(), Error> {
+        let _call = (self.begin)()?;
+        let host = self.host.clone();
+        let Some((from, to)) = self.host.work().run(move || Ok::<_, Problem>(host.hours.confirm(host.env()))).await?
+        else {
+            return Ok(());
+        };
+        let text = format!("the host's clock is right, which went {} s at once", (to.0 - from.0) / 1_000_000_000);
+        self.append(Event::Audit { kind: AuditKind::Other, account: None, node: None, text }).await?;
+        let mut results = results.get();
+        results.set_from(from.0);
+        results.set_to(to.0);
+        Ok(())
+    }
+
     async fn company_key(
         self: Rc<Self>,
         _params: admin::CompanyKeyParams,
@@ -447,43 +467,4 @@ struct VaultRow {
     bytes: u64,
     owed: (u64, u64),
     why: String,
-}
-
-/// An entry of the log in words.
-fn describe(registry: &Registry, event: &Event) -> String {
-    let node = |key: &NodeKey| registry.node(key).map_or_else(|| key.to_hex(), |node| node.name.clone());
-    let account = |id: &AccountId| registry.account(id).map_or_else(|| id.to_hex(), |account| account.name.clone());
-    let switched = |on: bool| if on { "" } else { "no longer " };
-    match event {
-        Event::NodeTokenMade { name, auto, .. } => {
-            let how = if *auto { ", to join without approval" } else { "" };
-            format!("made a join token for {name}{how}")
-        }
-        Event::NodeJoined { name, pending, .. } => {
-            format!("{name} joined{}", if *pending { " and waits for approval" } else { "" })
-        }
-        Event::NodeApproved { key } => format!("approved {}", node(key)),
-        Event::NodeRevoked { key } => format!("revoked the key of {}", node(key)),
-        Event::NodeForgotten { key } => format!("forgot {}", node(key)),
-        Event::NodeDraining { key, on } => {
-            format!("{} {}", node(key), if *on { "is being emptied" } else { "is used again" })
-        }
-        Event::NodeGrant { key, bytes } => format!("{} grants {} MB", node(key), bytes / 1_000_000),
-        Event::StandbyAppointed { key, on } => format!("{} is {}a standby", node(key), switched(*on)),
-        Event::AccountMade { name, is_admin, .. } => {
-            format!("made the account {name}{}", if *is_admin { ", an administrator" } else { "" })
-        }
-        Event::AccountPassword { id, .. } => format!("{} has a new password", account(id)),
-        Event::AccountDisabled { id, on } => format!("{} is {}disabled", account(id), switched(*on)),
-        Event::AccountQuota { id, bytes } => format!("{} may use {} MB", account(id), bytes / 1_000_000),
-        Event::DeviceAdded { account: id, label, .. } => format!("{} logs in from {label}", account(id)),
-        Event::DeviceRevoked { account: id, .. } => format!("a device of {} was revoked", account(id)),
-        Event::VaultMade { vault, owner, name, kind, .. } => {
-            format!("made the {} vault {name} ({vault}) of {}", kind_word(*kind), account(owner))
-        }
-        Event::VaultMember { vault, account: id, on, .. } => {
-            format!("{} is {}a member of vault {vault}", account(id), switched(*on))
-        }
-        Event::Audit { kind, text, .. } => format!("{kind:?}: {text}"),
-    }
 }

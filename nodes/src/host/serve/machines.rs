@@ -58,7 +58,10 @@ fn tell_live(host: &Host, online: &Online, node: &Node, mut info: node_info::Bui
     info.set_address(&live.map_or_else(String::new, |live| live.address.to_string())[..]);
     info.set_last_seen(online.last_seen(key).map_or(0, at));
     info.set_proven(online.last_proven(key).map_or(0, at));
-    if online.has_twin(key) {
-        info.set_note("it runs twice under one key: nothing new is placed there");
-    }
+    info.set_note(match live {
+        _ if online.has_twin(key) => "it runs twice under one key: nothing new is placed there",
+        Some(live) if live.shortage() > 0 => "its disk is fuller than its owner wants: what it holds goes elsewhere",
+        Some(live) if live.is_on_battery => "it runs on battery: nothing is sent there",
+        _ => "",
+    });
 }

@@ -2,6 +2,8 @@
 
 mod admin;
 mod bootstrap;
+mod describe;
+mod errands;
 mod machines;
 mod node;
 mod user;

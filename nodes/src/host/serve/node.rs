@@ -1,34 +1,30 @@
 //! A machine that is there: its heartbeats, what it confirms, and the errands it is sent on.
 
 use super::bootstrap::require_active;
+use super::errands::{FRAMES_AT_ONCE, confirm, deadline, fetch, prove, retract, scrub, send, set_aside};
 use crate::host::copier::Wanted;
-use crate::host::online::{Errand, Live, Scrubbed};
+use crate::host::online::{Errand, Live};
 use crate::host::{Host, lock, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::Event;
-use crate::tracker::holders::Why as Owed;
+use crate::tracker::holders::Junk;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{NodeKey, check_label};
+use crate::tracker::nodelist::NodeListError;
 use crate::tracker::presence::Event as Seen;
 use crate::transport::ids::{fixed, join, split};
-use crate::transport::limits::{BEAT, IDS_MAX, PING_DEADLINE};
+use crate::transport::limits::{BEAT, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::serve::{Held, Peer};
 use capnp::Error;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use twinkeep_engine::id::FrameId;
-use twinkeep_engine::store::{BadFrame, Store};
+use twinkeep_engine::zoo::planted;
 use twinkeep_schema::office_capnp::{copies, inventory, node_session, registration};
-
-/// Bytes of a frame over which a machine shows a hash.
-const PROVEN_LEN: usize = 64 << 10;
-
-/// Frames of one question to a machine.
-const FRAMES_AT_ONCE: usize = 4096;
 
 /// When comparing what a machine holds failed, it is tried again after this.
 const COMPARE_AGAIN: Duration = Duration::from_secs(30);
@@ -59,7 +55,10 @@ pub(super) fn register(
         machine_id: fixed(told.get_machine_id()?, "a machine id")?,
         granted: told.get_granted(),
         used: said.bytes,
-        free: told.get_free(),
+        free: told.get_free().saturating_add(said.trash),
+        reserve: told.get_reserve(),
+        is_on_battery: told.get_on_battery(),
+        is_surplus: false,
         frames: said.frames,
         version,
         is_compared: false,
@@ -83,8 +82,8 @@ pub(super) fn register(
     Ok(capnp_rpc::new_client(server))
 }
 
-/// Tells a machine when the host goes away, and hangs up on one that says nothing any more. One whose power went leaves a connection that nobody ends, and with
-/// it what it was doing, and a twin of the machine that comes back.
+/// Tells a machine when the host goes away, and hangs up on one that says nothing any more. One whose power went leaves
+/// a connection that nobody ends, and with it what it was doing, and a twin of the machine that comes back.
 async fn listen(host: Arc<Host>, peer: Arc<Peer>, copies: copies::Client, errands: mpsc::WeakUnboundedSender<Errand>) {
     loop {
         tokio::select! {
@@ -92,7 +91,7 @@ async fn listen(host: Arc<Host>, peer: Arc<Peer>, copies: copies::Client, errand
             () = host.leave.tell(&copies) => return,
             () = tokio::time::sleep(BEAT) => {}
         }
-        let Some(errands) = errands.upgrade() else { return };
+        let Some(errands) = errands.upgrade().filter(|_| !planted("silent-line-kept")) else { return };
         let heard = lock(&host.online).of(&peer.key, &errands).map(|live| live.heard);
         // It has come anew by another connection, or has gone.
         let Some(heard) = heard else { return peer.hang_up() };
@@ -108,14 +107,20 @@ async fn listen(host: Arc<Host>, peer: Arc<Peer>, copies: copies::Client, errand
 struct Said {
     frames: u64,
     bytes: u64,
+    /// Bytes that are free as soon as they are needed.
+    trash: u64,
     digest: [u8; 32],
 }
 
 impl Said {
     fn read(told: inventory::Reader<'_>) -> Result<Self, Error> {
         let digest = fixed(told.get_digest()?, "a digest")?;
-        Ok(Self { frames: told.get_frames(), bytes: told.get_bytes(), digest })
+        Ok(Self { frames: told.get_frames(), bytes: told.get_bytes(), trash: told.get_trash(), digest })
     }
+}
+
+fn too_many(error: NodeListError) -> Error {
+    problem(Why::Other, error.to_string()).into()
 }
 
 struct NodeServer {
@@ -150,14 +155,16 @@ impl node_session::Server for NodeServer {
         let params = params.get()?;
         let said = Said::read(params.get_inventory()?)?;
         let (tracker, number) = (self.host.clone(), self.number);
-        let believed = self.host.work().run(move || tracker.holders.inventory(number)).await?;
+        let believed = self.host.work().run(move || tracker.holders.expected(number)).await?;
         let now = self.host.env().clock.elapsed();
         let mut online = lock(&self.host.online);
         online.heard(&self.peer.key, now);
         if let Some(live) = online.of(&self.peer.key, &self.errands) {
             live.heard = now;
             live.granted = params.get_granted();
-            live.free = params.get_free();
+            live.free = params.get_free().saturating_add(said.trash);
+            live.reserve = params.get_reserve();
+            live.is_on_battery = params.get_on_battery();
             live.used = said.bytes;
             live.frames = said.frames;
             // It lost something, or a word of it was lost on its way.
@@ -168,7 +175,21 @@ impl node_session::Server for NodeServer {
         }
         drop(online);
         watch::note(&self.host, Seen::Beat(self.number)).map_err(Problem::from)?;
-        results.get().set_time(self.host.env().clock.now().0);
+        let listed = self.host.listing.now(&self.host).map_err(too_many)?.list.sequence();
+        let mut results = results.get();
+        results.set_time(self.host.env().clock.now().0);
+        results.set_listed(listed);
+        Ok(())
+    }
+
+    async fn list(
+        self: Rc<Self>,
+        _params: node_session::ListParams,
+        mut results: node_session::ListResults,
+    ) -> Result<(), Error> {
+        let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
+        results.get().set_list(&self.host.listing.now(&self.host).map_err(too_many)?.bytes);
         Ok(())
     }
 
@@ -205,33 +226,16 @@ impl node_session::Server for NodeServer {
         let _call = self.peer.call()?;
         require_active(&self.host, &self.peer.key)?;
         fixed::<16>(params.get()?.get_vault()?, "the id of a vault")?;
-        let draining = self.host.office.read(|registry| registry.node(&self.peer.key).is_none_or(|node| node.draining));
+        let registry = self.host.office.registry();
+        let node = registry.node(&self.peer.key);
         let online = lock(&self.host.online);
-        let has_room = online.live(&self.peer.key).is_some_and(|live| live.used < live.granted && live.free > 0);
-        // One machine is one copy, whatever runs on it.
-        let is_other = online.live(&self.peer.key).is_some_and(|live| live.machine_id != self.host.identity.machine_id);
-        let keep = !draining && has_room && is_other && !online.has_twin(&self.peer.key);
+        let has_room = online.live(&self.peer.key).is_some_and(|live| live.room() > 0);
+        // One machine is one copy, whatever runs on it: the hardware it joined with, as for whoever else is asked.
+        let may = node.is_some_and(|node| !node.draining && node.machine_id.0 != self.host.identity.machine_id);
+        let keep = may && has_room && !online.has_twin(&self.peer.key);
         results.get().set_keep(keep);
         Ok(())
     }
-}
-
-async fn confirm(host: &Arc<Host>, machine: MachineNumber, frames: Vec<FrameId>) -> Result<Vec<FrameId>, Problem> {
-    let tracker = host.clone();
-    host.work().run(move || tracker.confirm(machine, &frames)).await
-}
-
-async fn retract(host: &Arc<Host>, machine: MachineNumber, frames: Vec<FrameId>) -> Result<(), Problem> {
-    let tracker = host.clone();
-    let retract = move || {
-        for part in frames.chunks(FRAMES_AT_ONCE) {
-            tracker.holders.retract(machine, part, Owed::ScrubFailed)?;
-        }
-        Ok::<_, crate::tracker::holders::HoldersError>(())
-    };
-    host.work().run(retract).await?;
-    host.copier.wake();
-    Ok(())
 }
 
 /// The host's side of a machine's store of copies.
@@ -277,8 +281,11 @@ impl Machine {
                     compared
                 }
                 Errand::Fetch(frames, answer) => fetch(&self.host, self.number, &self.copies, frames, &answer).await,
-                Errand::Prove(frames) => self.prove(&frames).await,
-                Errand::Scrub(answer) => scrub(&self.host, self.number, &self.copies, answer).await,
+                Errand::Prove(frames, shown) => self.prove(&frames, shown.as_ref()).await,
+                Errand::Scrub(answer) => {
+                    let said = lock(&self.host.online).live(&self.key).map_or(0, |live| live.frames);
+                    scrub(&self.host, self.number, &self.copies, said, answer).await
+                }
             };
             if let Err(error) = result {
                 tracing::warn!(machine = %self.number, %error, "an errand failed");
@@ -293,8 +300,8 @@ impl Machine {
         }
     }
 
-    async fn prove(&self, frames: &[Wanted]) -> Result<(), Error> {
-        let shown = prove(&self.host, self.number, &self.copies, frames).await?;
+    async fn prove(&self, frames: &[Wanted], told: Option<&mpsc::UnboundedSender<FrameId>>) -> Result<(), Error> {
+        let shown = prove(&self.host, self.number, &self.copies, frames, told).await?;
         if shown > 0 {
             lock(&self.host.online).proven(&self.key, self.host.env().clock.elapsed());
         }
@@ -310,24 +317,40 @@ impl Machine {
     /// What it said and what is believed may differ from now on as they do now: it may hold what nobody knows.
     async fn compared(&self) {
         let (tracker, number) = (self.host.clone(), self.number);
-        let believed = self.host.work().run(move || tracker.holders.inventory(number)).await;
+        let believed = self.host.work().run(move || tracker.holders.expected(number)).await;
         let Some(errands) = self.errands.upgrade() else { return };
         if let Some(live) = lock(&self.host.online).of(&self.key, &errands) {
             let said = live.digests[1].map(|(said, _)| said);
             live.digests[0] = said.zip(believed.ok().map(|believed| believed.digest.0));
             live.is_compared = true;
+            // Others may have been given meanwhile what it has brought back.
+            live.is_surplus = true;
         }
         self.host.copier.wake();
+        self.host.mover.wake();
+    }
+
+    /// Of each frame, whether a collection removed it.
+    async fn were_removed(&self, ids: Vec<FrameId>) -> Result<Vec<(FrameId, bool)>, Problem> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tracker = self.host.clone();
+        let ask = move || {
+            let removed = tracker.holders.is_removed(&ids)?;
+            Ok::<_, crate::tracker::holders::HoldersError>(ids.into_iter().zip(removed).collect())
+        };
+        self.host.work().run(ask).await
     }
 
     /// What the machine holds counts from now on, and nothing else does.
     async fn compare(&self, said: Option<Said>) -> Result<(), Error> {
         let (tracker, number) = (self.host.clone(), self.number);
-        let believed = self.host.work().run(move || tracker.holders.inventory(number)).await?;
+        let believed = self.host.work().run(move || tracker.holders.expected(number)).await?;
         if said.is_some_and(|said| believed.frames == said.frames && believed.digest.0 == said.digest) {
             return Ok(());
         }
-        let mut held = HashSet::new();
+        let (mut held, mut removed, mut junk) = (HashSet::new(), Vec::new(), Junk::default());
         let mut after: Option<FrameId> = None;
         loop {
             let mut request = self.copies.list_request();
@@ -342,9 +365,22 @@ impl Machine {
             after = Some(*last);
             let unknown: HashSet<FrameId> =
                 confirm(&self.host, self.number, frames.clone()).await?.into_iter().collect();
-            // What the host never heard of is not remembered: a machine may list whatever it likes.
+            for id in self.were_removed(unknown.iter().copied().collect()).await? {
+                match id {
+                    // Collected while the machine was away.
+                    (id, true) => removed.push(id),
+                    // What the host never heard of it may have lost. Of that only a sum is remembered: a machine may
+                    // list whatever it likes.
+                    (id, false) => junk.add(&id),
+                }
+            }
             held.extend(frames.into_iter().filter(|id| !unknown.contains(id)));
         }
+        for part in removed.chunks(FRAMES_AT_ONCE) {
+            set_aside(&self.host, &self.copies, part.to_vec()).await?;
+        }
+        let (tracker, number) = (self.host.clone(), self.number);
+        self.host.work().run(move || tracker.holders.set_junk(number, &junk)).await?;
         let mut lost = Vec::new();
         let mut from = None;
         loop {
@@ -355,158 +391,13 @@ impl Machine {
             from = Some(*last);
             lost.extend(rows.into_iter().map(|(_, id)| id).filter(|id| !held.contains(id)));
         }
-        tracing::info!(machine = %self.number, held = held.len(), lost = lost.len(), "compared what a machine holds");
-        retract(&self.host, self.number, lost).await?;
+        let (held, lost_len, removed) = (held.len(), lost.len(), removed.len());
+        tracing::info!(
+            machine = %self.number, held, lost = lost_len, removed, unknown = junk.frames, "compared what a machine holds"
+        );
+        if !planted("comparison-keeps-lost") {
+            retract(&self.host, self.number, lost).await?;
+        }
         Ok(())
     }
-}
-
-/// Sends frames and has them made durable; what the machine then confirms counts.
-async fn send(
-    host: &Arc<Host>,
-    machine: MachineNumber,
-    copies: &copies::Client,
-    frames: &[Wanted],
-) -> Result<(), Error> {
-    let upload = deadline(copies.upload_request().send().promise).await?.get()?.get_upload()?;
-    let mut sent = BTreeSet::new();
-    for wanted in frames {
-        let (tracker, frame) = (host.clone(), *wanted);
-        // Gone since, or bad here: its owner hears of it in another way.
-        let Some(bytes) = host.work().run(move || read(&tracker, &frame)).await? else { continue };
-        let mut request = upload.put_request();
-        request.get().set_frame(&bytes);
-        deadline(request.send()).await?;
-        sent.insert(wanted.id);
-    }
-    let answer = deadline(upload.done_request().send().promise).await?;
-    let trouble = answer.get()?.get_problem()?.to_string()?;
-    let answer = deadline(copies.settle_request().send().promise).await?;
-    let settled = split::<FrameId>(answer.get()?.get_frames()?)?;
-    // Also what others gave it meanwhile.
-    confirm(host, machine, settled).await?;
-    // What it had already is not named again.
-    let mut request = copies.has_request();
-    let ids: Vec<FrameId> = sent.into_iter().take(IDS_MAX).collect();
-    request.get().set_frames(&join(&ids));
-    let answer = deadline(request.send().promise).await?;
-    let has = answer.get()?.get_answers()?;
-    let held = ids.into_iter().zip(has).filter(|(_, has)| **has == 1).map(|(id, _)| id).collect();
-    confirm(host, machine, held).await?;
-    match trouble.is_empty() {
-        true => Ok(()),
-        false => Err(Error::failed(trouble)),
-    }
-}
-
-async fn set_aside(host: &Arc<Host>, copies: &copies::Client, frames: Vec<FrameId>) -> Result<(), Error> {
-    let mut request = copies.drop_request();
-    request.get().set_order(&crate::terminal::order::sign(&host.identity.authority, &frames));
-    deadline(request.send().promise).await?;
-    Ok(())
-}
-
-/// Gets frames back from a machine. One that it does not give, or gives wrong, it does not hold.
-async fn fetch(
-    host: &Arc<Host>,
-    machine: MachineNumber,
-    copies: &copies::Client,
-    frames: Vec<FrameId>,
-    answer: &mpsc::UnboundedSender<(FrameId, Vec<u8>)>,
-) -> Result<(), Error> {
-    for id in frames {
-        let mut request = copies.read_request();
-        request.get().set_frame(&id.0);
-        let bytes = match deadline(request.send().promise).await {
-            Ok(read) => read.get()?.get_bytes()?.to_vec(),
-            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error),
-            Err(_) => Vec::new(),
-        };
-        match twinkeep_engine::frame::frame_id(&bytes) == id {
-            true => drop(answer.send((id, bytes))),
-            false => retract(host, machine, vec![id]).await?,
-        }
-    }
-    Ok(())
-}
-
-/// Has a machine show that it holds frames: what it cannot show it does not hold. Gives how many it showed.
-async fn prove(
-    host: &Arc<Host>,
-    machine: MachineNumber,
-    copies: &copies::Client,
-    frames: &[Wanted],
-) -> Result<usize, Error> {
-    let mut proven = 0;
-    for wanted in frames {
-        let (tracker, frame) = (host.clone(), *wanted);
-        // What is bad here is no measure for others.
-        let Some(bytes) = host.work().run(move || read(&tracker, &frame)).await? else { continue };
-        let (mut nonce, mut dice) = ([0; 32], [0; 8]);
-        host.env().entropy.fill(&mut nonce);
-        host.env().entropy.fill(&mut dice);
-        let len = bytes.len().min(PROVEN_LEN);
-        let offset = (u64::from_le_bytes(dice) % (bytes.len() - len + 1) as u64) as usize;
-        let mut request = copies.prove_request();
-        let mut to = request.get();
-        to.set_frame(&wanted.id.0);
-        to.set_nonce(&nonce);
-        to.set_offset(offset as u32);
-        to.set_len(len as u32);
-        let expected = blake3::keyed_hash(&nonce, &bytes[offset..offset + len]);
-        let shown = match deadline(request.send().promise).await {
-            Ok(answer) => answer.get()?.get_proof()? == expected.as_bytes(),
-            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error),
-            Err(_) => false,
-        };
-        if shown {
-            proven += 1;
-            continue;
-        }
-        tracing::warn!(%machine, frame = %wanted.id, "a machine does not hold what it said");
-        retract(host, machine, vec![wanted.id]).await?;
-    }
-    Ok(proven)
-}
-
-/// Has a machine verify what it holds. However long that takes: the line is watched by other calls.
-async fn scrub(
-    host: &Arc<Host>,
-    machine: MachineNumber,
-    copies: &copies::Client,
-    answer: oneshot::Sender<Scrubbed>,
-) -> Result<(), Error> {
-    let told = copies.scrub_request().send().promise.await?;
-    let told = told.get()?;
-    let bad = split::<FrameId>(told.get_bad()?)?;
-    let scrubbed = Scrubbed { frames: told.get_frames(), bytes: told.get_bytes(), bad: bad.len() as u64 };
-    retract(host, machine, bad).await?;
-    // Whoever asked may have gone.
-    let _ = answer.send(scrubbed);
-    Ok(())
-}
-
-/// Waits for an answer, not for ever.
-async fn deadline<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match tokio::time::timeout(PING_DEADLINE, answer).await {
-        Ok(answer) => answer,
-        Err(_) => Err(Error::disconnected("the machine does not answer".into())),
-    }
-}
-
-/// A frame of a vault, verified.
-fn read(host: &Host, wanted: &Wanted) -> Result<Option<Vec<u8>>, Problem> {
-    let vault = host.vault(wanted.vault)?;
-    let place = vault.store.frames(wanted.number, 1)?.into_iter().find(|place| place.frame == wanted.id);
-    let Some(place) = place else { return Ok(None) };
-    let mut bytes = Vec::new();
-    vault.store.read_frame(&place, &mut bytes)?;
-    let is_good = twinkeep_engine::frame::frame_id(&bytes) == wanted.id;
-    if !is_good {
-        tracing::warn!(frame = %wanted.id, vault = %wanted.vault, "a frame of the host is damaged");
-        // Whoever holds the other copy gives it back.
-        vault.store.expel(&[BadFrame::from(&place)])?;
-        host.healer.wake();
-    }
-    Ok(is_good.then_some(bytes))
 }

@@ -3,7 +3,7 @@
 use super::user::{Caller, used};
 use super::vault::append;
 use crate::host::leave::UserCall;
-use crate::host::{Host, HostVault};
+use crate::host::{Host, HostVault, WriterRun};
 use crate::remote::wire::get_link;
 use crate::tracker::MachineNumber;
 use crate::tracker::names::AccountId;
@@ -21,6 +21,7 @@ use twinkeep_engine::frame::{FrameHeader, SealedFrame, frame_id};
 use twinkeep_engine::id::{ChunkId, SessionId, VaultId};
 use twinkeep_engine::record::{Record, RecordKind, RefRecord};
 use twinkeep_engine::store::{Claim, Session, StoreError};
+use twinkeep_engine::zoo::planted;
 use twinkeep_schema::office_capnp::write_session;
 
 /// Roots that one session may settle and not publish.
@@ -77,11 +78,19 @@ impl FrameTarget for Frames {
 }
 
 impl WriteServer {
-    pub fn new(caller: Caller, id: VaultId, vault: Arc<HostVault>, session: Box<dyn Session>, held: Held) -> Self {
+    /// `spread`: no copy is to stay on the machine that calls.
+    pub fn new(
+        caller: Caller,
+        id: VaultId,
+        vault: Arc<HostVault>,
+        session: Box<dyn Session>,
+        spread: bool,
+        held: Held,
+    ) -> Self {
         let host = caller.host.clone();
         let owner = host.office.read(|registry| registry.vault(&id).map(|vault| vault.owner));
         if let Some(number) = host.office.read(|registry| registry.node(&caller.peer.key).map(|node| node.number)) {
-            host.keeping().insert(session.id(), MachineNumber(number));
+            host.keeping().insert(session.id(), WriterRun { machine: MachineNumber(number), spread });
         }
         let frames = Frames { host, vault: vault.clone(), id, session, owner };
         Self { caller, id, vault, session: Arc::new(frames), settled: RefCell::default(), _held: held }
@@ -169,8 +178,12 @@ impl write_session::Server for WriteServer {
     ) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let root: ChunkId = one(params.get()?.get_root()?)?;
+        let settle = |session: &dyn Session, root| match planted("settle-answered-early") {
+            true => Err(StoreError::Missing(Vec::new())),
+            false => session.settle(root),
+        };
         let missing = self
-            .run(move |session| match session.settle(root) {
+            .run(move |session| match settle(session, root) {
                 Ok(_) => Ok(Vec::new()),
                 Err(StoreError::Missing(mut ids)) => {
                     ids.truncate(IDS_MAX);
@@ -208,8 +221,8 @@ impl write_session::Server for WriteServer {
         if named.is_none_or(|named| named.target != root || named.session != self.session_id()) {
             return Err(problem(Why::Usage, "the record does not name that root").into());
         }
-        let (vault, now) = (self.vault.clone(), self.caller.host.env().clock.now());
-        let work = move || append(&vault, now, link, RecordKind::Ref, &record);
+        let (vault, host) = (self.vault.clone(), self.caller.host.clone());
+        let work = move || append(&host, &vault, link, RecordKind::Ref, &record);
         let taken = self.caller.host.work().run(work).await?;
         if taken {
             self.settled.borrow_mut().remove(&root);

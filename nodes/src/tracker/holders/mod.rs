@@ -7,7 +7,7 @@
 //! ```text
 //! rows           table in the map  key                              value
 //! numbers        chunks            frame id (32)                    number (u64)
-//! frames         frames            number (u64 big-endian)          frame id (32) · vault number (u32) · round (u32) · number in the vault's index (u64) · length (u32) · writer (u32, all ones: nobody) · kind (1) · why (1)
+//! frames         frames            number (u64 big-endian)          frame id (32) · vault number (u32) · round (u32) · number in the vault's index (u64) · length (u32) · writer (u32, all ones: nobody) · kind (1) · why (1) · spread (1)
 //! held           packs             machine (u32 big-endian) · number (u64 big-endian)   empty
 //! holders        young             number (u64 big-endian) · machine (u32 big-endian)   empty
 //! owed           unwhole           urgency (1) · number (u64 big-endian)                empty
@@ -17,6 +17,10 @@
 //!                                  "next"                           the number the next frame gets (u64)
 //!                                  "vault " · vault id (16)         vault number (u32)
 //!                                  "number " · vault number (u32 big-endian)            vault id (16) · watermark (u64) · round (u32) · owed frames (u64) · owed bytes (u64)
+//!                                  "removed"                        first removal remembered (u64), the next one's number (u64)
+//!                                  "removed " · frame id (32)       number of its removal (u64)
+//!                                  "removal " · number (u64 big-endian)                 frame id (32)
+//!                                  "unknown " · machine (u32 big-endian)                frames (u64) · digest (32)
 //! ```
 //!
 //! Urgency is 2 × holders, plus 1 for leaves. A rebuilt index numbers its frames anew, which begins a new *round* of its
@@ -26,10 +30,11 @@
 //! [`confirm`]: Holders::confirm
 
 mod change;
+mod gone;
 mod rows;
 mod view;
 
-pub use rows::Inventory;
+pub use rows::{Inventory, Junk};
 pub use view::{Held, MachineCount, Owed, OwedCounts, OwedCursor, VaultCount};
 
 use super::MachineNumber;
@@ -42,7 +47,7 @@ use twinkeep_engine::id::{FrameId, Kind, VaultId};
 use twinkeep_engine::kv::{self, Kv, KvError, Read, Write};
 
 /// Version of the rows; a map of another version is made anew.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Copies besides the host's that a frame should have.
 pub const COPIES_WANTED_DEFAULT: u32 = 1;
@@ -116,6 +121,8 @@ pub struct NewFrame {
     pub len: u32,
     /// The machine whose session wrote it.
     pub writer: Option<MachineNumber>,
+    /// That machine is to hold no copy of it.
+    pub spread: bool,
 }
 
 /// How far a machine is forgotten.
@@ -187,10 +194,16 @@ impl Holders {
                 writer: frame.writer,
                 kind: frame.kind,
                 why: Why::New,
+                spread: frame.spread,
             };
             match known {
                 Some(number) => enter_again(&mut change, number, row)?,
                 None => {
+                    change.forget_removed(&frame.id)?;
+                    // The machine may have listed it before it was entered, and is asked again.
+                    if let Some(writer) = frame.writer {
+                        change.put_junk(writer, &Junk::default())?;
+                    }
                     let number = change.next_number()?;
                     change.replace(number, None, Some(&Tracked { row, holders: Vec::new() }))?;
                     first_seen.insert(frame.id, number);
@@ -203,20 +216,27 @@ impl Holders {
         Ok(change.commit()?)
     }
 
-    /// The machine has verified and synced these frames: it holds them. Returns those that were never entered; of them
-    /// nothing is noted.
+    /// The machine has verified and synced these frames: it holds them. Returns those of which nothing is noted: those
+    /// that were never entered, then those whose copy is to be elsewhere than with their writer, which it is.
     pub fn confirm(&self, machine: MachineNumber, ids: &[FrameId]) -> Result<Vec<FrameId>> {
         self.update(ids, |tracked| {
+            if tracked.row.spread && tracked.row.writer == Some(machine) {
+                return false;
+            }
             if let Err(at) = tracked.holders.binary_search(&machine) {
                 tracked.holders.insert(at, machine);
             }
+            true
         })
     }
 
     /// The machine does not hold these frames any more; where too few others do, they are owed again because of `why`.
     /// Returns those that were never entered.
     pub fn retract(&self, machine: MachineNumber, ids: &[FrameId], why: Why) -> Result<Vec<FrameId>> {
-        self.update(ids, |tracked| tracked.drop_holder(machine, why))
+        self.update(ids, |tracked| {
+            tracked.drop_holder(machine, why);
+            true
+        })
     }
 
     /// Forgets up to `count` frames that the machine holds, which are owed where too few others hold them. To be called
@@ -225,7 +245,10 @@ impl Holders {
         let mut change = self.change()?;
         let numbers = view::held(change.read(), machine, None, count.clamp(1, FRAMES_PER_CHANGE_MAX))?;
         for &number in &numbers {
-            change.update(number, |tracked| tracked.drop_holder(machine, Why::MachineLost))?;
+            let old = change.tracked(number)?;
+            let mut new = old.clone();
+            new.drop_holder(machine, Why::MachineLost);
+            change.replace(number, Some(&old), Some(&new))?;
         }
         let left = change.machine(machine)?.frames;
         if numbers.is_empty() && left > 0 {
@@ -235,8 +258,28 @@ impl Holders {
         Ok(Forgetting { forgotten: numbers.len() as u64, left })
     }
 
+    /// The machine does not hold these frames any more because enough others do: of each that is so when this is said.
+    /// Returns those.
+    pub fn release(&self, machine: MachineNumber, ids: &[FrameId]) -> Result<Vec<FrameId>> {
+        expect_few(ids.len())?;
+        let mut change = self.change()?;
+        let mut released = Vec::new();
+        for id in ids {
+            let Some(number) = change.number(id)? else { continue };
+            let old = change.tracked(number)?;
+            let mut new = old.clone();
+            new.drop_holder(machine, Why::Dropped);
+            if new != old && new.holders.len() >= self.copies_wanted {
+                change.replace(number, Some(&old), Some(&new))?;
+                released.push(*id);
+            }
+        }
+        change.commit()?;
+        Ok(released)
+    }
+
     /// Frames that gc removed from the host for good. Returns which machines held each of those that were known: they
-    /// are sent drop orders. An order that is lost shows when inventories are compared.
+    /// are sent drop orders. An order that is lost is given again when inventories are compared.
     pub fn remove_frames(&self, ids: &[FrameId]) -> Result<Vec<(FrameId, Vec<MachineNumber>)>> {
         expect_few(ids.len())?;
         let mut change = self.change()?;
@@ -248,6 +291,8 @@ impl Holders {
             change.delete_number(id)?;
             removed.push((*id, tracked.holders));
         }
+        // Those nobody is known to hold too: somebody who is away may.
+        change.remember_removed(ids)?;
         change.commit()?;
         Ok(removed)
     }
@@ -267,7 +312,8 @@ impl Holders {
         Change::begin(&*self.kv, self.copies_wanted)
     }
 
-    fn update(&self, ids: &[FrameId], change_to: impl Fn(&mut Tracked)) -> Result<Vec<FrameId>> {
+    /// Gives those that are not known, and those of which `change_to` wants nothing noted.
+    fn update(&self, ids: &[FrameId], change_to: impl Fn(&mut Tracked) -> bool) -> Result<Vec<FrameId>> {
         expect_few(ids.len())?;
         let mut change = self.change()?;
         let mut unknown = Vec::new();
@@ -281,7 +327,12 @@ impl Holders {
         // In the order of the rows, which lie together then.
         numbers.sort_unstable();
         for number in numbers {
-            change.update(number, &change_to)?;
+            let old = change.tracked(number)?;
+            let mut new = old.clone();
+            match change_to(&mut new) {
+                true => change.replace(number, Some(&old), Some(&new))?,
+                false => unknown.push(old.row.id),
+            }
         }
         change.commit()?;
         Ok(unknown)
@@ -303,7 +354,8 @@ fn enter_again(change: &mut Change<'_>, number: TrackedNumber, new: FrameRow) ->
         true => old.row.number_in_index.min(new.number_in_index),
         false => new.number_in_index,
     };
-    let row = FrameRow { number_in_index, writer: old.row.writer.or(new.writer), why: old.row.why, ..new };
+    let writer = old.row.writer.or(new.writer);
+    let row = FrameRow { number_in_index, writer, why: old.row.why, spread: old.row.spread || new.spread, ..new };
     let tracked = Tracked { row, holders: old.holders.clone() };
     Ok(change.replace(number, Some(&old), Some(&tracked))?)
 }

@@ -61,11 +61,13 @@ pub(super) struct FrameRow {
     pub kind: Kind,
     /// Why it was last owed.
     pub why: Why,
+    /// The writer's machine is to hold no copy of it.
+    pub spread: bool,
 }
 
 impl FrameRow {
-    pub(super) fn encode(&self) -> [u8; 58] {
-        let mut bytes = [0; 58];
+    pub(super) fn encode(&self) -> [u8; 59] {
+        let mut bytes = [0; 59];
         bytes[..32].copy_from_slice(&self.id.0);
         bytes[32..36].copy_from_slice(&self.vault.0.to_le_bytes());
         bytes[36..40].copy_from_slice(&self.round.to_le_bytes());
@@ -74,6 +76,7 @@ impl FrameRow {
         bytes[52..56].copy_from_slice(&self.writer.map_or(NOBODY, |machine| machine.0).to_le_bytes());
         bytes[56] = self.kind as u8;
         bytes[57] = self.why as u8;
+        bytes[58] = u8::from(self.spread);
         bytes
     }
 
@@ -89,6 +92,11 @@ impl FrameRow {
             writer: Some(u32::from_le_bytes(parts.take()?)).filter(|&n| n != NOBODY).map(MachineNumber),
             kind: Kind::from_byte(parts.take::<1>()?[0]).ok_or_else(|| damaged(what))?,
             why: Why::from_byte(parts.take::<1>()?[0]).ok_or_else(|| damaged(what))?,
+            spread: match parts.take::<1>()? {
+                [0] => false,
+                [1] => true,
+                _ => return Err(damaged(what)),
+            },
         };
         parts.end(row)
     }
@@ -223,6 +231,36 @@ impl Inventory {
             bytes: u64::from_le_bytes(parts.take()?),
             digest: SetDigest(parts.take()?),
         };
+        parts.end(row)
+    }
+}
+
+/// What a machine holds that the map does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Junk {
+    /// Frames.
+    pub frames: u64,
+    /// Digest of their ids.
+    pub digest: SetDigest,
+}
+
+impl Junk {
+    /// With one more.
+    pub fn add(&mut self, id: &FrameId) {
+        self.frames += 1;
+        self.digest.add(id);
+    }
+
+    pub(super) fn encode(&self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        bytes[..8].copy_from_slice(&self.frames.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.digest.0);
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> kv::Result<Self> {
+        let mut parts = Parts::new(bytes, "a sum of unknown frames");
+        let row = Self { frames: u64::from_le_bytes(parts.take()?), digest: SetDigest(parts.take()?) };
         parts.end(row)
     }
 }

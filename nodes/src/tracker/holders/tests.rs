@@ -35,7 +35,7 @@ fn vault_of(n: usize) -> VaultId {
 
 fn new_frame(n: usize, number_in_index: u64, writer: Option<u32>) -> NewFrame {
     let kind = if n.is_multiple_of(4) { Kind::Branch } else { Kind::Leaf };
-    NewFrame { id: id(n), number_in_index, kind, len: 100 + n as u32, writer: writer.map(MachineNumber) }
+    NewFrame { id: id(n), number_in_index, kind, len: 100 + n as u32, writer: writer.map(MachineNumber), spread: false }
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -55,6 +55,7 @@ struct Model {
     frames: BTreeMap<FrameId, ModelFrame>,
     /// Watermark and round.
     vaults: BTreeMap<VaultId, (u64, u32)>,
+    removed: BTreeSet<FrameId>,
 }
 
 impl Model {
@@ -68,12 +69,14 @@ impl Model {
                     if same { known.new.number_in_index.min(new.number_in_index) } else { new.number_in_index };
                 known.new.number_in_index = number;
                 known.new.writer = known.new.writer.or(new.writer);
+                known.new.spread |= new.spread;
                 known.round = *round;
                 continue;
             }
             let holders = BTreeSet::new();
             let frame = ModelFrame { order: self.next, new: *new, vault, round: *round, why: Why::New, holders };
             self.frames.insert(new.id, frame);
+            self.removed.remove(&new.id);
             self.next += 1;
         }
     }
@@ -90,8 +93,23 @@ impl Model {
 
     fn confirm(&mut self, machine: MachineNumber, ids: &[FrameId]) {
         for id in ids {
-            self.frames.get_mut(id).into_iter().for_each(|frame| _ = frame.holders.insert(machine));
+            let frame = self.frames.get_mut(id);
+            let counts = |frame: &&mut ModelFrame| !(frame.new.spread && frame.new.writer == Some(machine));
+            frame.filter(counts).into_iter().for_each(|frame| _ = frame.holders.insert(machine));
         }
+    }
+
+    fn release(&mut self, machine: MachineNumber, ids: &[FrameId]) -> Vec<FrameId> {
+        let mut released = Vec::new();
+        for id in ids {
+            let Some(frame) = self.frames.get_mut(id) else { continue };
+            if frame.holders.contains(&machine) && frame.holders.len() > self.wanted {
+                frame.holders.remove(&machine);
+                frame.why = Why::Dropped;
+                released.push(*id);
+            }
+        }
+        released
     }
 
     fn unknown(&self, ids: &[FrameId]) -> Vec<FrameId> {
@@ -163,6 +181,8 @@ fn compare(holders: &Holders, model: &Model, dice: &mut Dice) {
     let ids: Vec<_> = (0..60).map(id).collect();
     let of = |id| model.frames.get(id).map_or(Vec::new(), |frame| frame.holders.iter().copied().collect());
     assert_eq!(holders.holders_of(&ids).unwrap(), ids.iter().map(of).collect::<Vec<_>>());
+    let removed: Vec<bool> = ids.iter().map(|id| model.removed.contains(id)).collect();
+    assert_eq!(holders.is_removed(&ids).unwrap(), removed);
     for vault in (0..VAULTS).map(|n| VaultId([n; 16])) {
         assert_eq!(holders.watermark(vault).unwrap(), model.vaults.get(&vault).map_or(0, |vault| vault.0));
         for number in 0..45 {
@@ -193,8 +213,8 @@ fn expect_no_stray_rows(version: &Version, model: &Model) {
     assert_eq!((rows(rows::NUMBERS), rows(rows::FRAMES)), (model.frames.len(), model.frames.len()));
     assert_eq!((rows(rows::HELD), rows(rows::HOLDERS)), (holders, holders));
     assert_eq!((rows(rows::OWED), rows(rows::OWED_BY_VAULT)), (model.owed().len(), model.owed().len()));
-    // Version, copies, the next number, how many vaults; two rows a vault.
-    assert!(rows(rows::META) <= 4 + 2 * model.vaults.len());
+    // Version, copies, the next number, how many vaults, ends of what was removed; two rows a vault and a removed frame.
+    assert!(rows(rows::META) <= 5 + 2 * model.vaults.len() + 2 * model.removed.len());
 }
 
 #[derive(Clone, Debug)]
@@ -203,6 +223,7 @@ enum Op {
     Confirm(MachineNumber, Vec<FrameId>),
     Retract(MachineNumber, Vec<FrameId>, Why),
     Forget(MachineNumber, usize),
+    Release(MachineNumber, Vec<FrameId>),
     Remove(Vec<FrameId>),
     Reset(VaultId),
 }
@@ -210,12 +231,13 @@ enum Op {
 fn any_op(dice: &mut Dice) -> Op {
     let machine = MachineNumber(dice.below(MACHINES as usize) as u32);
     let some = |dice: &mut Dice, most| -> Vec<FrameId> { (0..dice.below(most)).map(|_| id(dice.below(60))).collect() };
-    match dice.below(20) {
+    match dice.below(22) {
         0..7 => {
             let vault = dice.below(VAULTS as usize);
             let frames = (0..dice.below(12)).map(|_| {
                 let writer = (!dice.one_in(3)).then(|| dice.below(MACHINES as usize) as u32);
-                new_frame(vault + VAULTS as usize * dice.below(20), dice.below(40) as u64, writer)
+                let frame = new_frame(vault + VAULTS as usize * dice.below(20), dice.below(40) as u64, writer);
+                NewFrame { spread: dice.one_in(3), ..frame }
             });
             Op::Enter(vault_of(vault), frames.collect(), dice.below(45) as u64)
         }
@@ -223,6 +245,7 @@ fn any_op(dice: &mut Dice) -> Op {
         13..16 => Op::Retract(machine, some(dice, 10), [Why::ScrubFailed, Why::Dropped][dice.below(2)]),
         16..18 => Op::Forget(machine, 1 + dice.below(10)),
         18 => Op::Remove(some(dice, 6)),
+        19..21 => Op::Release(machine, some(dice, 20)),
         _ => Op::Reset(vault_of(dice.below(3))),
     }
 }
@@ -235,7 +258,12 @@ fn apply(op: &Op, holders: &Holders, model: &mut Model) -> Result<()> {
             model.enter(*vault, frames, *watermark);
         }
         Op::Confirm(machine, ids) => {
-            assert_eq!(holders.confirm(*machine, ids)?, model.unknown(ids));
+            let mut kept_out: Vec<_> = ids.iter().filter_map(|id| model.frames.get(id)).collect();
+            kept_out.retain(|frame| frame.new.spread && frame.new.writer == Some(*machine));
+            kept_out.sort_by_key(|frame| frame.order);
+            let kept_out = kept_out.iter().map(|frame| frame.new.id);
+            let expected: Vec<_> = model.unknown(ids).into_iter().chain(kept_out).collect();
+            assert_eq!(holders.confirm(*machine, ids)?, expected);
             model.confirm(*machine, ids);
         }
         Op::Retract(machine, ids, why) => {
@@ -250,8 +278,12 @@ fn apply(op: &Op, holders: &Holders, model: &mut Model) -> Result<()> {
             let left = held.len() - forgotten;
             assert_eq!(done, Forgetting { forgotten: forgotten as u64, left: left as u64 });
         }
+        Op::Release(machine, ids) => {
+            assert_eq!(holders.release(*machine, ids)?, model.release(*machine, ids));
+        }
         Op::Remove(ids) => {
             let removed = holders.remove_frames(ids)?;
+            model.removed.extend(ids);
             let expected: Vec<_> = ids.iter().filter_map(|id| Some((*id, model.frames.remove(id)?.holders))).collect();
             let removed: Vec<_> = removed.into_iter().map(|(id, by)| (id, BTreeSet::from_iter(by))).collect();
             assert_eq!(removed, expected);
@@ -318,6 +350,39 @@ fn like_plain_maps_on_disk() {
             compare(&holders, &model, &mut dice);
         }
     }
+}
+
+#[test]
+fn the_oldest_removals_are_forgotten_first() {
+    let holders = new_holders(1);
+    let all: Vec<FrameId> = (0..10).map(id).collect();
+    for at in 0..10 {
+        let mut change = holders.change().unwrap();
+        // One that came again leaves a gap.
+        if at == 7 {
+            change.forget_removed(&id(5)).unwrap();
+        }
+        change.remember_removed_of(&[id(at), id(at)], 4).unwrap();
+        change.commit().unwrap();
+    }
+    let left: Vec<usize> = (0..10).filter(|&at| holders.is_removed(&all).unwrap()[at]).collect();
+    assert_eq!(left, [6, 7, 8, 9]);
+}
+
+#[test]
+fn what_is_unknown_is_remembered_until_something_of_it_may_be_known() {
+    let holders = new_holders(1);
+    let machine = MachineNumber(2);
+    let mut junk = Junk::default();
+    junk.add(&id(1));
+    junk.add(&id(2));
+    holders.set_junk(machine, &junk).unwrap();
+    holders.set_junk(MachineNumber(3), &junk).unwrap();
+    assert_eq!(holders.junk(machine).unwrap(), junk);
+    let frame = new_frame(1, 0, Some(2));
+    holders.enter(vault_of(1), &[frame], 1).unwrap();
+    assert_eq!(holders.junk(machine).unwrap(), Junk::default(), "it is listed again");
+    assert_eq!(holders.junk(MachineNumber(3)).unwrap(), junk);
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct Owed {
     pub holders: Vec<MachineNumber>,
     /// Why it is owed.
     pub why: Why,
+    /// The writer's machine is to hold no copy of it.
+    pub spread: bool,
 }
 
 /// A frame that a machine holds, with what a copy of it elsewhere needs.
@@ -51,6 +53,8 @@ pub struct Held {
     pub number_in_index: u64,
     /// Its length, bytes.
     pub len: u32,
+    /// The machine whose session wrote it, where that is to hold no copy of it.
+    pub not_at: Option<MachineNumber>,
     /// Who holds it besides the host.
     pub holders: Vec<MachineNumber>,
 }
@@ -122,8 +126,9 @@ impl Holders {
         let whole = |number| {
             let row = frame(&*read, number)?;
             let vault = vault(&*read, row.vault)?.id;
-            let FrameRow { id, number_in_index, len, .. } = row;
-            Ok(Held { number, vault, id, number_in_index, len, holders: holders(&*read, number)? })
+            let FrameRow { id, number_in_index, len, spread, writer, .. } = row;
+            let not_at = writer.filter(|_| spread);
+            Ok(Held { number, vault, id, number_in_index, len, not_at, holders: holders(&*read, number)? })
         };
         Ok(numbers.into_iter().map(whole).collect::<kv::Result<_>>()?)
     }
@@ -143,9 +148,9 @@ impl Holders {
                 None => vault(&*read, row.vault)?.id,
             };
             vaults.insert(row.vault, vault);
-            let FrameRow { id, number_in_index, len, kind, writer, why, .. } = row;
+            let FrameRow { id, number_in_index, len, kind, writer, why, spread, .. } = row;
             let holders = holders(&*read, number)?;
-            owed.push(Owed { cursor, vault, id, number_in_index, len, kind, writer, holders, why });
+            owed.push(Owed { cursor, vault, id, number_in_index, len, kind, writer, holders, why, spread });
         }
         Ok(owed)
     }

@@ -23,6 +23,7 @@ fn terminal(n: u32) -> Candidate {
         free: 100 * GB,
         presence: Presence::Online,
         on_host_network: true,
+        is_on_battery: false,
         is_draining: false,
         has_twin: false,
         is_confirmed: true,
@@ -87,11 +88,12 @@ fn nobody_and_why() {
     check(ask(None, false, &[]), &[], not(Hindrance::NobodyJoined));
     check(ask(Some(1), true, &[]), &[terminal(1)], not(Hindrance::OnlyTheWriter));
     check(ask(None, false, &[MachineNumber(2)]), &[terminal(2)], not(Hindrance::HoldsItAlready));
-    let cases: [(Turn<'_>, Hindrance); 9] = [
+    let cases: [(Turn<'_>, Hindrance); 10] = [
         (&|c| c.machine_id = HOST, Hindrance::SameMachine),
         (&|c| c.is_confirmed = false, Hindrance::NotConfirmed),
         (&|c| c.has_twin = true, Hindrance::HasTwin),
         (&|c| c.is_draining = true, Hindrance::Draining),
+        (&|c| c.is_on_battery = true, Hindrance::OnBattery),
         (&|c| c.granted = 0, Hindrance::NoRoomGranted),
         (&|c| c.free = 1000, Hindrance::NoRoomLeft),
         (&|c| c.used = 200 * GB, Hindrance::NoRoomLeft),
@@ -122,7 +124,7 @@ fn naive(ask: &Ask<'_>, all: &[Candidate]) -> Option<MachineNumber> {
     {
         able.retain(|c| c.machine != writer && Some(c.machine_id) != machine_id(writer));
     }
-    able.retain(|c| c.is_confirmed && !c.has_twin && !c.is_draining);
+    able.retain(|c| c.is_confirmed && !c.has_twin && !c.is_draining && !c.is_on_battery);
     able.retain(|c| {
         c.granted > 0 && c.used + u64::from(ask.len) <= c.granted.max(c.used) && u64::from(ask.len) <= c.free
     });
@@ -178,6 +180,7 @@ fn any_terminal(dice: &mut Dice, n: u32) -> Candidate {
         free: dice.below(8) as u64,
         presence: [Presence::Online, Presence::Online, Presence::Suspect, Presence::Offline][dice.below(4)],
         on_host_network: !dice.one_in(5),
+        is_on_battery: dice.one_in(40),
         is_draining: dice.one_in(8),
         has_twin: dice.one_in(8),
         is_confirmed: !dice.one_in(8),
