@@ -4,6 +4,7 @@ use super::Host;
 use super::serve::{AdminServer, BootstrapServer, HostService};
 use super::{collector, copier, healer, hours, leave, mover, prover, room, watch};
 use crate::tracker::log::Actor;
+use crate::transport::gate::Gate;
 use crate::transport::limits::PROGRAM;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
@@ -54,17 +55,19 @@ pub async fn run(
 
 /// Programs on the host's machine: whoever may open the socket administers the office.
 async fn serve_local(host: Arc<Host>, socket: UnixListener) {
+    let gate = Rc::new(Gate::default());
     loop {
         let Ok((stream, _)) = socket.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let Some(guest) = stream.peer_cred().ok().and_then(|peer| gate.enter(peer.uid())) else { continue };
         let client: local::Client = capnp_rpc::new_client(LocalServer { host: host.clone() });
         let client = capnp::capability::Client::new(client.into_client_hook());
         let program = host.leave.program();
         tokio::task::spawn_local(async move {
             let _program = program;
-            Connection::serving(stream, client).drive().await
+            Connection::serving_guest(stream, client, guest.clone()).drive_until(guest.ended()).await
         });
     }
 }

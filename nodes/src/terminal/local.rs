@@ -3,6 +3,7 @@
 use super::copies::Kept;
 use super::service::{Line, Settings};
 use crate::host::ground::space;
+use crate::transport::gate::{Attempt, Guest};
 use crate::transport::ids::{fixed, join};
 use crate::transport::keys::node_key;
 use crate::transport::problem::{Problem, Why, problem};
@@ -11,7 +12,7 @@ use crate::work::Work;
 use capnp::Error;
 use std::rc::Rc;
 use std::sync::Arc;
-use twinkeep_schema::office_capnp::{bootstrap, keeper, local, node_session};
+use twinkeep_schema::office_capnp::{bootstrap, keeper, local, login, node_session};
 
 /// See the module.
 pub struct LocalServer {
@@ -19,12 +20,19 @@ pub struct LocalServer {
     kept: Arc<Kept>,
     line: Rc<Line>,
     work: Work,
+    guest: Option<Rc<Guest>>,
 }
 
 impl LocalServer {
     /// For one program.
     pub fn new(settings: Rc<Settings>, kept: Arc<Kept>, line: Rc<Line>, work: Work) -> Self {
-        Self { settings, kept, line, work }
+        Self { settings, kept, line, work, guest: None }
+    }
+
+    /// The program came through the gate as this.
+    pub fn of(mut self, guest: Option<Rc<Guest>>) -> Self {
+        self.guest = guest;
+        self
     }
 
     fn unreachable(&self) -> Error {
@@ -47,7 +55,7 @@ impl local::Server for LocalServer {
     ) -> Result<(), Error> {
         let bootstrap = self.line.bootstrap.borrow().clone().ok_or_else(|| self.unreachable())?;
         let mut results = results.get();
-        results.set_bootstrap(capnp_rpc::new_client(Lent(bootstrap)));
+        results.set_bootstrap(capnp_rpc::new_client(Lent(bootstrap, self.guest.clone())));
         results.set_host_key(&self.line.host.get().unwrap_or(self.settings.host_key).0);
         results.set_node_key(&node_key(&self.settings.key).0);
         Ok(())
@@ -96,7 +104,23 @@ impl local::Server for LocalServer {
 
 /// The host's bootstrap as programs on this machine have it: they log in through the machine, and are not the machine. Who
 /// could say in its name what it holds could have the host count copies that nobody has.
-struct Lent(bootstrap::Client);
+struct Lent(bootstrap::Client, Option<Rc<Guest>>);
+
+/// A login under way: the host holds it as this machine's, of which all that programs on it have are a part.
+struct LentLogin {
+    login: login::Client,
+    _attempt: Option<Attempt>,
+}
+
+impl login::Server for LentLogin {
+    async fn prove(self: Rc<Self>, params: login::ProveParams, mut results: login::ProveResults) -> Result<(), Error> {
+        let params = params.get()?;
+        let mut request = self.login.prove_request();
+        request.get().set_signature(params.get_signature()?);
+        request.get().set_device(params.get_device()?);
+        results.set(request.send().promise.await?.get()?)
+    }
+}
 
 fn not_lent() -> Error {
     problem(Why::NotAllowed, "that is for this machine's own service alone").into()
@@ -134,9 +158,21 @@ impl bootstrap::Server for Lent {
         params: bootstrap::LoginParams,
         mut results: bootstrap::LoginResults,
     ) -> Result<(), Error> {
+        let attempt = self.1.as_ref().map(Guest::attempt).transpose()?;
         let mut request = self.0.login_request();
         request.get().set_account(params.get()?.get_account()?);
-        results.set(request.send().promise.await?.get()?)
+        let answer = request.send().promise.await?;
+        let answer = answer.get()?;
+        // Not as a whole: the host's own capability would go along.
+        let mut results = results.get();
+        results.set_challenge(answer.get_challenge()?);
+        results.set_salt(answer.get_salt()?);
+        results.set_memory_kib(answer.get_memory_kib());
+        results.set_passes(answer.get_passes());
+        results.set_lanes(answer.get_lanes());
+        let login = LentLogin { login: answer.get_login()?, _attempt: attempt };
+        results.set_login(capnp_rpc::new_client(login));
+        Ok(())
     }
 }
 

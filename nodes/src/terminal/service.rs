@@ -10,6 +10,7 @@ use crate::host::trouble::Trouble;
 use crate::secrets;
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::{AuthorityKey, SigningKey};
+use crate::transport::gate::{Gate, Guest};
 use crate::transport::limits::{BEAT, HANDSHAKE, PING_DEADLINE, PROTOCOL, RECONNECT};
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
@@ -199,13 +200,17 @@ pub async fn run(
 
 /// Programs on this machine.
 async fn serve_local<O: Outside + 'static>(listener: UnixListener, terminal: &Terminal<O>) {
+    let gate = Rc::new(Gate::default());
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let client = capnp::capability::Client::new(terminal.local().into_client_hook());
-        tokio::task::spawn_local(async move { Connection::serving(stream, client).drive().await });
+        let Some(guest) = stream.peer_cred().ok().and_then(|peer| gate.enter(peer.uid())) else { continue };
+        let client = capnp::capability::Client::new(terminal.local_of(Some(guest.clone())).into_client_hook());
+        tokio::task::spawn_local(async move {
+            Connection::serving_guest(stream, client, guest.clone()).drive_until(guest.ended()).await
+        });
     }
 }
 
@@ -268,8 +273,13 @@ impl<O: Outside> Terminal<O> {
 
     /// What a program on this machine is given.
     pub fn local(&self) -> local::Client {
+        self.local_of(None)
+    }
+
+    /// The same, for one that came through the gate.
+    fn local_of(&self, guest: Option<Rc<Guest>>) -> local::Client {
         let (settings, kept, line) = (self.settings.clone(), self.kept.clone(), self.line.clone());
-        capnp_rpc::new_client(LocalServer::new(settings, kept, line, self.work))
+        capnp_rpc::new_client(LocalServer::new(settings, kept, line, self.work).of(guest))
     }
 
     /// Keeps the line to the host and looks after the store, for ever. To be called on a local task set.

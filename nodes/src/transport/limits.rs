@@ -57,6 +57,31 @@ pub const SESSIONS_PER_MACHINE_MAX: usize = 64;
 /// Calls of one connection that may be under way. A client of ours has fewer than a tenth of it.
 pub const CALLS_MAX: usize = 512;
 
+/// Programs of this machine that are connected to its service: each costs some hundred kilobytes.
+pub const LOCAL_CONNECTIONS_MAX: usize = 512;
+
+/// The same of one user: others of the machine are not kept out.
+pub const LOCAL_CONNECTIONS_PER_USER_MAX: usize = 64;
+
+/// Calls under way of all programs on this machine: they share one connection to the host, which ends with more than
+/// [`CALLS_MAX`]; the service's own calls have the rest.
+pub const LOCAL_CALLS_MAX: usize = 448;
+
+/// The same of one user.
+pub const LOCAL_CALLS_PER_USER_MAX: usize = 128;
+
+/// The same of one program: a backup on many cores has half of it.
+pub const LOCAL_CALLS_PER_CONNECTION_MAX: usize = 64;
+
+/// Logins under way of one user of the machine: the host holds each of them, and not too many for one machine.
+pub const LOCAL_LOGINS_PER_USER_MAX: usize = 64;
+
+/// Answers that one program has not fetched; with so many of them nothing new is read of it.
+pub const LOCAL_UNSENT_MAX: usize = 256;
+
+/// Bytes of answers that programs of one user have not fetched; with so many of them nothing new is read of them.
+pub const LOCAL_UNSENT_LEN_MAX: usize = 64 << 20;
+
 /// Bytes of streamed calls that a sender may have under way on one stream.
 pub const WINDOW_LEN: usize = 4 << 20;
 
@@ -87,4 +112,8 @@ pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duratio
 // A frame and the message around it fit in what a reader accepts.
 const _: () = assert!(FRAME_LEN_MAX + 4096 < MESSAGE_WORDS_MAX * 8);
 const _: () = assert!(STRANGERS_MAX < CONNECTIONS_MAX && STRANGERS_PER_ADDRESS_MAX < STRANGERS_MAX);
+const _: () = assert!(LOCAL_CALLS_MAX + 32 < CALLS_MAX && LOCAL_CALLS_PER_USER_MAX * 2 < LOCAL_CALLS_MAX);
+const _: () = assert!(LOCAL_CALLS_PER_CONNECTION_MAX < LOCAL_CALLS_PER_USER_MAX);
+const _: () = assert!(LOCAL_CONNECTIONS_PER_USER_MAX * 4 <= LOCAL_CONNECTIONS_MAX);
+const _: () = assert!(LOCAL_LOGINS_PER_USER_MAX * 4 <= HELD_MAX);
 const _: () = assert!(2 * FRAME_LEN_MAX <= ANSWERS_LEN_MAX && RECORDS_LEN_MAX < ANSWERS_LEN_MAX);

@@ -4,6 +4,7 @@
 //! that machine may do, is decided above, by what it is given. Names and dates of certificates play no part, because
 //! there are no certificates: keys are sent as they are (RFC 7250).
 
+pub mod gate;
 pub mod ids;
 pub mod keys;
 pub mod limits;

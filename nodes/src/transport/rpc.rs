@@ -1,5 +1,6 @@
 //! One RPC connection over any stream of bytes.
 
+use super::gate::{Gated, Guest};
 use super::limits::{HANDSHAKE, MESSAGE_NESTING_MAX, MESSAGE_WORDS_MAX, WINDOW_LEN};
 use capnp::capability::{Client as AnyClient, FromClientHook};
 use capnp::message::ReaderOptions;
@@ -8,6 +9,7 @@ use capnp_rpc::{Disconnector, RpcSystem, twoparty};
 use futures::io::{BufReader, BufWriter};
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
@@ -74,6 +76,16 @@ impl Connection {
     /// The side that was called; `bootstrap` is what it offers.
     pub fn serving<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, bootstrap: AnyClient) -> Self {
         Self { system: RpcSystem::new(Box::new(network(stream, Side::Server)), Some(bootstrap)) }
+    }
+
+    /// The side that was called by a program on this machine.
+    pub fn serving_guest<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+        stream: S,
+        bootstrap: AnyClient,
+        guest: Rc<Guest>,
+    ) -> Self {
+        let network = Gated { network: network(stream, Side::Server), guest };
+        Self { system: RpcSystem::new(Box::new(network), Some(bootstrap)) }
     }
 
     /// The side that calls.

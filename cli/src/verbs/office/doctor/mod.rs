@@ -32,9 +32,9 @@ use crate::show;
 /// Nothing to choose.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Exit code 0 when nothing is wrong, else that of the worst: 16 for a host out of reach, 4 for what\n\
-    has no second place, 15 for disks, 12 and 13 for logins and keys, 1 for the rest. Whoever administers\n\
-    the office sees its machines and copies, too.\n\n\
+    after_help = "Exit code 0 when nothing is wrong, else that of the worst: 16 for a host out of reach, 4 for\n\
+    what has no second place, 15 for disks, 12 and 13 for logins and keys, 1 for the rest. Whoever\n\
+    administers the office sees its machines and copies, too.\n\n\
     Example: on a PC that does not back up\n  twinkeep doctor"
 )]
 pub struct DoctorArgs {}

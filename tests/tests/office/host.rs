@@ -1,0 +1,71 @@
+//! The host backs itself up: its files have their first copy on the machine they are on.
+
+use twinkeep_tests::fidelity::judge;
+use twinkeep_tests::office::{OfficeWorld, PATIENCE, source};
+use twinkeep_tests::seeds::seeds;
+use twinkeep_tests::tree::Shape;
+
+const SHAPE: Shape = Shape { files: 60, wide: 300, len_max: 100 << 10 };
+
+#[test]
+fn the_host_backs_itself_up_and_has_a_second_copy_elsewhere() {
+    for seed in seeds(&[41]) {
+        println!("seed {seed}");
+        let mut tree = source(seed, SHAPE);
+        let mut world = OfficeWorld::new(0, &["root"]);
+        world.host.login("root");
+        // Nobody else is there: what there is lies on the machine that was backed up, and nowhere else.
+        let alone = world.host.backup(&tree.root(), &["--wait", "copies=1"]);
+        assert_eq!(
+            (alone["level"].as_str(), alone["holders"].as_array().map(Vec::len)),
+            (Some("P0"), Some(0)),
+            "{alone}"
+        );
+        let said = world.host.expect(0, &["backup", tree.root().to_str().expect("a plain name")]).out;
+        assert!(said.contains("1 copy: host, this machine alone; the second is on its way"), "{said}");
+        // A terminal on the same machine is no second place, and what is backed up there is no safer.
+        let token = world.token("shadow", &["--auto"]);
+        let same = format!("{:032x}", 1);
+        let (mut shadow, joined) = OfficeWorld::join_as("shadow", &token, &same);
+        assert_eq!(joined.code, Some(0), "{joined:?}");
+        shadow.start();
+        shadow.await_connected();
+        shadow.login("root");
+        tree.change();
+        let through = shadow.backup(&tree.root(), &[]);
+        assert_eq!(through["level"], "P0", "{through}");
+        assert!(world.owed() > 0, "one machine is one copy");
+
+        world.add_pc("pc1");
+        world.await_twice(PATIENCE);
+        tree.change();
+        let kept = world.host.backup(&tree.root(), &["--wait", "copies=2"]);
+        assert_eq!((kept["level"].as_str(), &kept["holders"]), (Some("P2"), &serde_json::json!(["pc1"])), "{kept}");
+        let said =
+            world.host.expect(0, &["backup", tree.root().to_str().expect("a plain name"), "--wait", "copies=2"]).out;
+        assert!(said.contains("2 copies: host (this machine), pc1; losing this machine leaves 1"), "{said}");
+        let pc = world.pcs.last().expect("it has come");
+        pc.login("root");
+        if judge::is_there() {
+            pc.restores_equal("latest", &tree.root(), &tree.root());
+        }
+        // Seen from another machine the host is one that is not the source.
+        pc.home.write("docs/letter.txt", "dear all");
+        assert_eq!(pc.backup(&pc.home.path("docs"), &["--wait", "copies=2"])["level"], "P2");
+    }
+}
+
+#[test]
+fn what_the_office_keeps_on_a_machine_is_no_part_of_what_is_backed_up_there() {
+    let world = OfficeWorld::new(1, &["root", "anna"]);
+    world.pcs[0].login("anna");
+    world.pcs[0].home.write("docs/letter.txt", &"dear all ".repeat(10_000));
+    world.pcs[0].backup(&world.pcs[0].home.path(""), &["--wait", "copies=2"]);
+    world.host.login("root");
+    world.host.backup(&world.host.home.path(""), &[]);
+    let listed = |machine: &twinkeep_tests::office::Machine| machine.expect(0, &["ls", "--recursive", "latest"]).out;
+    let (host, pc) = (listed(&world.host), listed(&world.pcs[0]));
+    // Or each backup would store the one before it.
+    assert!(host.contains("host.toml") && !host.contains("/packs/") && !host.contains("data.mdb"), "{host}");
+    assert!(pc.contains("terminal.toml") && pc.contains("letter.txt") && !pc.contains("/packs/"), "{pc}");
+}
