@@ -15,7 +15,7 @@ use twinkeep_engine::id::VaultId;
 use twinkeep_nodes::terminal::copies::CopiesServer;
 use twinkeep_nodes::transport::problem::{Problem, Why};
 use twinkeep_nodes::work::Work;
-use twinkeep_schema::office_capnp::{bootstrap, copies, upload as upload_capnp, user_session};
+use twinkeep_schema::office_capnp::{admin, bootstrap, copies, upload as upload_capnp, user_session};
 
 /// Who calls: nobody's key, a key never seen, a machine that waits, one that was revoked, one on which nobody is logged
 /// in, an account that is no member, an account, a disabled one, an administrator, a program at the host's socket, one at
@@ -37,6 +37,7 @@ const TABLE: &[(&str, &str)] = &[
     ("NodeSession.confirm", "- - - r a a a a a - - -"),
     ("NodeSession.retract", "- - - r a a a a a - - -"),
     ("NodeSession.place", "- - - r a a a a a - - -"),
+    ("NodeSession.list", "- - - r a a a a a - - -"),
     ("Copies.upload", "- - - - - - - - - - - a"),
     ("Copies.settle", "- - - - - - - - - - - a"),
     ("Copies.read", "- - - - - - - - - - - a"),

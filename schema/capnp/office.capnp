@@ -72,8 +72,8 @@ struct Inventory {
 interface NodeSession {
   # A machine that is there.
 
-  beat @0 (granted :UInt64, free :UInt64, inventory :Inventory, reserve :UInt64, onBattery :Bool) -> (time :Int64);
-  # Every five seconds.
+  beat @0 (granted :UInt64, free :UInt64, inventory :Inventory, reserve :UInt64, onBattery :Bool) -> (time :Int64, listed :UInt64);
+  # Every five seconds. `listed` is the sequence of the newest list of machines.
 
   confirm @1 (frames :Data) -> (unknown :Data);
   # These frames were verified and synced here. Those the tracker never heard of come back.
@@ -83,6 +83,9 @@ interface NodeSession {
 
   place @3 (vault :Data) -> (keep :Bool);
   # Whether this machine is to keep what it writes into the vault itself.
+
+  list @4 () -> (list :Data);
+  # The machines of the office, signed by the company's authority.
 }
 
 interface Copies {

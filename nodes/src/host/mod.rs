@@ -9,6 +9,7 @@ pub mod ground;
 pub mod healer;
 pub mod hours;
 pub mod leave;
+pub mod listing;
 pub mod mover;
 pub mod online;
 pub mod prover;
@@ -38,6 +39,7 @@ use ground::Ground;
 use healer::Healer;
 use hours::Hours;
 use leave::Leave;
+use listing::Listing;
 use mover::Mover;
 use online::Online;
 use room::{Marks, Room};
@@ -122,6 +124,8 @@ pub struct Host {
     pub healer: Healer,
     /// How it stops.
     pub leave: Leave,
+    /// Its machines, as they are told.
+    pub listing: Listing,
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
@@ -224,6 +228,7 @@ impl Host {
             mover: Mover::default(),
             healer: Healer::default(),
             leave: Leave::default(),
+            listing: Listing::default(),
             env,
             work,
             ground,

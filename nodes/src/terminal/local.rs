@@ -46,7 +46,7 @@ impl local::Server for LocalServer {
         let bootstrap = self.line.bootstrap.borrow().clone().ok_or_else(|| self.unreachable())?;
         let mut results = results.get();
         results.set_bootstrap(capnp_rpc::new_client(Lent(bootstrap)));
-        results.set_host_key(&self.settings.host_key.0);
+        results.set_host_key(&self.line.host.get().unwrap_or(self.settings.host_key).0);
         results.set_node_key(&node_key(&self.settings.key).0);
         Ok(())
     }

@@ -8,5 +8,6 @@ pub mod order;
 mod power;
 pub mod service;
 pub mod setup;
+pub mod trusted;
 
 pub use service::{Settings, run};

@@ -3,8 +3,10 @@
 use super::copies::{CopiesServer, Kept};
 use super::local::LocalServer;
 use super::power;
+use super::trusted::{LISTS_LEN_MAX, Learned, Trusted};
 use crate::host::ground::{Space, space};
 use crate::host::trouble::Trouble;
+use crate::secrets;
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::{AuthorityKey, SigningKey};
 use crate::transport::limits::{BEAT, HANDSHAKE, PING_DEADLINE, PROTOCOL, RECONNECT};
@@ -14,8 +16,9 @@ use crate::transport::tls;
 use crate::work::Work;
 use capnp::Error;
 use capnp::capability::FromClientHook;
-use std::cell::RefCell;
-use std::io;
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,6 +58,8 @@ pub struct Line {
     pub bootstrap: RefCell<Option<bootstrap::Client>>,
     /// The session, while the host has it.
     pub session: RefCell<Option<node_session::Client>>,
+    /// The host at the other end, while it can be reached.
+    pub host: Cell<Option<NodeKey>>,
     /// What was last wrong.
     pub trouble: RefCell<Option<Problem>>,
     /// The host has said that it goes away, and has not come back.
@@ -136,12 +141,25 @@ pub trait Outside {
     fn connect(&self, address: &str) -> impl Future<Output = io::Result<Self::Stream>>;
     /// The disk that copies are on.
     fn space(&self) -> Space;
+    /// The lists of machines that were kept; nothing where none was.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn kept_lists(&self) -> io::Result<Vec<u8>>;
+    /// Keeps them, durably.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    fn keep_lists(&self, bytes: &[u8]) -> io::Result<()>;
 
     /// Whether the machine runs on battery, as far as it says.
     fn is_on_battery(&self) -> bool {
         false
     }
 }
+
+/// The file of lists of machines in a terminal's folder.
+const LISTS: &str = "nodes.list";
 
 /// This machine's, with the terminal's folder.
 pub struct Machine(pub PathBuf);
@@ -157,6 +175,19 @@ impl Outside for Machine {
 
     fn space(&self) -> Space {
         space(&self.0)
+    }
+
+    fn kept_lists(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match File::open(self.0.join(LISTS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            file => drop(file?.take(LISTS_LEN_MAX as u64).read_to_end(&mut bytes)?),
+        }
+        Ok(bytes)
+    }
+
+    fn keep_lists(&self, bytes: &[u8]) -> io::Result<()> {
+        secrets::replace(&self.0.join(LISTS), bytes)
     }
 
     fn is_on_battery(&self) -> bool {
@@ -297,6 +328,7 @@ impl<O: Outside> Terminal<O> {
         loop {
             let ended = self.connected().await;
             self.line.bootstrap.take();
+            self.line.host.take();
             let was_there = self.line.session.take().is_some();
             if let Err(error) = &ended {
                 match self.line.away_until() {
@@ -315,13 +347,15 @@ impl<O: Outside> Terminal<O> {
     }
 
     async fn connected(&self) -> Result<(), Problem> {
-        let mut connection = dial(&*self.outside, &self.settings).await?;
+        let mut trusted = self.trusted();
+        let (mut connection, key) = dial(&*self.outside, &self.settings, &trusted.hosts()).await?;
+        self.line.host.set(Some(key));
         let host: bootstrap::Client = connection.bootstrap();
         let (over, end) = tokio::sync::oneshot::channel::<()>();
         let mut driver = tokio::task::spawn_local(connection.drive_until(async { drop(end.await) }));
         let said = tokio::select! {
             biased;
-            said = self.be_there(host) => said,
+            said = self.be_there(host, &mut trusted) => said,
             ended = &mut driver => match ended {
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "the connection broke");
@@ -336,7 +370,7 @@ impl<O: Outside> Terminal<O> {
     }
 
     /// Everything between a handshake and the end of the line.
-    async fn be_there(&self, host: bootstrap::Client) -> Result<(), Error> {
+    async fn be_there(&self, host: bootstrap::Client, trusted: &mut Trusted) -> Result<(), Error> {
         let Self { settings, kept, line, outside, start, work, .. } = self;
         let work = *work;
         let mut hello = host.hello_request();
@@ -382,6 +416,7 @@ impl<O: Outside> Terminal<O> {
         line.away.take();
         *line.bootstrap.borrow_mut() = Some(host);
         *line.session.borrow_mut() = Some(session.clone());
+        self.learn(&session, trusted).await?;
         loop {
             tokio::time::sleep(BEAT).await;
             let mut beat = session.beat_request();
@@ -391,22 +426,60 @@ impl<O: Outside> Terminal<O> {
             beat.get().set_reserve(reserve);
             beat.get().set_on_battery(outside.is_on_battery());
             kept.tell(beat.get().init_inventory())?;
-            soon(beat.send().promise).await?;
+            let listed = soon(beat.send().promise).await?.get()?.get_listed();
+            if trusted.newest().is_none_or(|(_, sequence)| sequence < listed) {
+                self.learn(&session, trusted).await?;
+            }
         }
+    }
+
+    /// Whom it takes for its host, by what it was shown before.
+    fn trusted(&self) -> Trusted {
+        let kept = self.outside.kept_lists().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the list of machines; another is asked for");
+            Vec::new()
+        });
+        Trusted::read(&kept, self.settings.authority, self.settings.host_key)
+    }
+
+    /// Asks for the list of machines and keeps it if it is new.
+    async fn learn(&self, session: &node_session::Client, trusted: &mut Trusted) -> Result<(), Error> {
+        let answer = soon(session.list_request().send().promise).await?;
+        match trusted.learn(answer.get()?.get_list()?)? {
+            Learned::Nothing => {}
+            Learned::Older => {
+                tracing::warn!(
+                    "the host shows an older list of machines than before: was it put back from an old copy?"
+                );
+            }
+            Learned::Newer => {
+                if let Err(error) = self.outside.keep_lists(&trusted.encode()) {
+                    tracing::warn!(%error, "cannot keep the list of machines");
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// Dials the addresses of the host in turn.
+/// Dials the addresses of the host in turn; gives also as which of the machines expected there it answers.
 ///
 /// # Errors
-/// None of them answers as the host.
-pub async fn dial<O: Outside>(outside: &O, settings: &Settings) -> Result<Connection, Problem> {
-    let connector = TlsConnector::from(tls::client(&settings.key, &[settings.host_key]));
+/// None of them answers as one of those.
+pub async fn dial<O: Outside>(
+    outside: &O,
+    settings: &Settings,
+    expected: &[NodeKey],
+) -> Result<(Connection, NodeKey), Problem> {
+    let connector = TlsConnector::from(tls::client(&settings.key, expected));
     let mut failures = Vec::new();
     for address in &settings.hosts {
         let connect = async { connector.connect(tls::server_name(), outside.connect(address).await?).await };
         match tokio::time::timeout(HANDSHAKE, connect).await {
-            Ok(Ok(stream)) => return Ok(Connection::calling(stream)),
+            Ok(Ok(stream)) => match tls::peer_key(stream.get_ref().1) {
+                Some(key) => return Ok((Connection::calling(stream), key)),
+                None => failures.push(format!("{address}: it has shown no key")),
+            },
             Ok(Err(error)) => failures.push(format!("{address}: {error}")),
             Err(_) => failures.push(format!("{address}: no answer")),
         }

@@ -91,15 +91,12 @@ fn free_address() -> String {
 
 impl Machine {
     fn new(name: &str, role: Role, net: Option<Arc<Net>>) -> Self {
-        let (flags, vars) = (Vec::new(), Vec::new());
-        Self { name: name.to_owned(), home: Home::new(), flags, vars, role, service: None, net }
+        let (name, home) = (name.to_owned(), Home::new());
+        Self { name, home, flags: Vec::new(), vars: Vec::new(), role, service: None, net }
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        self.placed(self.home.command(args))
-    }
-
-    fn placed(&self, command: Command) -> Command {
+        let command = self.home.command(args);
         match &self.net {
             Some(net) => net.within(&self.name, &command),
             None => command,
@@ -135,9 +132,9 @@ impl Machine {
             Role::Host => "host",
             Role::Terminal => "terminal",
         };
-        let mut command = self.home.command(&["--json", verb, "run"]);
+        let mut command = self.command(&["--json", verb, "run"]);
         command.args(&self.flags).envs(self.vars.iter().map(|(name, value)| (name, value)));
-        self.service = Some(Service::begin(self.placed(command), &self.home.path("service.log")));
+        self.service = Some(Service::begin(command, &self.home.path("service.log")));
     }
 
     /// Waits until the service has said that it is ready.

@@ -28,7 +28,7 @@ pub struct Claimed {
 /// Lies until it crashes.
 pub async fn live(world: Rc<World>, pc: Rc<Pc>, manner: Manner, env: Env) {
     loop {
-        if let Ok(mut connection) = dial(&Net(pc.clone()), &settings(&world, &pc)).await {
+        if let Ok((mut connection, _)) = dial(&Net(pc.clone()), &settings(&world, &pc), &[world.host_key()]).await {
             let host: bootstrap::Client = connection.bootstrap();
             let driver = tokio::task::spawn_local(connection.drive());
             let lied = tokio::time::timeout(Duration::from_secs(120), lie(&pc, manner, &host, &env)).await;

@@ -125,6 +125,15 @@ impl Outside for Net {
     fn space(&self) -> Space {
         space(&self.0.disk)
     }
+
+    fn kept_lists(&self) -> io::Result<Vec<u8>> {
+        Ok(self.0.lists.borrow().clone())
+    }
+
+    fn keep_lists(&self, bytes: &[u8]) -> io::Result<()> {
+        *self.0.lists.borrow_mut() = bytes.to_vec();
+        Ok(())
+    }
 }
 
 /// What a terminal is.
@@ -184,7 +193,7 @@ fn seat(world: &Rc<World>, pc: &Rc<Pc>, terminal: &Terminal<Net>, env: &Env) {
 }
 
 async fn join(world: &World, pc: &Rc<Pc>, token: &JoinToken) -> Result<bootstrap::Status, Problem> {
-    let mut connection = dial(&Net(pc.clone()), &settings(world, pc)).await?;
+    let (mut connection, _) = dial(&Net(pc.clone()), &settings(world, pc), &[world.host_key()]).await?;
     let host: bootstrap::Client = connection.bootstrap();
     let driver = tokio::task::spawn_local(connection.drive());
     let joined = async {

@@ -142,6 +142,8 @@ pub struct Pc {
     pub token: RefCell<Option<JoinToken>>,
     /// Whether it is in the office.
     pub has_joined: Cell<bool>,
+    /// The lists of machines it keeps.
+    pub lists: RefCell<Vec<u8>>,
     /// Frames that its disk has lost: what it said of them before is no fault of the host's.
     lost: RefCell<BTreeSet<FrameId>>,
     /// Older copies of its disk.
@@ -166,6 +168,7 @@ impl Pc {
             kept: RefCell::default(),
             token: RefCell::default(),
             has_joined: Cell::new(false),
+            lists: RefCell::default(),
             lost: RefCell::default(),
             images: RefCell::default(),
             asleep: RefCell::default(),

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 use twinkeep_engine::env::Dice;
-use twinkeep_tests::office::{OfficeWorld, PASSWORD, PATIENCE, until};
+use twinkeep_nodes::tracker::nodelist::NodeList;
+use twinkeep_nodes::tracker::sign::AuthorityKey;
+use twinkeep_tests::office::{Machine, OfficeWorld, PASSWORD, PATIENCE, until};
 
 /// At once, for a person and on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -98,6 +100,8 @@ fn a_revoked_machine_is_cut_off_at_once() {
     world.host.expect(0, &["--yes", "node", "revoke", "pc1"]);
     until("it is cut off", AT_ONCE, || (!stolen.is_connected()).then_some(()));
     assert_eq!(world.node("pc1")["status"], "revoked");
+    // The others hear of it, in a list that only the company can have signed.
+    until("pc2 knows it", AT_ONCE, || lists_revoked(other, "pc1").then_some(()));
     let ran = stolen.run(&["snapshots"]);
     assert!(matches!(ran.code, Some(13 | 16)), "{:?}: {}{}", ran.code, ran.out, ran.err);
     // Its copy does not count any more; another is made.
@@ -112,6 +116,17 @@ fn a_revoked_machine_is_cut_off_at_once() {
     other.login("anna");
     let (_target, inside) = other.restore(made["snapshot_id"].as_str().expect("an id"), &docs);
     assert_eq!(std::fs::read_to_string(inside.join("a")).expect("it is back"), "hello");
+}
+
+/// Whether the newest list that a machine keeps says that another is revoked.
+fn lists_revoked(machine: &Machine, name: &str) -> bool {
+    let settings = std::fs::read_to_string(machine.data().join("terminal.toml")).expect("a terminal has settings");
+    let authority = settings.lines().find_map(|line| line.strip_prefix("authority = ")).expect("it knows its company");
+    let authority = AuthorityKey::from_hex(authority.trim_matches('"')).expect("a key");
+    let kept = std::fs::read(machine.data().join("nodes.list")).expect("it keeps a list");
+    let len = u32::from_le_bytes(kept[..4].try_into().expect("a length"));
+    let list = NodeList::decode(&kept[4..4 + len as usize], &authority).expect("it is signed");
+    list.nodes().iter().any(|node| node.name == name && node.revoked)
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::tracker::event::Event;
 use crate::tracker::holders::Junk;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{NodeKey, check_label};
+use crate::tracker::nodelist::NodeListError;
 use crate::tracker::presence::Event as Seen;
 use crate::transport::ids::{fixed, join, split};
 use crate::transport::limits::{BEAT, PING_DEADLINE};
@@ -81,8 +82,8 @@ pub(super) fn register(
     Ok(capnp_rpc::new_client(server))
 }
 
-/// Tells a machine when the host goes away, and hangs up on one that says nothing any more. One whose power went leaves a connection that nobody ends, and with
-/// it what it was doing, and a twin of the machine that comes back.
+/// Tells a machine when the host goes away, and hangs up on one that says nothing any more. One whose power went leaves
+/// a connection that nobody ends, and with it what it was doing, and a twin of the machine that comes back.
 async fn listen(host: Arc<Host>, peer: Arc<Peer>, copies: copies::Client, errands: mpsc::WeakUnboundedSender<Errand>) {
     loop {
         tokio::select! {
@@ -116,6 +117,10 @@ impl Said {
         let digest = fixed(told.get_digest()?, "a digest")?;
         Ok(Self { frames: told.get_frames(), bytes: told.get_bytes(), trash: told.get_trash(), digest })
     }
+}
+
+fn too_many(error: NodeListError) -> Error {
+    problem(Why::Other, error.to_string()).into()
 }
 
 struct NodeServer {
@@ -170,7 +175,21 @@ impl node_session::Server for NodeServer {
         }
         drop(online);
         watch::note(&self.host, Seen::Beat(self.number)).map_err(Problem::from)?;
-        results.get().set_time(self.host.env().clock.now().0);
+        let listed = self.host.listing.now(&self.host).map_err(too_many)?.list.sequence();
+        let mut results = results.get();
+        results.set_time(self.host.env().clock.now().0);
+        results.set_listed(listed);
+        Ok(())
+    }
+
+    async fn list(
+        self: Rc<Self>,
+        _params: node_session::ListParams,
+        mut results: node_session::ListResults,
+    ) -> Result<(), Error> {
+        let _call = self.peer.call()?;
+        require_active(&self.host, &self.peer.key)?;
+        results.get().set_list(&self.host.listing.now(&self.host).map_err(too_many)?.bytes);
         Ok(())
     }
 
