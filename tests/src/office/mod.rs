@@ -96,10 +96,7 @@ impl Machine {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        self.placed(self.home.command(args))
-    }
-
-    fn placed(&self, command: Command) -> Command {
+        let command = self.home.command(args);
         match &self.net {
             Some(net) => net.within(&self.name, &command),
             None => command,
