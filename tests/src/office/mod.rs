@@ -295,12 +295,17 @@ impl OfficeWorld {
 
     /// A machine that has tried to join with a token.
     pub fn join(&mut self, name: &str, token: &str) -> (Machine, Ran) {
+        let id = self.machine_id();
+        self.join_as(name, token, &id)
+    }
+
+    /// The same, of a physical machine that is told.
+    pub fn join_as(&self, name: &str, token: &str, id: &str) -> (Machine, Ran) {
         let pc = Machine::new(name, Role::Terminal, self.net.clone());
         if let Some(net) = &self.net {
             net.add(name);
         }
         pc.home.write("token", token);
-        let id = self.machine_id();
         let ran = pc.run(&[
             "terminal",
             "join",
@@ -311,7 +316,7 @@ impl OfficeWorld {
             "--data",
             "data",
             "--machine-id",
-            &id,
+            id,
         ]);
         (pc, ran)
     }

@@ -54,6 +54,14 @@ impl Caller {
         }
     }
 
+    /// Whether it calls from the machine that the host runs on, by the host's socket or through a terminal there: what is
+    /// backed up there has its source and its first copy on one machine.
+    pub fn is_on_host(&self) -> bool {
+        let (host, key) = (&self.host, &self.peer.key);
+        let machine = host.office.read(|registry| registry.node(key).map(|node| node.machine_id));
+        *key == host.key() || machine.is_some_and(|machine| machine.0 == host.identity.machine_id)
+    }
+
     /// Fails unless the account is a member of the vault.
     pub fn require_member(&self, vault: &VaultId) -> Result<(), Problem> {
         let account = self.account()?.id;

@@ -400,7 +400,7 @@ impl vault::Server for VaultServer {
         let _call = self.begin_call()?;
         let up_to = params.get()?.get_frame();
         let (host, id) = (self.caller.host.clone(), self.id);
-        let is_on_host = self.caller.peer.key == host.key();
+        let is_on_host = self.caller.is_on_host();
         let (owed, holders) = self
             .run(move |vault| {
                 host.feed(id, vault)?;
