@@ -2,6 +2,8 @@
 
 #[path = "office/away.rs"]
 mod away;
+#[path = "office/host.rs"]
+mod host;
 #[path = "office/moves.rs"]
 mod moves;
 #[path = "office/people.rs"]

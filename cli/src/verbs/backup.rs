@@ -229,6 +229,8 @@ struct Kept {
     level: u8,
     /// Whether it is not at the host yet.
     waits_here: bool,
+    /// Whether this machine is the host.
+    is_host: bool,
     holders: Vec<String>,
     /// The name of this machine, if it is a terminal.
     this_machine: Option<String>,
@@ -246,19 +248,24 @@ impl Kept {
         if self.waits_here {
             return "1 copy: this PC alone; it goes to the host as soon as that can be reached".to_owned();
         }
-        if self.level < 2 {
-            let elsewhere = if self.spread { " to another machine" } else { "" };
-            return format!("1 copy: host; the second is on its way{elsewhere}");
+        let elsewhere = if self.spread { " to another machine" } else { "" };
+        match self.level {
+            // Only who was backed up on the host's machine is told so.
+            0 => return "1 copy: host, this machine alone; the second is on its way".to_owned(),
+            1 => return format!("1 copy: host; the second is on its way{elsewhere}"),
+            _ => {}
         }
-        let mut words = "2 copies: host".to_owned();
+        let mut words = format!("2 copies: host{}", if self.is_host { " (this machine)" } else { "" });
         let mut is_here = false;
         for holder in &self.holders {
             let is_this = self.this_machine.as_ref() == Some(holder);
             is_here |= is_this;
             words.push_str(&format!(", {holder}{}", if is_this { " (this PC)" } else { "" }));
         }
-        if is_here {
-            words.push_str("; losing this PC leaves 1");
+        match (self.is_host, is_here) {
+            (true, _) => words.push_str("; losing this machine leaves 1"),
+            (false, true) => words.push_str("; losing this PC leaves 1"),
+            (false, false) => {}
         }
         words
     }
@@ -274,18 +281,20 @@ fn copies(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Resu
         return Ok(summary.snapshot.map(|_| Kept {
             level: 0,
             waits_here: true,
+            is_host: false,
             holders: Vec::new(),
             this_machine: name,
             spread: false,
         }));
     }
     let Some(store) = run.office_store().filter(|_| summary.snapshot.is_some()) else { return Ok(None) };
+    let is_host = crate::office::Service::get()?.role == crate::office::Role::Host;
     let begun = std::time::Instant::now();
     loop {
         let copies = store.copies(None).map_err(crate::office::told)?;
         let spread = args.placement == Placement::Spread;
         let (level, holders, this_machine) = (copies.level, copies.holders, name.clone());
-        let kept = Kept { level, waits_here: false, holders, this_machine, spread };
+        let kept = Kept { level, waits_here: false, is_host, holders, this_machine, spread };
         if args.wait.is_none_or(|wait| kept.count() >= wait.0) || begun.elapsed() > WAIT {
             return Ok(Some(kept));
         }
@@ -381,9 +390,16 @@ fn cache_dir(run: &Run) -> Option<PathBuf> {
 }
 
 /// The vault, what waits for the office, and the cache, which are no part of what is backed up even where they lie in it.
+/// Nor is what a service of the office keeps here, where it goes to the office: each backup would store the one before.
 fn own_dirs(run: &Run, cache_dir: Option<&Path>) -> Vec<(u64, u64)> {
     let (vault, outbox) = (run.location().ok(), outbox::folder());
-    let dirs = vault.as_deref().into_iter().chain(outbox.as_deref()).chain(cache_dir);
+    let service = crate::office::Service::find().ok().flatten().filter(|_| vault.is_none());
+    let kept: Vec<PathBuf> = service
+        .iter()
+        .flat_map(|service| ["vaults", "holders", "copies"].map(|name| service.data.join(name)))
+        .collect();
+    let kept = kept.iter().map(PathBuf::as_path);
+    let dirs = vault.as_deref().into_iter().chain(outbox.as_deref()).chain(cache_dir).chain(kept);
     dirs.filter_map(|dir| std::fs::metadata(dir).ok()).map(|found| (found.dev(), found.ino())).collect()
 }
 
@@ -494,14 +510,19 @@ mod tests {
     fn who_has_a_copy_is_said() {
         let check = |level: u8, holders: &[&str], this: Option<&str>, expected: &str| {
             let holders = holders.iter().map(|name| (*name).to_owned()).collect();
-            let kept = Kept { level, waits_here: false, holders, this_machine: this.map(str::to_owned), spread: false };
+            let (this_machine, is_host) = (this.map(str::to_owned), this == Some("the host"));
+            let kept = Kept { level, waits_here: false, is_host, holders, this_machine, spread: false };
             assert_eq!(kept.words(), expected);
         };
-        let alone = Kept { level: 0, waits_here: true, holders: Vec::new(), this_machine: None, spread: false };
+        let nobody = Vec::new;
+        let alone =
+            Kept { level: 0, waits_here: true, is_host: false, holders: nobody(), this_machine: None, spread: false };
         assert_eq!(alone.words(), "1 copy: this PC alone; it goes to the host as soon as that can be reached");
-        check(0, &[], None, "1 copy: host; the second is on its way");
+        check(0, &[], Some("the host"), "1 copy: host, this machine alone; the second is on its way");
+        check(2, &["pc7"], Some("the host"), "2 copies: host (this machine), pc7; losing this machine leaves 1");
         let this_machine = Some("pc7".to_owned());
-        let spread = Kept { level: 1, waits_here: false, holders: Vec::new(), this_machine, spread: true };
+        let spread =
+            Kept { level: 1, waits_here: false, is_host: false, holders: nobody(), this_machine, spread: true };
         assert_eq!(spread.words(), "1 copy: host; the second is on its way to another machine");
         check(1, &[], Some("pc7"), "1 copy: host; the second is on its way");
         check(2, &["pc7"], None, "2 copies: host, pc7");

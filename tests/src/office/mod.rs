@@ -132,9 +132,9 @@ impl Machine {
             Role::Host => "host",
             Role::Terminal => "terminal",
         };
-        let mut command = self.home.command(&["--json", verb, "run"]);
+        let mut command = self.command(&["--json", verb, "run"]);
         command.args(&self.flags).envs(self.vars.iter().map(|(name, value)| (name, value)));
-        self.service = Some(Service::begin(self.placed(command), &self.home.path("service.log")));
+        self.service = Some(Service::begin(command, &self.home.path("service.log")));
     }
 
     /// Waits until the service has said that it is ready.
@@ -294,12 +294,17 @@ impl OfficeWorld {
 
     /// A machine that has tried to join with a token.
     pub fn join(&mut self, name: &str, token: &str) -> (Machine, Ran) {
+        let id = self.machine_id();
+        self.join_as(name, token, &id)
+    }
+
+    /// The same, of a physical machine that is told.
+    pub fn join_as(&self, name: &str, token: &str, id: &str) -> (Machine, Ran) {
         let pc = Machine::new(name, Role::Terminal, self.net.clone());
         if let Some(net) = &self.net {
             net.add(name);
         }
         pc.home.write("token", token);
-        let id = self.machine_id();
         let ran = pc.run(&[
             "terminal",
             "join",
@@ -310,7 +315,7 @@ impl OfficeWorld {
             "--data",
             "data",
             "--machine-id",
-            &id,
+            id,
         ]);
         (pc, ran)
     }

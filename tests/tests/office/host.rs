@@ -26,7 +26,7 @@ fn the_host_backs_itself_up_and_has_a_second_copy_elsewhere() {
         // A terminal on the same machine is no second place, and what is backed up there is no safer.
         let token = world.token("shadow", &["--auto"]);
         let same = format!("{:032x}", 1);
-        let (mut shadow, joined) = OfficeWorld::join_as("shadow", &token, &same);
+        let (mut shadow, joined) = world.join_as("shadow", &token, &same);
         assert_eq!(joined.code, Some(0), "{joined:?}");
         shadow.start();
         shadow.await_connected();

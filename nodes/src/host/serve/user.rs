@@ -8,7 +8,7 @@ use crate::host::Host;
 use crate::host::leave::UserCall;
 use crate::tracker::event::{Event, Login};
 use crate::tracker::log::Actor;
-use crate::tracker::names::{AccountDeviceId, AccountId, fold};
+use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey, fold};
 use crate::tracker::registry::{Account, Registry};
 use crate::transport::ids::{fixed, one};
 use crate::transport::problem::{Problem, Why, problem};
@@ -31,6 +31,13 @@ pub(super) struct Caller {
     pub device: Option<AccountDeviceId>,
     /// What its password was tried against.
     pub login_key: [u8; 32],
+}
+
+/// Whether a machine is the one that the host runs on, by the host's socket or as a terminal there: what is backed up there
+/// has its source and its first copy on one machine.
+pub(super) fn is_on_host(host: &Host, key: &NodeKey) -> bool {
+    let machine = host.office.read(|registry| registry.node(key).map(|node| node.machine_id));
+    *key == host.key() || machine.is_some_and(|machine| machine.0 == host.identity.machine_id)
 }
 
 impl Caller {

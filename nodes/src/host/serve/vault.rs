@@ -1,7 +1,7 @@
 //! A vault at the host, in the hands of one of its members.
 
 use super::admin::AdminServer;
-use super::user::Caller;
+use super::user::{Caller, is_on_host};
 use super::write::WriteServer;
 use crate::host::leave::UserCall;
 use crate::host::{Host, HostVault};
@@ -430,7 +430,7 @@ impl vault::Server for VaultServer {
         let _call = self.begin_call()?;
         let up_to = params.get()?.get_frame();
         let (host, id) = (self.host.clone(), self.id);
-        let is_on_host = self.peer.key == host.key();
+        let is_on_host = is_on_host(&host, &self.peer.key);
         let (owed, holders) = self
             .run(move |vault| {
                 host.feed(id, vault)?;
