@@ -40,6 +40,9 @@ const PACE: Duration = Duration::from_secs(1);
 /// A frame on its way for longer than this was lost on it.
 const ON_ITS_WAY: Duration = Duration::from_secs(600);
 
+/// A frame that could not be read here is tried again after this: it may have been healed meanwhile.
+const UNREADABLE: Duration = Duration::from_secs(60);
+
 /// Who writes a frame has so long to say that it keeps it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -67,6 +70,8 @@ struct State {
     on_their_way: HashMap<FrameId, (MachineNumber, Duration)>,
     errands: HashMap<MachineNumber, usize>,
     hindrances: BTreeMap<VaultId, Hindrance>,
+    /// Frames that could not be read here, and when: what is bad here is nothing to be sent.
+    unreadable: HashMap<FrameId, Duration>,
     /// Frames whose writer may keep them itself, and since when that is waited for.
     patience: HashMap<FrameId, Duration>,
     /// Bytes that may be sent now, where that is paced.
@@ -102,6 +107,14 @@ impl Copier {
         now.saturating_sub(*state.patience.entry(*id).or_insert(now)) < PATIENCE
     }
 
+    /// A frame is bad here, or gone: for a while it is not handed out again.
+    pub fn note_unreadable(&self, id: FrameId, now: Duration) {
+        let mut state = lock(&self.state);
+        if state.unreadable.len() < LOOKED_AT_MAX {
+            state.unreadable.insert(id, now);
+        }
+    }
+
     /// An errand is over, whatever came of it.
     pub fn done(&self, machine: MachineNumber, frames: &[Wanted]) {
         let mut state = lock(&self.state);
@@ -123,7 +136,8 @@ impl Copier {
     }
 
     fn is_on_its_way(&self, frame: &FrameId) -> bool {
-        lock(&self.state).on_their_way.contains_key(frame)
+        let state = lock(&self.state);
+        state.on_their_way.contains_key(frame) || state.unreadable.contains_key(frame)
     }
 
     /// Frames that are on their way to a machine.
@@ -223,7 +237,10 @@ impl Plan {
 /// frames were handed out.
 pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
     let (candidates, keys) = candidates(host);
-    lock(&host.copier.state).on_their_way.retain(|_, (_, since)| now.saturating_sub(*since) < ON_ITS_WAY);
+    let mut state = lock(&host.copier.state);
+    state.on_their_way.retain(|_, (_, since)| now.saturating_sub(*since) < ON_ITS_WAY);
+    state.unreadable.retain(|_, since| now.saturating_sub(*since) < UNREADABLE);
+    drop(state);
     let budget = host.copier.budget(host.env(), now);
     let (batches, hindrances) = Default::default();
     let mut plan = Plan { candidates, batches, placed: HashSet::new(), hindrances, budget };

@@ -12,7 +12,7 @@ use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::upload::{FrameTarget, UploadServer};
 use crate::work::Work;
 use capnp::Error;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twinkeep_engine::copies::{CopiesError, CopyStore, ScrubCursor};
@@ -143,7 +143,8 @@ pub struct CopiesServer {
     authority: AuthorityKey,
     work: Work,
     /// Whose it is, if that is to hear of its tracker.
-    line: Option<(Rc<Line>, Arc<dyn Clock>)>,
+    /// The line holds what is at its other end, and that may hold this: it is not held from here.
+    line: Option<(Weak<Line>, Arc<dyn Clock>)>,
 }
 
 impl CopiesServer {
@@ -154,7 +155,7 @@ impl CopiesServer {
 
     /// For the service with this line, which remembers what the tracker says of itself.
     pub fn of(mut self, line: &Rc<Line>, clock: Arc<dyn Clock>) -> Self {
-        self.line = Some((line.clone(), clock));
+        self.line = Some((Rc::downgrade(line), clock));
         self
     }
 
@@ -260,7 +261,7 @@ impl copies::Server for CopiesServer {
     async fn away(self: Rc<Self>, params: copies::AwayParams, _results: copies::AwayResults) -> Result<(), Error> {
         // A host that says more than it may is believed no more than that.
         let secs = params.get()?.get_secs().min(AWAY_SECS_MAX);
-        if let Some((line, clock)) = &self.line {
+        if let Some((line, clock)) = self.line.as_ref().and_then(|(line, clock)| Some((line.upgrade()?, clock))) {
             tracing::info!(secs, "the host goes away on purpose");
             *line.away.borrow_mut() = Some(Away::from_now(clock.clone(), secs));
         }

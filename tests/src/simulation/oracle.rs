@@ -143,7 +143,8 @@ impl Oracle {
     /// A user was told level 2: each of these frames is on a machine, unless one that lied or lost its disk said so.
     pub fn check_level(&mut self, world: &World, user: &User, frames: &BTreeSet<FrameId>) {
         let Some(host) = world.host.borrow().clone() else { return };
-        for frame in frames {
+        // What rotted at the host while nobody else held it may have been stored anew, in other frames.
+        for frame in frames.iter().filter(|frame| !self.rotten.1.contains(frame)) {
             if world.pcs.iter().any(|pc| pc.holds(world, frame)) {
                 continue;
             }

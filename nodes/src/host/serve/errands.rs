@@ -61,7 +61,10 @@ pub(super) async fn send(
     for wanted in frames {
         let (tracker, frame) = (host.clone(), *wanted);
         // Gone since, or bad here: its owner hears of it in another way.
-        let Some(bytes) = host.work().run(move || read(&tracker, &frame)).await? else { continue };
+        let Some(bytes) = host.work().run(move || read(&tracker, &frame)).await? else {
+            host.copier.note_unreadable(wanted.id, host.env().clock.elapsed());
+            continue;
+        };
         let mut request = upload.put_request();
         request.get().set_frame(&bytes);
         deadline(request.send()).await?;
