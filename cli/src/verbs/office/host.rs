@@ -54,11 +54,9 @@ enum HostVerb {
     /// The recovery kit: see whether its words are right, or make new ones
     Kit(KitArgs),
     /// The host's clock has leapt and is right now: what waited for that goes on
-    #[command(
-        after_help = "Asked by `twinkeep host status` when the clock went back or ahead at once; until then nothing is \
-        forgotten\nand nothing freed. Compare it with another clock first.\n\n\
-        Example:\n  twinkeep host clock-is-right"
-    )]
+    #[command(after_help = "Asked by `twinkeep host status` when the clock went back or ahead at once; until then\n\
+        nothing is forgotten and nothing freed. Compare it with another clock first.\n\n\
+        Example:\n  twinkeep host clock-is-right")]
     ClockIsRight,
 }
 
