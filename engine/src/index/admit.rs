@@ -59,9 +59,8 @@ pub type ReadHeader<'a> = dyn Fn(&FramePlace) -> Option<FrameHeader> + 'a;
 ///
 /// A chunk that is firm keeps its place. Rows are written in id order: that is what makes the map write fast and dense.
 pub fn admit(write: &mut dyn Write, frames: &[NewFrame], read_header: &ReadHeader<'_>) -> kv::Result<Vec<ChunkId>> {
-    let first = next_frame(write)?;
     let view = View::of_admission(write)?;
-    let mut next = first;
+    let mut next = next_frame(write)?;
     let mut numbered = Vec::with_capacity(frames.len());
     for new in frames {
         put_frame(write, next, &new.place)?;
@@ -69,7 +68,7 @@ pub fn admit(write: &mut dyn Write, frames: &[NewFrame], read_header: &ReadHeade
         next = next.next()?;
     }
     enter(write, view, &numbered)?;
-    heal(write, view, Headers { read: read_header, new: Some((first, frames)), last: None })
+    heal(write, view, Headers::with(read_header, numbered))
 }
 
 /// Enters frames that were believed, lost that, and verify again, under the numbers they have; or good frames, of
@@ -89,7 +88,7 @@ pub fn readmit(
         }
     }
     enter(write, view, &numbered)?;
-    heal(write, view, Headers { read: read_header, new: None, last: None })
+    heal(write, view, Headers::with(read_header, frames.iter().map(|(number, new)| (*number, new)).collect()))
 }
 
 /// Enters frames that cannot be believed. Those of their chunks that have no place at all get one there, as suspects;
@@ -330,19 +329,21 @@ fn lean(leans_on: &mut Option<ChunkId>, child: &ChunkId, standing: Standing) {
 /// Headers read one after the other, the last one kept: neighbours share a frame.
 struct Headers<'a> {
     read: &'a ReadHeader<'a>,
-    /// Frames that are just being admitted, from this number on: nobody else can find them yet.
-    new: Option<(FrameNumber, &'a [NewFrame])>,
+    /// Frames that are just being admitted, by number: nobody else can find them yet where they are.
+    new: Vec<(FrameNumber, &'a NewFrame)>,
     last: Option<(FrameNumber, Option<FrameHeader>)>,
 }
 
-impl Headers<'_> {
+impl<'a> Headers<'a> {
+    fn with(read: &'a ReadHeader<'a>, mut new: Vec<(FrameNumber, &'a NewFrame)>) -> Self {
+        new.sort_unstable_by_key(|(number, _)| *number);
+        Self { read, new, last: None }
+    }
+
     /// References of a stored branch.
     fn refs(&mut self, read: &dyn Read, row: &ChunkRow) -> kv::Result<Option<&[ChunkId]>> {
-        if let Some((first, frames)) = self.new
-            && let Some(at) = row.frame.0.checked_sub(first.0)
-            && let Some(new) = frames.get(at as usize)
-        {
-            return Ok(new.refs.get(usize::from(row.position)).map(Vec::as_slice));
+        if let Ok(at) = self.new.binary_search_by_key(&row.frame, |(number, _)| *number) {
+            return Ok(self.new[at].1.refs.get(usize::from(row.position)).map(Vec::as_slice));
         }
         if self.last.as_ref().is_none_or(|(number, _)| *number != row.frame) {
             self.last = Some((row.frame, (self.read)(&frame(read, row.frame)?)));
@@ -418,7 +419,7 @@ pub fn absent_below(
     root: ChunkId,
     read_header: &ReadHeader<'_>,
 ) -> kv::Result<Vec<ChunkId>> {
-    let mut headers = Headers { read: read_header, new: None, last: None };
+    let mut headers = Headers::with(read_header, Vec::new());
     let mut seen = HashSet::from([root]);
     let mut to_see = vec![root];
     let mut absent = Vec::new();

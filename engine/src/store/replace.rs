@@ -120,7 +120,7 @@ fn replace(store: &Inner, session: SessionId, frames: Vec<(FrameNumber, Vec<u8>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{Memory, known, leaf, small_ids, small_tree};
+    use crate::store::tests::{Memory, Writer, branch, known, leaf, small_ids, small_tree};
     use crate::store::{BadFrame, Store};
 
     fn all_known(store: &LocalStore) -> bool {
@@ -166,6 +166,35 @@ mod tests {
         // What is durable is found again when the index has to be made anew.
         let (rebuilt, _) = memory.rebuilt();
         assert!(all_known(&rebuilt));
+    }
+
+    #[test]
+    fn a_branch_that_waits_for_one_elsewhere_is_whole_again_with_it() {
+        let memory = Memory::new();
+        let store = memory.store();
+        let session = store.begin().unwrap();
+        let writer = Writer::new(&*session);
+        let d = branch("d", &[leaf("a")]);
+        let root = branch("root", &[d]);
+        session.claim(&[leaf("a"), d, root]).unwrap();
+        session.put(writer.leaves(&["a"])).unwrap();
+        session.put(writer.branches(&[("d", &[leaf("a")])])).unwrap();
+        session.put(writer.branches(&[("root", &[d])])).unwrap();
+        session.settle(root).unwrap();
+        let frames = store.frames(FrameNumber(0), 100).unwrap();
+        let bad: Vec<_> =
+            frames.iter().filter(|place| place.number != store.places(&[d]).unwrap()[0].unwrap().number).collect();
+        let bytes = bad.iter().map(|place| {
+            let mut bytes = Vec::new();
+            store.read_frame(place, &mut bytes).unwrap();
+            (place.number, bytes)
+        });
+        let bytes: Vec<_> = bytes.collect();
+        assert_eq!(bytes.len(), 2, "what d is in is good");
+        store.expel(&bad.iter().map(|place| BadFrame::from(*place)).collect::<Vec<_>>()).unwrap();
+        assert!(!known(&store, d) && !known(&store, root));
+        assert_eq!(store.replace(bytes).unwrap().frames, 2);
+        assert!(known(&store, d) && known(&store, root));
     }
 
     #[test]
