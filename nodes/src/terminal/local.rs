@@ -232,6 +232,11 @@ mod tests {
     #[derive(Default)]
     struct Tracker(Rc<RefCell<Vec<String>>>);
 
+    /// An attempt that nobody goes on with.
+    struct Attempt;
+
+    impl login::Server for Attempt {}
+
     impl bootstrap::Server for Tracker {
         async fn join(
             self: Rc<Self>,
@@ -269,6 +274,7 @@ mod tests {
             self.0.borrow_mut().push(format!("login {name}"));
             results.get().set_challenge(&[7; 32]);
             results.get().set_passes(3);
+            results.get().set_login(capnp_rpc::new_client(Attempt));
             Ok(())
         }
     }
