@@ -94,6 +94,7 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
             request.get().set_name(&world.pcs[*pc].name[..]);
             request.send().promise.await?;
             world.pcs[*pc].has_joined.set(false);
+            world.pcs[*pc].forgotten.set(turmoil::sim_elapsed());
         }
         Command::Drain(pc, on) => {
             let mut request = admin.drain_request();

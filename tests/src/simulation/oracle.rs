@@ -149,8 +149,12 @@ impl Oracle {
                 continue;
             }
             let Ok(holders) = host.holders.holders_of(&[*frame]) else { return };
-            let excused = world.pcs.iter().filter(|pc| pc.is_excused(frame));
-            let mut numbers = excused.filter_map(|pc| world.number_of(&host, pc));
+            let excused = || world.pcs.iter().filter(|pc| pc.is_excused(frame));
+            // It counted when the host said so, and was forgotten before that was heard.
+            if excused().any(|pc| pc.was_just_forgotten()) {
+                continue;
+            }
+            let mut numbers = excused().filter_map(|pc| world.number_of(&host, pc));
             if !numbers.any(|number| holders.iter().flatten().any(|holder| *holder == number)) {
                 self.wrong(format!("{} was told level 2, and nobody holds {frame}", user.name));
                 return;

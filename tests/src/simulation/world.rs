@@ -124,6 +124,9 @@ pub enum Manner {
     Mute,
 }
 
+/// A word of the host is on its way for so long at most.
+const ON_ITS_WAY: Duration = Duration::from_secs(10);
+
 /// A PC with a terminal on it.
 pub struct Pc {
     /// Its name, in the network and the office.
@@ -142,6 +145,8 @@ pub struct Pc {
     pub token: RefCell<Option<JoinToken>>,
     /// Whether it is in the office.
     pub has_joined: Cell<bool>,
+    /// When it was forgotten last.
+    pub forgotten: Cell<Option<Duration>>,
     /// The lists of machines it keeps.
     pub lists: RefCell<Vec<u8>>,
     /// Frames that its disk has lost: what it said of them before is no fault of the host's.
@@ -168,6 +173,7 @@ impl Pc {
             kept: RefCell::default(),
             token: RefCell::default(),
             has_joined: Cell::new(false),
+            forgotten: Cell::new(None),
             lists: RefCell::default(),
             lost: RefCell::default(),
             images: RefCell::default(),
@@ -219,6 +225,12 @@ impl Pc {
     /// Whether it may say that it holds a frame although it does not.
     pub fn is_excused(&self, frame: &FrameId) -> bool {
         self.nature != Nature::Honest || self.lost.borrow().contains(frame)
+    }
+
+    /// Whether it was forgotten so lately that a word of the host from before may still have been on its way.
+    pub fn was_just_forgotten(&self) -> bool {
+        let since = |then: Duration| turmoil::sim_elapsed().unwrap_or_default().saturating_sub(then);
+        self.forgotten.get().is_some_and(|then| since(then) < ON_ITS_WAY)
     }
 
     /// Whether its disk has this frame, every byte of it, and would after a power cut now.
