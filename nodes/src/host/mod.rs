@@ -5,6 +5,7 @@
 
 pub mod collector;
 pub mod copier;
+pub mod first;
 pub mod ground;
 pub mod healer;
 pub mod hours;

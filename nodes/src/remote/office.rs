@@ -4,6 +4,7 @@ use super::admin::Admin;
 use super::line::{Cap, Line, Way};
 use super::people::get_vault;
 use super::store::RemoteStore;
+use super::wire::get_texts;
 use crate::tracker::login::{Challenge, PasswordParams, derive, open_account_key, seal_account_key};
 use crate::tracker::member::open_vault;
 use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey};
@@ -71,16 +72,12 @@ pub fn service_status(socket: &Path) -> Result<ServiceStatus, Problem> {
             trash: status.get_trash(),
             granted: status.get_granted(),
             version: status.get_version()?.to_string()?,
-            hosts: texts(status.get_hosts()?)?,
+            hosts: get_texts(status.get_hosts()?)?,
             host_key: NodeKey::from_slice(status.get_host_key()?),
             free: status.get_free(),
             away_until: Some(status.get_away_until()).filter(|until| *until != 0).map(Time),
         })
     })
-}
-
-fn texts(list: capnp::text_list::Reader<'_>) -> Result<Vec<String>, capnp::Error> {
-    list.iter().map(|text| Ok(text?.to_string()?)).collect()
 }
 
 /// A line to the tracker, by the service of this machine.
@@ -113,6 +110,7 @@ pub struct VaultOf {
 /// An account that is logged in.
 pub struct User {
     pub(super) session: Cap<user_session::Client>,
+    host: NodeKey,
     /// Its name, as the office writes it.
     pub name: String,
     /// Its id.
@@ -185,11 +183,11 @@ impl OfficeLine {
         let (challenge, params) = begun;
         let message = Challenge { challenge: &challenge, name: account, node: &self.node, host: &self.host };
         match proof {
-            Proof::Device(id, key) => prove(&login, message.prove(key), id.0.to_vec()).map(|(user, _)| user),
+            Proof::Device(id, key) => prove(&login, self.host, message.prove(key), id.0.to_vec()).map(|(user, _)| user),
             Proof::Password(password) => {
                 let usage = |error: crate::tracker::login::LoginError| problem(Why::Usage, error.to_string());
                 let keys = derive(password, &params).map_err(usage)?;
-                let (mut user, wrapped) = prove(&login, message.prove(&keys.login), Vec::new())?;
+                let (mut user, wrapped) = prove(&login, self.host, message.prove(&keys.login), Vec::new())?;
                 let key = open_account_key(&keys.wrapping, &user.id, &wrapped);
                 user.key = Some(key.map_err(|error| problem(Why::Other, error.to_string()))?);
                 Ok(user)
@@ -198,7 +196,12 @@ impl OfficeLine {
     }
 }
 
-fn prove(login: &Cap<login::Client>, signature: [u8; 64], device: Vec<u8>) -> Result<(User, Vec<u8>), Problem> {
+fn prove(
+    login: &Cap<login::Client>,
+    host: NodeKey,
+    signature: [u8; 64],
+    device: Vec<u8>,
+) -> Result<(User, Vec<u8>), Problem> {
     let (session, wrapped) = login.cap(move |login| async move {
         let mut request = login.prove_request();
         request.get().set_signature(&signature);
@@ -218,7 +221,7 @@ fn prove(login: &Cap<login::Client>, signature: [u8; 64], device: Vec<u8>) -> Re
         let room = (answer.get_quota(), answer.get_used());
         Ok((answer.get_name()?.to_string()?, id, room, answer.get_is_admin(), public_key))
     })?;
-    Ok((User { session, name, id, quota, used, is_admin, public_key, key: None }, wrapped))
+    Ok((User { session, host, name, id, quota, used, is_admin, public_key, key: None }, wrapped))
 }
 
 impl User {
@@ -254,7 +257,7 @@ impl User {
             let answer = request.send().promise.await?;
             Ok((answer.get()?.get_vault()?, ()))
         })?;
-        RemoteStore::open(client, vault, keeper)
+        RemoteStore::open(client, Some(self.host), vault, keeper)
     }
 
     /// Lets a machine log in with a key of its own.
