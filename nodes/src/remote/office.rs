@@ -10,8 +10,11 @@ use crate::tracker::member::open_vault;
 use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey};
 use crate::tracker::sign::SigningKey;
 use crate::transport::ids::fixed;
+use crate::transport::keys::node_key;
+use crate::transport::limits::PROTOCOL;
 use crate::transport::problem::{Problem, Why, problem};
 use std::path::Path;
+use std::sync::Arc;
 use twinkeep_engine::crypto::{PublicKey, VaultSecret};
 use twinkeep_engine::env::{Env, Time};
 use twinkeep_engine::id::VaultId;
@@ -80,9 +83,10 @@ pub fn service_status(socket: &Path) -> Result<ServiceStatus, Problem> {
     })
 }
 
-/// A line to the tracker, by the service of this machine.
+/// A line to the tracker.
 pub struct OfficeLine {
-    local: Cap<local::Client>,
+    /// The service of this machine; none where the line goes past it.
+    local: Option<Cap<local::Client>>,
     bootstrap: Cap<bootstrap::Client>,
     host: NodeKey,
     node: NodeKey,
@@ -137,12 +141,41 @@ impl OfficeLine {
             Ok((answer.get_bootstrap()?, (answer.get_host_key()?.to_vec(), answer.get_node_key()?.to_vec())))
         })?;
         let (host, node) = (NodeKey(fixed(&host, "a key")?), NodeKey(fixed(&node, "a key")?));
-        Ok(Self { local, bootstrap, host, node })
+        Ok(Self { local: Some(local), bootstrap, host, node })
+    }
+
+    /// Straight to the host, in the name of a machine whose key one has: while its service does not run. Nothing that is
+    /// written this way stays on the machine. `hosts` are those it takes for its host, `addresses` where they may be.
+    pub fn straight(addresses: &[String], hosts: &[NodeKey], key: SigningKey) -> Result<Self, Problem> {
+        let (node, key) = (node_key(&key), Arc::new(key));
+        let mut last = problem(Why::NotAllowed, "this machine knows of no host that was not revoked");
+        for host in hosts {
+            let way = Way::Machine { addresses: addresses.to_vec(), expected: vec![*host], key: key.clone() };
+            let greeted = Line::connect::<bootstrap::Client>(way).and_then(|bootstrap| {
+                bootstrap.call(|host| async move {
+                    let mut hello = host.hello_request();
+                    hello.get().set_version(PROTOCOL);
+                    hello.send().promise.await.map(drop)
+                })?;
+                Ok(Self { local: None, bootstrap, host: *host, node })
+            });
+            match greeted {
+                Ok(line) => return Ok(line),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Whether it goes past the service of this machine.
+    pub fn is_straight(&self) -> bool {
+        self.local.is_none()
     }
 
     /// For who may administer the office from here: on the host.
     pub fn admin(&self) -> Result<Admin, Problem> {
-        let (admin, ()) = self.local.cap(|local| async move {
+        let not_here = || problem(Why::NotAllowed, "the office is administered on the host, or by an account");
+        let (admin, ()) = self.local.as_ref().ok_or_else(not_here)?.cap(|local| async move {
             let answer = local.admin_request().send().promise.await?;
             Ok((answer.get()?.get_admin()?, ()))
         })?;
@@ -151,7 +184,7 @@ impl OfficeLine {
 
     /// The store of copies of this machine, if it is to keep what is written into a vault.
     pub fn keeper(&self, vault: VaultId) -> Option<Cap<keeper::Client>> {
-        let keep = self.local.cap(move |local| async move {
+        let keep = self.local.as_ref()?.cap(move |local| async move {
             let mut request = local.keep_request();
             request.get().set_vault(&vault.0);
             let answer = request.send().promise.await?;
