@@ -11,8 +11,8 @@ use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey};
 use crate::tracker::sign::SigningKey;
 use crate::transport::ids::fixed;
 use crate::transport::keys::node_key;
-use crate::transport::limits::PROTOCOL;
 use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::version::hello;
 use std::path::Path;
 use std::sync::Arc;
 use twinkeep_engine::crypto::{PublicKey, VaultSecret};
@@ -152,11 +152,7 @@ impl OfficeLine {
         for host in hosts {
             let way = Way::Machine { addresses: addresses.to_vec(), expected: vec![*host], key: key.clone() };
             let greeted = Line::connect::<bootstrap::Client>(way).and_then(|bootstrap| {
-                bootstrap.call(|host| async move {
-                    let mut hello = host.hello_request();
-                    hello.get().set_version(PROTOCOL);
-                    hello.send().promise.await.map(drop)
-                })?;
+                bootstrap.call(|host| async move { hello(&host).await.map(drop) })?;
                 Ok(Self { local: None, bootstrap, host: *host, node })
             });
             match greeted {
