@@ -287,6 +287,8 @@ impl Driver<'_> {
         if !self.world.commands.borrow().is_empty() || self.world.is_obeying.get() {
             return Some("the administrator is busy".to_owned());
         }
+        let has_gone = |pc: &&Rc<Pc>| pc.is_to_go.get() && self.world.number_of(&host, pc).is_none();
+        self.world.pcs.iter().filter(has_gone).for_each(|pc| pc.has_joined.set(false));
         if !self.world.pcs.iter().any(|pc| pc.has_joined.get() && pc.nature == Nature::Honest) {
             return None;
         }

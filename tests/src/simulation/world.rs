@@ -145,6 +145,8 @@ pub struct Pc {
     pub token: RefCell<Option<JoinToken>>,
     /// Whether it is in the office.
     pub has_joined: Cell<bool>,
+    /// Forgetting it was asked for: it may have been done though the answer was an error.
+    pub is_to_go: Cell<bool>,
     /// When it was forgotten last.
     pub forgotten: Cell<Option<Duration>>,
     /// The lists of machines it keeps.
@@ -173,6 +175,7 @@ impl Pc {
             kept: RefCell::default(),
             token: RefCell::default(),
             has_joined: Cell::new(false),
+            is_to_go: Cell::new(false),
             forgotten: Cell::new(None),
             lists: RefCell::default(),
             lost: RefCell::default(),
