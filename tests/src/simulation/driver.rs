@@ -14,6 +14,7 @@ use std::time::Duration;
 use turmoil::Sim;
 use twinkeep_engine::env::Dice;
 use twinkeep_nodes::host::Host;
+use twinkeep_nodes::tracker::registry::NodeStatus;
 
 /// What is mended later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -287,7 +288,8 @@ impl Driver<'_> {
         if !self.world.commands.borrow().is_empty() || self.world.is_obeying.get() {
             return Some("the administrator is busy".to_owned());
         }
-        let has_gone = |pc: &&Rc<Pc>| pc.is_to_go.get() && self.world.number_of(&host, pc).is_none();
+        let status = |pc: &Pc| host.office.read(|registry| registry.node(&pc.key()).map(|node| node.status));
+        let has_gone = |pc: &&Rc<Pc>| pc.is_to_go.get() && status(pc) == Some(NodeStatus::Forgotten);
         self.world.pcs.iter().filter(has_gone).for_each(|pc| pc.has_joined.set(false));
         if !self.world.pcs.iter().any(|pc| pc.has_joined.get() && pc.nature == Nature::Honest) {
             return None;
