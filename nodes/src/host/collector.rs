@@ -74,18 +74,33 @@ pub async fn collect(host: &Arc<Host>) -> Freed {
 
 fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, Problem> {
     let access = Access::Keyless { store: &vault.store, retention_days_min: vault.retention_days_min()? };
-    let report = gc::collect(access, &GcOptions::default(), &Progress::silent())
-        .map_err(|error| problem(Why::Other, error.to_string()))?;
+    let options = GcOptions { notes_removed: true, ..GcOptions::default() };
+    let collected = gc::collect(access, &options, &Progress::silent());
+    // Whatever ended it, something may have gone before.
+    let copies = tell_removed(host, id, vault)?;
+    let report = collected.map_err(|error| problem(Why::Other, error.to_string()))?;
     // Small packs are put together: what only moved is not free.
     let bytes = report.bytes_freed.saturating_sub(report.bytes_moved);
-    let mut freed = Freed { bytes, frames: report.frames_removed.len() as u64, ..Freed::default() };
-    if report.frames_removed.is_empty() {
-        return Ok(freed);
-    }
     let _ =
         vault.stored.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |stored| Some(stored.saturating_sub(bytes)));
+    Ok(Freed { bytes, frames: report.frames_removed.len() as u64, copies, problems: Vec::new() })
+}
+
+/// Goes on where a host was stopped between a collection and what others are to hear of it.
+pub(super) fn go_on(host: &Host, id: VaultId, vault: &HostVault) -> Result<(), Problem> {
+    tell_removed(host, id, vault).map(drop)
+}
+
+/// What collections removed goes from the map of holders, and whoever holds it is ordered to drop it; gives how many
+/// orders that were. The vault knows of it until the map does, so whoever is interrupted begins again the same way.
+fn tell_removed(host: &Host, id: VaultId, vault: &HostVault) -> Result<u64, Problem> {
+    let _one = lock(&vault.telling);
+    let removed = vault.store.removed_frames()?;
+    if removed.is_empty() {
+        return Ok(0);
+    }
     let mut orders: BTreeMap<MachineNumber, Vec<FrameId>> = BTreeMap::new();
-    for part in report.frames_removed.chunks(FRAMES_PER_CHANGE_MAX) {
+    for part in removed.chunks(FRAMES_PER_CHANGE_MAX) {
         for (frame, machines) in host.holders.remove_frames(part)? {
             machines.into_iter().for_each(|machine| orders.entry(machine).or_default().push(frame));
         }
@@ -93,6 +108,10 @@ fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, P
     // A frame may have stood in two places, of which one went: what is still here is entered again.
     host.holders.reset_watermark(id)?;
     host.feed(id, vault)?;
+    for part in removed.chunks(FRAMES_PER_CHANGE_MAX) {
+        vault.store.forget_removed(part)?;
+    }
+    let mut copies = 0;
     for (machine, mut frames) in orders {
         only_removed(host, &mut frames)?;
         let key =
@@ -102,11 +121,11 @@ fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, P
         let Some(live) = key.and_then(|key| online.live(&key)) else { continue };
         for part in frames.chunks(FRAMES_PER_CHANGE_MAX) {
             if live.errands.send(Errand::Drop(part.to_vec())).is_ok() {
-                freed.copies += part.len() as u64;
+                copies += part.len() as u64;
             }
         }
     }
-    Ok(freed)
+    Ok(copies)
 }
 
 /// Leaves those that are nowhere at the host any more.
