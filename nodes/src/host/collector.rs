@@ -22,6 +22,9 @@ const PACE: Duration = Duration::from_secs(24 * 3600);
 /// After a start the first one waits for so long: backups that were cut short go on first.
 const FIRST: Duration = Duration::from_secs(3600);
 
+/// Whether one is due is looked at so often.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// What collections came to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Freed {
@@ -37,8 +40,14 @@ pub struct Freed {
 
 /// Collects for as long as the host runs.
 pub async fn run(host: Arc<Host>) {
-    tokio::time::sleep(FIRST).await;
+    let mut due = host.env().clock.elapsed() + FIRST;
     loop {
+        tokio::time::sleep(LOOK).await;
+        let now = host.env().clock.elapsed();
+        if now < due {
+            continue;
+        }
+        due = now + PACE;
         let freed = collect(&host).await;
         for problem in &freed.problems {
             tracing::warn!("{problem}");
@@ -46,7 +55,6 @@ pub async fn run(host: Arc<Host>) {
         if freed.frames > 0 {
             tracing::info!(bytes = freed.bytes, frames = freed.frames, copies = freed.copies, "space was freed");
         }
-        tokio::time::sleep(PACE).await;
     }
 }
 
