@@ -30,7 +30,7 @@ pub use admit::{AllBranches, NewFrame, ReadHeader, absent_below, admit, expel, p
 pub use chunks::{chunk, chunk_rows_as_they_are, chunks_from, delete_chunk, put_chunk, settle_young};
 pub use condemn::{
     Collection, Phase, Standing, View, awaited, clear_condemned, collection, condemned_bits, condemned_from,
-    is_condemned, is_set, leaning, put_awaited, put_collection, put_condemned, settle_leaning, standing,
+    is_condemned, is_set, is_swept, leaning, put_awaited, put_collection, put_condemned, settle_leaning, standing,
 };
 pub use removed::{forget_removed, note_removed, removed};
 
