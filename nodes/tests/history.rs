@@ -93,7 +93,9 @@ fn register(host: &Host, vault: VaultId) {
     let account = Event::AccountMade { id: owner, name: "anna".into(), login, quota: 0, is_admin: false };
     let kind = VaultKind::Private;
     let made = Event::VaultMade { vault, owner, name: "anna".into(), kind, company_wrap: Vec::new() };
-    [account, made].into_iter().for_each(|event| drop(host.office.append(Actor::Host, event).unwrap()));
+    for event in [account, made] {
+        host.office.append(Actor::Host, event).unwrap();
+    }
 }
 
 fn env(clock: &Arc<ManualClock>) -> Env {
