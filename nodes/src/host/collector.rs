@@ -77,6 +77,8 @@ pub async fn collect(host: &Arc<Host>) -> Freed {
         }
     }
     host.copier.wake();
+    // What was bad where something was being swept waits for the end of that.
+    host.healer.wake();
     all
 }
 
