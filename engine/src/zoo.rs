@@ -101,6 +101,9 @@ pub const OFFICE_BUGS: &[(&str, &str)] = &[
     ("silent-line-kept", "the line of a machine that says nothing any more is kept"),
     ("lost-holder-not-owed", "a frame that lost its holder is not owed"),
     ("rebuilt-index-not-entered", "frames of an index that was built anew are not entered in the map of holders"),
+    ("removal-not-noted", "what a collection removed is told to nobody if the host stops before"),
+    ("window-of-the-clock", "a forgotten snapshot goes after its window by the clock, however long the host has run"),
+    ("copies-for-twins", "a machine that runs twice under one key is given copies"),
     ("healer-gives-up", "what is bad at the host is not fetched from who holds it"),
 ];
 

@@ -6,15 +6,22 @@ use std::time::Duration;
 
 use twinkeep_engine::backup::{self, BackupOptions};
 use twinkeep_engine::env::{Env, Inline, ManualClock, SeededEntropy, Time};
+use twinkeep_engine::gc::{self, Access, GcOptions};
 use twinkeep_engine::history::DAY;
+use twinkeep_engine::id::VaultId;
 use twinkeep_engine::progress::Progress;
 use twinkeep_engine::retention;
+use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_engine::vault::{CreateOptions, Unlock, Vault};
 use twinkeep_nodes::host::ground::Folder;
 use twinkeep_nodes::host::setup::{self, HostOptions};
 use twinkeep_nodes::host::{Host, HostVault, collector};
 use twinkeep_nodes::tracker::MachineNumber;
+use twinkeep_nodes::tracker::event::{Event, Login, VaultKind};
 use twinkeep_nodes::tracker::limits::LOCK_DAYS;
+use twinkeep_nodes::tracker::log::Actor;
+use twinkeep_nodes::tracker::names::AccountId;
+use twinkeep_nodes::tracker::sign::SigningKey;
 use twinkeep_nodes::work::Work;
 
 struct World {
@@ -31,7 +38,7 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(START));
-        let env = Env { clock: clock.clone(), entropy: Arc::new(SeededEntropy::new(3)), executor: Arc::new(Inline) };
+        let env = env(&clock);
         let data = folder.path().join("host");
         let options = HostOptions {
             name: "host".into(),
@@ -46,6 +53,7 @@ impl World {
             CreateOptions { retention_days_min: LOCK_DAYS, undelete_days: LOCK_DAYS, ..CreateOptions::default() };
         let prepared = Vault::prepare(&env, &options, &[]).unwrap();
         let id = host.make_vault(&prepared.head).unwrap();
+        register(&host, id);
         let vault = host.vault(id).unwrap();
         let store = Arc::new(vault.store.clone());
         let member = Vault::open_through(store, prepared.head.clone(), env, Unlock::Secret(&prepared.secret)).unwrap();
@@ -71,6 +79,27 @@ impl World {
             retention::unpin(&self.member, &[1]).unwrap();
         }
     }
+}
+
+/// The office knows of the vault, so that a host that starts anew opens it.
+fn register(host: &Host, vault: VaultId) {
+    let owner = AccountId([1; 16]);
+    let login = Login {
+        login_key: SigningKey::from_seed(&[1; 32]).public(),
+        salt: [1; 16],
+        cost: PasswordCost::default(),
+        wrapped_key: vec![1; 60],
+    };
+    let account = Event::AccountMade { id: owner, name: "anna".into(), login, quota: 0, is_admin: false };
+    let kind = VaultKind::Private;
+    let made = Event::VaultMade { vault, owner, name: "anna".into(), kind, company_wrap: Vec::new() };
+    for event in [account, made] {
+        host.office.append(Actor::Host, event).unwrap();
+    }
+}
+
+fn env(clock: &Arc<ManualClock>) -> Env {
+    Env { clock: clock.clone(), entropy: Arc::new(SeededEntropy::new(3)), executor: Arc::new(Inline) }
 }
 
 fn path_bytes(path: &Path) -> Vec<u8> {
@@ -121,4 +150,38 @@ fn what_was_forgotten_goes_after_both_windows_and_from_the_machines_too() {
     assert_eq!(left.frames + frames_gone, frames.len() as u64, "the machine is believed to hold what is left");
     assert_eq!(world.member.snapshots().unwrap().list.len(), 1);
     assert!(world.member.snapshots().unwrap().damaged.is_empty());
+}
+
+#[test]
+fn what_was_freed_before_the_host_stopped_goes_from_the_map_when_it_starts() {
+    let world = World::new();
+    world.back_up(&noise(1));
+    let second = world.back_up(&noise(2));
+    let machine = MachineNumber(1);
+    let held: Vec<_> = world.host.holders.owed(None, 1000).unwrap().iter().step_by(2).map(|owed| owed.id).collect();
+    world.host.holders.confirm(machine, &held).unwrap();
+    world.pass(i64::from(LOCK_DAYS) + 1);
+    retention::forget(&world.member, &[second], "").unwrap();
+    world.pass(i64::from(LOCK_DAYS) + 1);
+    assert_eq!(retention::purge(&world.member).unwrap(), [second]);
+    // The power goes when the vault is rid of it and nobody else has heard of that.
+    let mut removed = Vec::new();
+    for _ in 0..3 {
+        let access = Access::Keyless { store: &world.vault.store, retention_days_min: LOCK_DAYS };
+        let options = GcOptions { notes_removed: true, ..GcOptions::default() };
+        removed.extend(gc::collect(access, &options, &Progress::silent()).unwrap().frames_removed);
+    }
+    assert!(removed.iter().any(|id| held.contains(id)) && removed.iter().any(|id| !held.contains(id)));
+    let World { clock, host, vault, member, folder } = world;
+    drop((host, vault, member));
+    let data = folder.path().join("host");
+    let identity = setup::load(&data).unwrap();
+    let host = Host::open(Box::new(Folder(data)), env(&clock), Work::Here, identity).unwrap();
+    assert_eq!(host.holders.is_removed(&removed).unwrap(), vec![true; removed.len()], "machines that come are told so");
+    let believed = host.holders.frames_of(machine, None, 1000).unwrap();
+    assert!(believed.iter().all(|(_, id)| !removed.contains(id)), "nobody is believed to hold what is gone");
+    let owed = host.holders.owed(None, 1000).unwrap();
+    assert!(owed.iter().all(|owed| !removed.contains(&owed.id)), "or wanted to");
+    let left = host.vaults().iter().map(|(_, vault)| vault.store.removed_frames().unwrap().len()).sum::<usize>();
+    assert_eq!(left, 0, "it is told once");
 }

@@ -15,7 +15,7 @@ const FIRST: u64 = 2_000_000_000;
 const CLEAN: u64 = 40;
 
 /// A bug is seen in so many at most.
-const TRIES_MAX: u64 = 400;
+const TRIES_MAX: u64 = 1200;
 
 /// Runs seeds on all processors until one fails; how many were run, and what it said.
 fn first_failure(first: u64, count: u64) -> Option<(u64, String)> {

@@ -44,7 +44,7 @@ pub fn run(run: &Run, args: &GcArgs) -> anyhow::Result<Code> {
     if run.is_office()? {
         return at_office(run, args);
     }
-    let options = GcOptions { dry_run: args.dry_run, wait: Duration::from_secs(args.wait) };
+    let options = GcOptions { dry_run: args.dry_run, wait: Duration::from_secs(args.wait), ..GcOptions::default() };
     if args.no_key {
         let opened = run.open_store(run.env(None))?;
         for note in opened.notes() {

@@ -10,6 +10,7 @@
 mod bits;
 mod condemn;
 mod mark;
+mod noted;
 mod places;
 mod plan;
 pub(crate) mod rewrite;
@@ -43,6 +44,9 @@ pub struct GcOptions {
     /// How long to wait for sessions that began before the condemnation. When they go on for longer, the next
     /// collection finishes the work.
     pub wait: Duration,
+    /// Names of frames that go are noted in the index, for whoever has to tell others of them: see
+    /// [`LocalStore::removed_frames`].
+    pub notes_removed: bool,
 }
 
 /// What a collection did.
@@ -389,6 +393,7 @@ impl<'a> Round<'a> {
             }
         })?;
         let mut rewriter = Rewriter::new(self.store, self.own, self.numbers, self.access.vault())?;
+        rewriter.notes_removed = self.options.notes_removed;
         for pack in plan.with(Step::Drop) {
             self.check_running()?;
             rewriter.remove(pack.number, frames.get(&pack.number).map_or(&[], Vec::as_slice))?;

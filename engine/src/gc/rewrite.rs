@@ -77,6 +77,8 @@ pub(crate) struct Rewriter<'a> {
     pub unread: Vec<BadFrame>,
     /// Frames that went with their packs.
     pub removed: Vec<FrameId>,
+    /// Their names are noted in the index as they go.
+    pub notes_removed: bool,
 }
 
 impl<'a> Rewriter<'a> {
@@ -95,6 +97,7 @@ impl<'a> Rewriter<'a> {
             damaged: Vec::new(),
             unread: Vec::new(),
             removed: Vec::new(),
+            notes_removed: false,
         })
     }
 
@@ -307,6 +310,9 @@ impl<'a> Rewriter<'a> {
             gone.push(place.id);
         }
         index::delete_frames(&mut *write, &here)?;
+        if self.notes_removed {
+            index::note_removed(&mut *write, &gone)?;
+        }
         index::put_pack(&mut *write, number, &PackRow { state: PackState::Dropped, ..row })?;
         write.commit()?;
         let len = store.parts.files.open(&row.name.path()).and_then(|file| file.len()).unwrap_or(row.indexed_len);

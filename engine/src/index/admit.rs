@@ -5,7 +5,7 @@
 //! A branch above something condemned is admitted as *leaning*: it is whole, and goes if that goes.
 
 use super::chunks::{put_new_chunk, table_for_new};
-use super::condemn::{Standing, View, standing, standing_of};
+use super::condemn::{Standing, View, clear_condemned, is_swept, standing, standing_of};
 use super::{
     ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, chunk, frame, next_frame, put_chunk,
     put_frame, put_unwhole, unwhole_rows,
@@ -73,6 +73,9 @@ pub fn admit(write: &mut dyn Write, frames: &[NewFrame], read_header: &ReadHeade
 
 /// Enters frames that were believed, lost that, and verify again, under the numbers they have; or good frames, of
 /// whose chunks some have had no better place than a bad one. Returns the branches that have become whole by it.
+///
+/// What is condemned there is not any more: whether it is needed could not be told while it was bad. What is being swept
+/// stays as it is.
 pub fn readmit(
     write: &mut dyn Write,
     frames: &[(FrameNumber, NewFrame)],
@@ -81,14 +84,16 @@ pub fn readmit(
     let view = View::of_admission(write)?;
     let mut numbered = Vec::with_capacity(frames.len());
     for (number, new) in frames {
-        put_frame(write, *number, &new.place)?;
-        // What a collection of garbage is about to sweep there must not come to be needed again.
-        if super::condemned_bits(write, *number)?.is_none() {
-            numbered.push((*number, new));
+        // What a collection of garbage is about to remove there must not come to be needed again.
+        if is_swept(write, *number)? {
+            continue;
         }
+        clear_condemned(write, *number)?;
+        put_frame(write, *number, &new.place)?;
+        numbered.push((*number, new));
     }
     enter(write, view, &numbered)?;
-    heal(write, view, Headers::with(read_header, frames.iter().map(|(number, new)| (*number, new)).collect()))
+    heal(write, view, Headers::with(read_header, numbered))
 }
 
 /// Enters frames that cannot be believed. Those of their chunks that have no place at all get one there, as suspects;

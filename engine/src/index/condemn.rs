@@ -95,6 +95,11 @@ pub fn put_condemned(write: &mut dyn Write, frame: FrameNumber, bits: &[u8]) -> 
     write.put(Table::Condemned, &frame.key(), bits)
 }
 
+/// Whether something in a frame is being removed now.
+pub fn is_swept(read: &dyn Read, frame: FrameNumber) -> kv::Result<bool> {
+    Ok(collection(read)?.phase == Phase::Sweeping && condemned_bits(read, frame)?.is_some())
+}
+
 /// Takes back the condemnation of a whole frame.
 pub fn clear_condemned(write: &mut dyn Write, frame: FrameNumber) -> kv::Result<()> {
     write.delete(Table::Condemned, &frame.key()).map(drop)

@@ -16,6 +16,7 @@
 //!          "frames", "packs"       a number below which none is given again (u64)
 //!          "gc"                    where a collection of garbage stands, see [`Collection`]
 //!          "gc-awaited"            ids of the sessions it waits for (16 each)
+//!          "removed " · frame id (32)      empty: it is gone, and whoever holds a copy was not told yet
 //! ```
 //!
 //! Numbers of frames and packs are never given twice, so what somebody remembers is right or gone.
@@ -23,13 +24,15 @@
 mod admit;
 mod chunks;
 mod condemn;
+mod removed;
 
 pub use admit::{AllBranches, NewFrame, ReadHeader, absent_below, admit, expel, put_suspects, readmit};
 pub use chunks::{chunk, chunk_rows_as_they_are, chunks_from, delete_chunk, put_chunk, settle_young};
 pub use condemn::{
     Collection, Phase, Standing, View, awaited, clear_condemned, collection, condemned_bits, condemned_from,
-    is_condemned, is_set, leaning, put_awaited, put_collection, put_condemned, settle_leaning, standing,
+    is_condemned, is_set, is_swept, leaning, put_awaited, put_collection, put_condemned, settle_leaning, standing,
 };
+pub use removed::{forget_removed, note_removed, removed};
 
 use crate::id::{ChunkId, FrameId, Kind, VaultId};
 use crate::kv::{self, KvError, Read, Table, Write};

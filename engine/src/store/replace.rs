@@ -55,7 +55,7 @@ impl LocalStore {
     }
 
     /// Puts these bytes in the place of bad frames. Bytes that are not those of the frame are left out, and so is a
-    /// frame that counts by now.
+    /// frame that counts by now, or of which something is being removed.
     pub fn replace(&self, frames: Vec<(FrameNumber, Vec<u8>)>) -> Result<Replaced> {
         self.as_session(|session| replace(&self.0, session, frames))
     }
@@ -137,7 +137,12 @@ fn replace(store: &Inner, session: SessionId, frames: Vec<(FrameNumber, Vec<u8>)
     let mut of_branches = Vec::new();
     let mut packs = Packs::new(store, session);
     for (number, bytes) in frames {
-        let place = index::frame_if_any(&*store.kv.read()?, number)?;
+        let read = store.kv.read()?;
+        // It is tried again when that is over.
+        if index::is_swept(&*read, number)? {
+            continue;
+        }
+        let place = index::frame_if_any(&*read, number)?;
         let Some(place) = place.filter(|place| place.state == FrameState::Bad) else { continue };
         let Some(header) = packs.header(&bytes).filter(|_| frame_id(&bytes) == place.id) else { continue };
         match header.kind {
@@ -159,7 +164,7 @@ fn replace(store: &Inner, session: SessionId, frames: Vec<(FrameNumber, Vec<u8>)
     for (number, put) in numbers.into_iter().zip(taken.frames) {
         let (Some(now), Some(pack)) = (index::frame_if_any(&*write, number)?, packs.get(&put.pack)) else { continue };
         // Somebody else may have found it whole meanwhile.
-        if now.state == FrameState::Bad && now.id == put.row.id {
+        if now.state == FrameState::Bad && now.id == put.row.id && !index::is_swept(&*write, number)? {
             back.push((number, NewFrame { place: packs::place(&put, *pack), ids: put.ids, refs: put.refs }));
         }
     }
@@ -275,6 +280,34 @@ mod tests {
         assert!(!known(&store, d) && !known(&store, root));
         assert_eq!(store.replace(bytes).unwrap().frames, 2);
         assert!(known(&store, d) && known(&store, root));
+    }
+
+    /// All frames are condemned, and a collection has come so far.
+    fn condemn(store: &LocalStore, phase: index::Phase) {
+        let mut write = store.0.kv.write().unwrap();
+        let end = index::next_frame(&*write).unwrap();
+        (0..end.0).for_each(|number| index::put_condemned(&mut *write, FrameNumber(number), &[]).unwrap());
+        index::put_collection(&mut *write, &index::Collection { phase, epoch: 1, end }).unwrap();
+        write.commit().unwrap();
+    }
+
+    #[test]
+    fn what_was_condemned_while_it_was_bad_is_whole_again_too() {
+        let (_memory, store, frames) = world();
+        condemn(&store, index::Phase::Condemned);
+        assert_eq!(store.replace(frames.clone()).unwrap().frames, frames.len() as u64);
+        assert!(all_known(&store) && store.suspects().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_being_swept_stays_bad_until_that_is_over() {
+        let (_memory, store, frames) = world();
+        condemn(&store, index::Phase::Sweeping);
+        assert_eq!(store.replace(frames.clone()).unwrap().frames, 0);
+        assert_eq!(store.lost_frames(100).unwrap().len(), frames.len());
+        condemn(&store, index::Phase::Condemned);
+        assert_eq!(store.replace(frames.clone()).unwrap().frames, frames.len() as u64);
+        assert!(all_known(&store));
     }
 
     #[test]

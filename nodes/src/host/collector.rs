@@ -15,12 +15,16 @@ use std::time::Duration;
 use twinkeep_engine::gc::{self, Access, GcOptions};
 use twinkeep_engine::id::{FrameId, VaultId};
 use twinkeep_engine::progress::Progress;
+use twinkeep_engine::zoo::planted;
 
 /// A collection is made so often; what it frees had to wait for a month anyway.
 const PACE: Duration = Duration::from_secs(24 * 3600);
 
 /// After a start the first one waits for so long: backups that were cut short go on first.
 const FIRST: Duration = Duration::from_secs(3600);
+
+/// Whether one is due is looked at so often.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// What collections came to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -37,8 +41,14 @@ pub struct Freed {
 
 /// Collects for as long as the host runs.
 pub async fn run(host: Arc<Host>) {
-    tokio::time::sleep(FIRST).await;
+    let mut due = host.env().clock.elapsed() + FIRST;
     loop {
+        tokio::time::sleep(LOOK).await;
+        let now = host.env().clock.elapsed();
+        if now < due {
+            continue;
+        }
+        due = now + PACE;
         let freed = collect(&host).await;
         for problem in &freed.problems {
             tracing::warn!("{problem}");
@@ -46,7 +56,6 @@ pub async fn run(host: Arc<Host>) {
         if freed.frames > 0 {
             tracing::info!(bytes = freed.bytes, frames = freed.frames, copies = freed.copies, "space was freed");
         }
-        tokio::time::sleep(PACE).await;
     }
 }
 
@@ -69,29 +78,53 @@ pub async fn collect(host: &Arc<Host>) -> Freed {
         }
     }
     host.copier.wake();
+    // What was bad where something was being swept waits for the end of that.
+    host.healer.wake();
     all
 }
 
 fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, Problem> {
     let access = Access::Keyless { store: &vault.store, retention_days_min: vault.retention_days_min()? };
-    let report = gc::collect(access, &GcOptions::default(), &Progress::silent())
-        .map_err(|error| problem(Why::Other, error.to_string()))?;
+    let options = GcOptions { notes_removed: true, ..GcOptions::default() };
+    let collected = gc::collect(access, &options, &Progress::silent());
+    // Whatever ended it, something may have gone before.
+    let copies = tell_removed(host, id, vault)?;
+    let report = collected.map_err(|error| problem(Why::Other, error.to_string()))?;
     // Small packs are put together: what only moved is not free.
     let bytes = report.bytes_freed.saturating_sub(report.bytes_moved);
-    let mut freed = Freed { bytes, frames: report.frames_removed.len() as u64, ..Freed::default() };
-    if report.frames_removed.is_empty() {
-        return Ok(freed);
-    }
     let _ =
         vault.stored.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |stored| Some(stored.saturating_sub(bytes)));
+    Ok(Freed { bytes, frames: report.frames_removed.len() as u64, copies, problems: Vec::new() })
+}
+
+/// Goes on where a host was stopped between a collection and what others are to hear of it.
+pub(super) fn go_on(host: &Host, id: VaultId, vault: &HostVault) -> Result<(), Problem> {
+    if planted("removal-not-noted") {
+        return Ok(vault.store.forget_removed(&vault.store.removed_frames()?)?);
+    }
+    tell_removed(host, id, vault).map(drop)
+}
+
+/// What collections removed goes from the map of holders, and whoever holds it is ordered to drop it; gives how many
+/// orders that were. The vault knows of it until the map does, so whoever is interrupted begins again the same way.
+fn tell_removed(host: &Host, id: VaultId, vault: &HostVault) -> Result<u64, Problem> {
+    let _one = lock(&vault.telling);
+    let removed = vault.store.removed_frames()?;
+    if removed.is_empty() {
+        return Ok(0);
+    }
     let mut orders: BTreeMap<MachineNumber, Vec<FrameId>> = BTreeMap::new();
-    for part in report.frames_removed.chunks(FRAMES_PER_CHANGE_MAX) {
+    for part in removed.chunks(FRAMES_PER_CHANGE_MAX) {
         for (frame, machines) in host.holders.remove_frames(part)? {
             machines.into_iter().for_each(|machine| orders.entry(machine).or_default().push(frame));
         }
     }
     // A frame may have stood in two places, of which one went: what is still here is entered again.
     host.feed_again(id, vault)?;
+    for part in removed.chunks(FRAMES_PER_CHANGE_MAX) {
+        vault.store.forget_removed(part)?;
+    }
+    let mut copies = 0;
     for (machine, mut frames) in orders {
         only_removed(host, &mut frames)?;
         let key =
@@ -101,11 +134,11 @@ fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, P
         let Some(live) = key.and_then(|key| online.live(&key)) else { continue };
         for part in frames.chunks(FRAMES_PER_CHANGE_MAX) {
             if live.errands.send(Errand::Drop(part.to_vec())).is_ok() {
-                freed.copies += part.len() as u64;
+                copies += part.len() as u64;
             }
         }
     }
-    Ok(freed)
+    Ok(copies)
 }
 
 /// Leaves those that are nowhere at the host any more.

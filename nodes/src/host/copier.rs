@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use twinkeep_engine::env::Env;
 use twinkeep_engine::id::{FrameId, VaultId};
 use twinkeep_engine::index::FrameNumber;
+use twinkeep_engine::zoo::planted;
 
 /// Frames of one errand: some tens of megabytes, so that a machine that goes away has little to be sent again.
 const ERRAND_COUNT: usize = 32;
@@ -179,7 +180,7 @@ fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>)
             on_host_network: live.is_none_or(|live| terms.reaches(live.address)),
             is_on_battery: live.is_some_and(|live| live.is_on_battery),
             is_draining: node.draining,
-            has_twin: online.has_twin(&node.key),
+            has_twin: online.has_twin(&node.key) && !planted("copies-for-twins"),
             is_confirmed: node.status == NodeStatus::Active,
             load: u32::try_from(load).unwrap_or(u32::MAX),
             uptime_share: 100,

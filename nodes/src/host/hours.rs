@@ -140,17 +140,25 @@ impl Hours {
 
 /// Looks at the clocks for as long as the host runs.
 pub async fn run(host: Arc<Host>) {
-    let every = |what: Duration| what.as_secs() / TICK.as_secs();
-    for round in 1_u64.. {
+    let start = host.env().clock.elapsed();
+    let (mut kept, mut noted) = (start, start);
+    loop {
         tokio::time::sleep(TICK).await;
+        let now = host.env().clock.elapsed();
+        let is_due = |last: &mut Duration, every: Duration| {
+            let is_due = now.saturating_sub(*last) >= every;
+            *last = if is_due { now } else { *last };
+            is_due
+        };
+        let (keeps, notes) = (is_due(&mut kept, KEPT), is_due(&mut noted, NOTED));
         let looking = host.clone();
         let look = move || {
             let (hours, env) = (&looking.hours, looking.env());
-            match round.is_multiple_of(every(KEPT)) {
+            match keeps {
                 true => hours.save(env),
                 false => drop(hours.look(env)),
             }
-            match round.is_multiple_of(every(NOTED)) {
+            match notes {
                 true => hours.note(env, &looking.vaults()),
                 false => Ok(()),
             }

@@ -159,6 +159,8 @@ pub struct HostVault {
     pub stored: AtomicU64,
     /// One at a time enters frames in the map of holders.
     feeding: Mutex<()>,
+    /// One at a time removes there what collections removed.
+    telling: Mutex<()>,
 }
 
 impl HostVault {
@@ -246,6 +248,9 @@ impl Host {
             let opened = host.open_vault(id).map_err(told_of)?;
             lock(&host.vaults).insert(id, opened.clone());
             host.feed(id, &opened).map_err(told_of)?;
+            if let Err(error) = collector::go_on(&host, id, &opened) {
+                tracing::warn!(vault = %id, %error, "cannot go on with what was freed: the next collection does");
+            }
         }
         watch::begin(&host)?;
         if let Err(error) = host.hours.note(&host.env, &host.vaults()) {
@@ -375,7 +380,7 @@ impl Host {
             stored += rows.iter().map(|(_, place)| u64::from(place.len)).sum::<u64>();
         }
         let (store, stored) = (keyless.store, AtomicU64::new(stored));
-        Ok(Arc::new(HostVault { store, head, stored, feeding: Mutex::default() }))
+        Ok(Arc::new(HostVault { store, head, stored, feeding: Mutex::default(), telling: Mutex::default() }))
     }
 
     /// Enters in the map of holders what a vault has got since.

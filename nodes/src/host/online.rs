@@ -115,12 +115,18 @@ impl Online {
         all.push(live);
     }
 
-    /// Its connection has ended.
+    /// Its connection has ended. Who is left of its twins has to be asked for what it holds: what is believed may be the
+    /// other's word.
     pub fn go(&mut self, key: &NodeKey, errands: &mpsc::UnboundedSender<Errand>) {
-        if let Some(all) = self.machines.get_mut(key) {
-            all.retain(|live| !live.errands.same_channel(errands));
-            if all.is_empty() {
-                self.machines.remove(key);
+        let Some(all) = self.machines.get_mut(key) else { return };
+        let before = all.len();
+        all.retain(|live| !live.errands.same_channel(errands));
+        if all.is_empty() {
+            self.machines.remove(key);
+        } else if all.len() < before {
+            for live in all {
+                // One whose connection has just ended is compared when it comes again.
+                let _ = live.errands.send(Errand::Compare);
             }
         }
     }

@@ -1,18 +1,24 @@
 //! What breaks, when, and what must hold then.
 
-use super::disk::Image;
+mod ageing;
 mod breaks;
+mod doubles;
+mod kind;
 
+use super::disk::Image;
 use super::machines;
 use super::oracle::Acknowledged;
+use super::pc::{Nature, Pc};
 use super::report::{Fault, Report, Weakness};
-use super::world::{Command, HOST, Manner, Nature, Pc, World};
+use super::world::{Command, HOST, World};
+use kind::Kind;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use turmoil::Sim;
 use twinkeep_engine::env::Dice;
+use twinkeep_engine::id::FrameId;
 use twinkeep_nodes::host::Host;
 use twinkeep_nodes::tracker::registry::NodeStatus;
 
@@ -24,6 +30,8 @@ enum Heal {
     StartHost,
     StartPc(usize),
     Room(Option<usize>),
+    Clock,
+    OneOfTwo,
 }
 
 /// How often the map of holders is compared with what machines hold.
@@ -48,45 +56,15 @@ struct Driver<'a> {
     weakness: Weakness,
     /// Everything was verified at the end.
     has_scrubbed: bool,
+    /// Time of the machines at the last step, nanoseconds.
+    seen: u64,
+    /// When the next month passes, where months do.
+    month: Option<Duration>,
+    /// Whether it is known that a machine runs twice, and what is on its way to it.
+    given: (bool, usize),
     /// Older copies of the host's disk, with what had been acknowledged.
     images: Vec<(Image, Acknowledged)>,
     report: Report,
-}
-
-/// Seeds below this draw from the faults of the first version, and give the histories they gave then.
-const FIRST_VERSION: u64 = 10_000_000;
-
-/// What may go wrong in a run.
-struct Kind {
-    faults: Vec<Fault>,
-    weakness: Weakness,
-    dice: Dice,
-    is_first: bool,
-}
-
-impl Kind {
-    fn of(seed: u64) -> Self {
-        let mut dice = Dice(seed ^ 0x006b_696e_6400_0000);
-        if seed < FIRST_VERSION {
-            return Self { faults: Fault::FIRST.to_vec(), weakness: Weakness::None, dice, is_first: true };
-        }
-        let weakness = match dice.below(3) {
-            0 => Weakness::None,
-            1 => Weakness::HostRots,
-            _ => Weakness::HostIsOld,
-        };
-        Self { faults: Fault::of(weakness), weakness, dice, is_first: false }
-    }
-
-    fn liar(&mut self) -> Nature {
-        let manners = [Manner::Nothing, Manner::Half, Manner::Wrong, Manner::Mute];
-        match (self.is_first, self.weakness) {
-            (true, _) => Nature::Liar(Manner::Nothing),
-            // What the host loses must be somewhere.
-            (_, Weakness::HostRots) => Nature::Honest,
-            _ => Nature::Liar(manners[self.dice.below(manners.len())]),
-        }
-    }
 }
 
 /// Runs an office; the newest lines of what happened stand in the error.
@@ -104,7 +82,13 @@ pub fn run(seed: u64) -> Result<Report, String> {
             false => Pc::new(seed, at, Nature::Honest),
         })
         .collect();
-    let world = World::new(seed, all, pcs, users)?;
+    let mut all = all;
+    if kind.clones {
+        let honest: Vec<Rc<Pc>> = all.iter().filter(|pc| pc.nature == Nature::Honest).cloned().collect();
+        let original = &honest[seed as usize % honest.len()];
+        all.push(Pc::clone_of(original, all.len()));
+    }
+    let world = World::new(seed, all, pcs, users, kind.habits)?;
     let tick = Duration::from_millis([10, 20, 40][dice.below(3)]);
     let mut builder = turmoil::Builder::new();
     builder
@@ -135,6 +119,9 @@ pub fn run(seed: u64) -> Result<Report, String> {
         faults: kind.faults,
         weakness: kind.weakness,
         has_scrubbed: false,
+        seen: 0,
+        month: kind.habits.forget.then_some(Duration::from_secs(5)),
+        given: (false, 0),
         images: Vec::new(),
         report: Report { seeds: 1, ..Report::default() },
     };
@@ -142,6 +129,7 @@ pub fn run(seed: u64) -> Result<Report, String> {
     let mut report = driver.report;
     let oracle = world.oracle.borrow();
     (report.backups, report.levels, report.failures) = (oracle.backups, oracle.levels, oracle.failures.clone());
+    report.told = oracle.told;
     report.liars = world.pcs.iter().filter(|pc| pc.nature != Nature::Honest).count();
     report.hash = world.trace.borrow().hash();
     report.simulated = Duration::from_nanos(world.now.load(Ordering::Relaxed));
@@ -155,6 +143,11 @@ pub fn run(seed: u64) -> Result<Report, String> {
 impl Driver<'_> {
     fn now(&self) -> Duration {
         Duration::from_nanos(self.world.now.load(Ordering::Relaxed))
+    }
+
+    /// Time of the machines, nanoseconds: what they slept counts.
+    fn passed(&self) -> u64 {
+        self.sim.elapsed().as_nanos() as u64 + self.world.slept.load(Ordering::Relaxed)
     }
 
     fn note(&self, what: impl std::fmt::Display) {
@@ -173,6 +166,10 @@ impl Driver<'_> {
                 next = self.now() + Duration::from_millis(self.dice.below(2 * gap) as u64);
                 let fault = self.faults[self.dice.below(self.faults.len())];
                 self.breaks(fault);
+            }
+            if self.month.is_some_and(|month| self.now() >= month) {
+                self.month();
+                self.month = Some(self.now() + Duration::from_millis(6_000 + self.dice.below(12_000) as u64));
             }
             if self.now() >= look {
                 look = self.now() + LOOK;
@@ -193,7 +190,7 @@ impl Driver<'_> {
             self.images.push((self.world.disk.image(), acknowledged));
         }
         if self.faults.contains(&Fault::OldPc) {
-            for pc in &self.world.pcs {
+            for pc in self.world.pcs.iter().filter(|pc| !pc.is_off.get()) {
                 pc.images.borrow_mut().push(pc.disk.image());
             }
         }
@@ -201,8 +198,13 @@ impl Driver<'_> {
 
     /// One tick of everything, and what follows from it.
     fn step(&mut self) -> Result<(), String> {
+        let (runs, before) = (self.world.host.borrow().is_some(), self.seen);
         self.sim.step().map_err(|error| format!("a machine ended: {error}"))?;
         self.world.now.store(self.sim.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.seen = self.passed();
+        if runs {
+            self.world.ran.fetch_add(self.seen - before, Ordering::Relaxed);
+        }
         if self.world.disk.is_dead() && !self.is_host_down {
             self.stop_host(true, true);
         }
@@ -217,7 +219,7 @@ impl Driver<'_> {
             self.heals.pop_first();
             self.heal(heal);
         }
-        Ok(())
+        self.watch_double()
     }
 
     /// What must hold at any time.
@@ -243,15 +245,22 @@ impl Driver<'_> {
         world.pcs.iter().for_each(|pc| pc.disk.cut_after(u64::MAX));
         self.heal(Heal::Room(None));
         self.heal(Heal::StartHost);
+        if world.habits.forget {
+            self.heal(Heal::Clock);
+        }
         for at in 0..world.pcs.len() {
             for heal in [Heal::Link(at), Heal::Release(at), Heal::Room(Some(at)), Heal::StartPc(at)] {
                 self.heal(heal);
             }
             // Who lies is found out by people so far.
+            if world.pcs[at].is_clone() {
+                continue;
+            }
             let is_honest = world.pcs[at].nature == Nature::Honest;
             let command = if is_honest { Command::Drain(at, false) } else { Command::Forget(at) };
             world.commands.borrow_mut().push_back(command);
         }
+        self.resolve_double()?;
         let began = self.now();
         let mut look = began + LOOK;
         let wanted = loop {
@@ -273,6 +282,9 @@ impl Driver<'_> {
         };
         self.report.mended = self.now() - began;
         self.look()?;
+        if wanted.is_none() && world.habits.forget {
+            self.age()?;
+        }
         world.oracle.borrow_mut().check_host(&world);
         self.look()?;
         match wanted {
@@ -288,10 +300,13 @@ impl Driver<'_> {
         if !self.world.commands.borrow().is_empty() || self.world.is_obeying.get() {
             return Some("the administrator is busy".to_owned());
         }
+        if let Some(question) = host.hours.question(host.env()).filter(|_| self.world.habits.forget) {
+            return Some(question);
+        }
         let status = |pc: &Pc| host.office.read(|registry| registry.node(&pc.key()).map(|node| node.status));
         let has_gone = |pc: &&Rc<Pc>| pc.is_to_go.get() && status(pc) == Some(NodeStatus::Forgotten);
         self.world.pcs.iter().filter(has_gone).for_each(|pc| pc.has_joined.set(false));
-        if !self.world.pcs.iter().any(|pc| pc.has_joined.get() && pc.nature == Nature::Honest) {
+        if !self.world.pcs.iter().any(|pc| pc.is_part()) {
             return None;
         }
         let owed = match host.holders.owed(None, 1 << 20) {
@@ -313,7 +328,7 @@ impl Driver<'_> {
     /// A frame that is not where the map says, or nowhere. Nothing is excused any more.
     fn misplaced(&self, host: &Host) -> Option<String> {
         let world = &self.world;
-        let honest = world.pcs.iter().filter(|pc| pc.has_joined.get() && pc.nature == Nature::Honest);
+        let honest = world.pcs.iter().filter(|pc| pc.is_part());
         let mut held = BTreeSet::new();
         for pc in honest {
             let Some(number) = world.number_of(host, pc) else {
@@ -328,7 +343,10 @@ impl Driver<'_> {
             held.extend(on_disk);
         }
         let oracle = world.oracle.borrow();
-        let nowhere = oracle.all_frames().find(|frame| !held.contains(frame) && !oracle.is_rotten(frame));
+        let at_host = world.may_free().then(|| world.frames_at_host());
+        let is_wanted = |frame: &FrameId| at_host.as_ref().is_none_or(|at_host| at_host.contains(frame));
+        let mut wanted = oracle.all_frames().filter(|frame| is_wanted(frame));
+        let nowhere = wanted.find(|frame| !held.contains(frame) && !oracle.is_rotten(frame));
         nowhere.map(|frame| format!("nobody holds {frame}, and nothing is owed"))
     }
 }

@@ -1,7 +1,8 @@
 //! A terminal that says it holds what it was sent, and has thrown it away; what it is asked for it makes up.
 
 use super::machines::{Net, settings};
-use super::world::{Manner, Pc, World};
+use super::pc::{Manner, Pc};
+use super::world::World;
 use capnp::Error;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,12 +1,14 @@
 //! What runs on the machines of a simulated office: the host and the terminals that ship, over a simulated network.
 
 use super::liar;
+use super::pc::{Nature, Pc};
 use super::user;
-use super::world::{Command, HOST, Nature, PORT, Pc, World, space};
+use super::world::{Command, HOST, PORT, World, space};
 use capnp::Error;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use turmoil::net::{TcpListener, TcpStream};
 use twinkeep_engine::copies::CopyStore;
@@ -82,7 +84,7 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
         Command::Invite(pc) => {
             let pc = &world.pcs[*pc];
             let mut request = admin.token_request();
-            request.get().set_name(&pc.name[..]);
+            request.get().set_name(&pc.node[..]);
             request.get().set_secs(24 * 3600);
             request.get().set_auto(true);
             let answer = request.send().promise.await?;
@@ -92,7 +94,7 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
         Command::Forget(pc) => {
             let pc = &world.pcs[*pc];
             let mut request = admin.forget_request();
-            request.get().set_name(&pc.name[..]);
+            request.get().set_name(&pc.node[..]);
             pc.is_to_go.set(true);
             request.send().promise.await?;
             pc.has_joined.set(false);
@@ -100,7 +102,7 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
         }
         Command::Drain(pc, on) => {
             let mut request = admin.drain_request();
-            request.get().set_name(&world.pcs[*pc].name[..]);
+            request.get().set_name(&world.pcs[*pc].node[..]);
             request.get().set_on(*on);
             request.send().promise.await?;
         }
@@ -110,7 +112,28 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
             let (bad, healed) = (report.get_bad(), report.get_healed());
             world.note("admin", format_args!("{bad} frames of the host were bad, {healed} were healed"));
         }
+        Command::Collect => collect(world, admin).await?,
+        Command::CollectAndCut(writes) => {
+            world.disk.cut_after(*writes);
+            collect(world, admin).await?;
+        }
+        Command::ClockIsRight if world.skew.load(Ordering::Relaxed) != 0 => {
+            return Err(Error::failed("it is not".to_owned()));
+        }
+        Command::ClockIsRight => drop(admin.clock_is_right_request().send().promise.await?),
     }
+    Ok(())
+}
+
+async fn collect(world: &World, admin: &admin::Client) -> Result<(), Error> {
+    let answer = admin.collect_request().send().promise.await?;
+    let answer = answer.get()?;
+    for problem in answer.get_problems()? {
+        world.note("admin", problem?.to_str()?);
+    }
+    let (frames, copies) = (answer.get_frames(), answer.get_copies());
+    world.oracle.borrow_mut().told[3] += frames as usize;
+    world.note("admin", format_args!("{frames} frames were freed, {copies} copies ordered dropped"));
     Ok(())
 }
 
@@ -143,7 +166,7 @@ impl Outside for Net {
 pub fn settings(world: &World, pc: &Pc) -> Settings {
     Settings {
         data: std::path::PathBuf::new(),
-        name: pc.name.clone(),
+        name: pc.node.clone(),
         key: pc.signing_key(),
         hosts: vec![format!("{HOST}:{PORT}")],
         host_key: world.host_key(),
@@ -156,7 +179,7 @@ pub fn settings(world: &World, pc: &Pc) -> Settings {
 /// A PC with its terminal and its users, until it crashes.
 pub async fn pc(world: Rc<World>, pc: Rc<Pc>) -> turmoil::Result {
     let env = pc.boot(&world);
-    while !pc.has_joined.get() {
+    while !pc.has_joined.get() || pc.is_off.get() {
         tokio::time::sleep(AGAIN).await;
         let token = pc.token.borrow().clone();
         let Some(token) = token else { continue };
@@ -187,8 +210,11 @@ pub async fn pc(world: Rc<World>, pc: Rc<Pc>) -> turmoil::Result {
     Ok(())
 }
 
-/// The users of a PC.
+/// The users of a PC, and in the end whoever does what is left to do.
 fn seat(world: &Rc<World>, pc: &Rc<Pc>, terminal: &Terminal<Net>, env: &Env) {
+    if world.habits.forget {
+        tokio::task::spawn_local(user::fulfil(world.clone(), pc.clone(), terminal.local(), env.clone()));
+    }
     let users = world.users.borrow().clone();
     for user in users.into_iter().filter(|user| world.pcs[user.pc].name == pc.name) {
         tokio::task::spawn_local(user::live(world.clone(), pc.clone(), user, terminal.local(), env.clone()));
@@ -207,7 +233,7 @@ async fn join(world: &World, pc: &Rc<Pc>, token: &JoinToken) -> Result<bootstrap
         }
         let mut request = host.join_request();
         request.get().set_token(token.secret());
-        request.get().set_name(&pc.name[..]);
+        request.get().set_name(&pc.node[..]);
         request.get().set_machine_id(&pc.machine_id());
         let answer = request.send().promise.await?;
         Ok::<_, Error>(answer.get()?.get_status()?)

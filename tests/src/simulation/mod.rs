@@ -7,10 +7,12 @@
 
 pub mod disk;
 mod driver;
+mod fates;
 mod liar;
 pub mod log;
 mod machines;
 mod oracle;
+mod pc;
 mod report;
 mod user;
 mod world;

@@ -1,9 +1,14 @@
 //! What was acknowledged, and whether it holds.
 
-use super::world::{Nature, User, World};
+mod gone;
+
+use super::fates::{Fate, Fates, Said};
+use super::pc::{Nature, Pc};
+use super::world::{User, World};
 use crate::lab::chain;
 use crate::weave::Node;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use twinkeep_engine::id::{ChunkId, FrameId, VaultId};
 use twinkeep_engine::vault::{Place, Unlock, Vault};
@@ -24,10 +29,14 @@ pub struct Oracle {
     /// Chunks of frames that rotted at the host while nobody else held them, and those frames.
     rotten: (HashSet<ChunkId>, BTreeSet<FrameId>),
     has_rotted: bool,
+    /// Frames that machines may hold although nobody needs them, because the host has lost its memory of them.
+    unremembered: BTreeSet<FrameId>,
     /// What does not hold.
     pub problems: Vec<String>,
     /// Backups that were published.
     pub backups: usize,
+    /// Snapshots that were forgotten, brought back and let go, and frames freed when it was asked for.
+    pub told: [usize; 4],
     /// Answers of level 2.
     pub levels: usize,
     /// Calls that failed, by reason.
@@ -43,6 +52,18 @@ pub struct Acknowledged {
     settled: BTreeMap<VaultId, BTreeMap<ChunkId, Arc<Node>>>,
     /// Roots that were published and at which count, by vault.
     published: BTreeMap<VaultId, BTreeMap<u64, Arc<Node>>>,
+    /// Roots that somebody was about to publish and heard nothing of.
+    publishing: BTreeMap<VaultId, Vec<ChunkId>>,
+    /// What was said of what was published.
+    fates: BTreeMap<VaultId, Fates>,
+}
+
+/// A change that somebody asks for, until it is answered.
+pub struct Asked {
+    vault: VaultId,
+    life: usize,
+    count: u64,
+    at: usize,
 }
 
 impl Oracle {
@@ -124,15 +145,66 @@ impl Oracle {
             return;
         }
         self.backups += 1;
+        self.acknowledged.fates.entry(user.vault).or_default().occupy(count);
         let published = self.acknowledged.published.entry(user.vault).or_default();
         if let Some(other) = published.insert(count, root.clone()) {
             self.wrong(format!("{} and {} were both published as {count} of {}", other.id, root.id, user.name));
         }
     }
 
+    /// Somebody is about to publish a root.
+    pub fn publishing(&mut self, user: &User, root: &Arc<Node>) {
+        self.acknowledged.publishing.entry(user.vault).or_default().push(root.id);
+    }
+
+    /// It was heard what came of that.
+    pub fn heard(&mut self, user: &User, life: usize, root: &Arc<Node>) {
+        let unheard = self.acknowledged.publishing.entry(user.vault).or_default();
+        if let Some(at) = unheard.iter().position(|id| *id == root.id).filter(|_| life == self.life) {
+            unheard.swap_remove(at);
+        }
+    }
+
+    /// Somebody is about to say something of snapshots, in this place of the chain.
+    pub fn ask(&mut self, world: &World, user: &User, count: u64, said: Said, of: &[u64]) -> Asked {
+        let at = self.acknowledged.fates.entry(user.vault).or_default().ask(count, said, of, world.ran());
+        Asked { vault: user.vault, life: self.life, count, at }
+    }
+
+    /// It was taken.
+    pub fn taken(&mut self, asked: &Asked, said: Said, of: usize) {
+        if said != Said::Other {
+            self.told[said as usize] += of;
+        }
+        if asked.life != self.life {
+            return;
+        }
+        let fates = self.acknowledged.fates.entry(asked.vault).or_default();
+        if let Err(problem) = fates.take(asked.count, asked.at) {
+            self.wrong(problem);
+        }
+    }
+
+    /// It was not taken.
+    pub fn refused(&mut self, asked: &Asked) {
+        if asked.life == self.life {
+            self.acknowledged.fates.entry(asked.vault).or_default().refuse(asked.count, asked.at);
+        }
+    }
+
+    /// What may have become of a snapshot.
+    pub fn fate(&self, user: &User, count: u64) -> Fate {
+        self.acknowledged.fates.get(&user.vault).map(|fates| fates.fate(count)).unwrap_or_default()
+    }
+
     /// Frames that the host has said to have of a user.
     pub fn frames_of(&self, user: &User) -> BTreeSet<FrameId> {
         self.acknowledged.frames.get(&user.vault).cloned().unwrap_or_default()
+    }
+
+    /// Whether a user has published a root, and nobody had the right to let it go.
+    pub fn must_have(&self, user: &User, root: &ChunkId) -> bool {
+        self.kept_roots(user).any(|kept| kept.id == *root)
     }
 
     /// What a user has published.
@@ -143,9 +215,14 @@ impl Oracle {
     /// A user was told level 2: each of these frames is on a machine, unless one that lied or lost its disk said so.
     pub fn check_level(&mut self, world: &World, user: &User, frames: &BTreeSet<FrameId>) {
         let Some(host) = world.host.borrow().clone() else { return };
+        let mut at_host = None;
         // What rotted at the host while nobody else held it may have been stored anew, in other frames.
         for frame in frames.iter().filter(|frame| !self.rotten.1.contains(frame)) {
             if world.pcs.iter().any(|pc| pc.holds(world, frame)) {
+                continue;
+            }
+            // What was freed meanwhile is nowhere.
+            if world.may_free() && !at_host.get_or_insert_with(|| world.frames_at_host()).contains(frame) {
                 continue;
             }
             let Ok(holders) = host.holders.holders_of(&[*frame]) else { return };
@@ -164,15 +241,18 @@ impl Oracle {
 
     /// The map of holders names only machines that hold what it says.
     pub fn check_map(&mut self, world: &World, host: &Host) {
-        for pc in world.pcs.iter().filter(|pc| pc.nature == Nature::Honest) {
+        for pc in world.pcs.iter().filter(|pc| pc.nature == Nature::Honest && !pc.is_clone()) {
             let Some(number) = world.number_of(host, pc) else { continue };
+            // What one of several machines under a key holds counts for all of them.
+            let node = &pc.node[..];
             let rows = match host.holders.frames_of(number, None, 1 << 20) {
                 Ok(rows) => rows,
                 // Its power is gone.
                 Err(_) => return,
             };
             for (_, frame) in rows {
-                if !pc.is_excused(&frame) && !pc.holds(world, &frame) {
+                let is_right = |pc: &Rc<Pc>| pc.node == node && (pc.is_excused(&frame) || pc.holds(world, &frame));
+                if !world.pcs.iter().any(is_right) {
                     self.wrong(format!("the host believes that {} holds {frame}, which it does not", pc.name));
                     return;
                 }
@@ -202,10 +282,19 @@ impl Oracle {
         let reader = vault.reader().map_err(|error| chain(&error))?;
         let mut seen = HashSet::new();
         let settled = self.acknowledged.settled.get(&user.vault).into_iter().flat_map(BTreeMap::values);
-        for root in settled.filter(|root| self.must_be_whole(root)) {
-            let known = vault.store().known(&[root.id]).map_err(|error| chain(&error))?;
-            if known != [true] {
-                return Err(format!("{} was settled and is not known", root.id));
+        // What nobody came to publish is freed, where anything is.
+        let roots: Vec<&Arc<Node>> = match world.may_free() {
+            true => self.kept_roots(user).collect(),
+            false => settled.collect(),
+        };
+        for root in roots.into_iter().filter(|root| self.must_be_whole(root)) {
+            // What is condemned is as if it were not there, for those who come now, and may be taken back.
+            let is_there = match world.may_free() {
+                true => vault.store().whole(&[root.id]),
+                false => vault.store().known(&[root.id]),
+            };
+            if is_there.map_err(|error| chain(&error))? != [true] {
+                return Err(format!("{} was settled and is not there", root.id));
             }
             root.verify(&reader, &mut seen)?;
         }
@@ -222,7 +311,7 @@ impl Oracle {
                 return Err(format!("record {count} of {} was published and is not there", root.id));
             }
         }
-        Ok(())
+        if world.may_free() { self.check_history(user, &vault) } else { Ok(()) }
     }
 
     /// Frames that were acknowledged, of all vaults.

@@ -57,6 +57,12 @@ pub enum Fault {
     OldPc,
     /// Every machine sleeps: clocks go on, timers do not.
     Sleep,
+    /// The same for a month.
+    Month,
+    /// What nothing needs is freed; at times the power goes in the middle.
+    Collect,
+    /// A copy of a PC's disk is started on another machine.
+    Clone,
 }
 
 impl Fault {
@@ -126,6 +132,8 @@ pub struct Report {
     pub levels: usize,
     /// Calls of users that failed, by reason.
     pub failures: BTreeMap<String, usize>,
+    /// Snapshots that were forgotten, brought back and let go; frames that machines were ordered to drop.
+    pub told: [usize; 4],
     /// Terminals that lied.
     pub liars: usize,
     /// How long the last frame waited for its second copy after everything was mended, at most.
@@ -140,7 +148,8 @@ impl Report {
         let faults: Vec<String> = self.faults.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
         let failures: Vec<String> = self.failures.iter().map(|(why, count)| format!("{why} {count}")).collect();
         format!(
-            "{} seeds, {:.1} simulated hours, {} liars, {} faults ({}), {} backups, {} times level 2, calls that failed: {}; mended \
+            "{} seeds, {:.1} simulated hours, {} liars, {} faults ({}), {} backups, {} forgotten, {} brought back, {} let go, \
+             {} frames freed on order, {} times level 2, calls that failed: {}; mended \
              after {} s at most",
             grouped(self.seeds),
             self.simulated.as_secs_f64() / 3600.0,
@@ -148,6 +157,10 @@ impl Report {
             grouped(self.faults.values().sum()),
             faults.join(", "),
             grouped(self.backups),
+            grouped(self.told[0]),
+            grouped(self.told[1]),
+            grouped(self.told[2]),
+            grouped(self.told[3]),
             grouped(self.levels),
             failures.join(", "),
             self.mended.as_secs()
@@ -161,6 +174,7 @@ impl Report {
         self.backups += other.backups;
         self.levels += other.levels;
         self.liars += other.liars;
+        self.told.iter_mut().zip(other.told).for_each(|(sum, count)| *sum += count);
         self.mended = self.mended.max(other.mended);
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_default() += count;

@@ -1,7 +1,12 @@
 //! Somebody at a PC: logs in, backs up, asks how safe it is, reads back. Everything by the calls of the protocol, on the
 //! one thread of the simulation.
 
-use super::world::{Pc, User, World};
+mod history;
+
+pub use history::fulfil;
+
+use super::pc::Pc;
+use super::world::{User, World};
 use crate::weave::Node;
 use capnp::Error;
 use std::collections::{BTreeMap, HashMap};
@@ -73,9 +78,16 @@ impl Run<'_> {
         if dice.one_in(5) {
             self.read_back(&vault, dice).await?;
         }
+        if self.world.habits.forget {
+            for _ in 0..dice.below(4) {
+                self.alter(&vault, dice).await?;
+            }
+        }
         for _ in 0..1 + dice.below(3) {
             let height = 1 + dice.below(3);
-            let root = Node::random(&self.user.keys, dice, 40, height);
+            // Of what nobody else has something is left over when it is forgotten.
+            let alphabet = if self.world.habits.forget && dice.one_in(2) { 1 << 30 } else { 40 };
+            let root = Node::random(&self.user.keys, dice, alphabet, height);
             self.backup(local, &vault, root, dice).await?;
             self.ask_level(&vault).await?;
         }
@@ -174,6 +186,7 @@ impl Run<'_> {
         (id, life): (SessionId, usize),
         root: &Arc<Node>,
     ) -> Result<(), Error> {
+        self.world.oracle.borrow_mut().publishing(self.user, root);
         for _ in 0..4 {
             let link = get_link(vault.link_request().send().promise.await?.get()?.get_link()?)?;
             let received = link.received.unwrap_or_default();
@@ -199,11 +212,13 @@ impl Run<'_> {
             put_link(&link, received, request.get().init_link());
             request.get().set_record(&record);
             if request.send().promise.await?.get()?.get_taken() {
+                self.world.oracle.borrow_mut().heard(self.user, life, root);
                 self.world.oracle.borrow_mut().published(self.user, life, root, link.count);
                 self.world.note(&self.user.name, format_args!("published {} as {}", root.id, link.count));
                 return Ok(());
             }
         }
+        self.world.oracle.borrow_mut().heard(self.user, life, root);
         Err(Error::failed("others are always faster".to_owned()))
     }
 
@@ -233,7 +248,7 @@ impl Run<'_> {
         // One that has lost its disk since is not who has said so, and of one whose disk rots it may be true.
         let must_have_it = {
             let oracle = self.world.oracle.borrow();
-            oracle.life == life && !oracle.has_rotted()
+            oracle.life == life && !oracle.has_rotted() && oracle.must_have(self.user, &root.id)
         };
         if answer.get()?.get_answers()? != [1] {
             if must_have_it {

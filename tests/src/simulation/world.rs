@@ -1,27 +1,26 @@
 //! The machines of a simulated office: what of them outlives a crash, and who they are.
 
 use super::disk::{Disk, Image};
-use super::liar::Claimed;
 use super::oracle::Oracle;
+use super::pc::{Nature, Pc};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
-use twinkeep_engine::copies::CopyStore;
 use twinkeep_engine::crypto::{VaultKeys, VaultSecret};
 use twinkeep_engine::env::{Clock, Env, Inline, SeededEntropy, Time};
 use twinkeep_engine::files::Files;
-use twinkeep_engine::frame::frame_id;
 use twinkeep_engine::id::{FrameId, VaultId};
+use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::KvHome;
+use twinkeep_engine::store::LocalStore;
 use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_engine::vault::{CreateOptions, Place, Vault};
 use twinkeep_nodes::host::ground::{Ground, Space};
 use twinkeep_nodes::host::room::Marks;
 use twinkeep_nodes::host::{Host, Identity};
-use twinkeep_nodes::terminal::copies::Kept;
 use twinkeep_nodes::tracker::MachineNumber;
 use twinkeep_nodes::tracker::event::{Event, Login, VaultKind};
 use twinkeep_nodes::tracker::log::Actor;
@@ -30,7 +29,6 @@ use twinkeep_nodes::tracker::names::{AccountId, MachineId, NodeKey};
 use twinkeep_nodes::tracker::office::Office;
 use twinkeep_nodes::tracker::registry::NodeStatus;
 use twinkeep_nodes::tracker::sign::SigningKey;
-use twinkeep_nodes::tracker::token::JoinToken;
 use twinkeep_nodes::transport::keys::node_key;
 use twinkeep_nodes::work::Work;
 
@@ -102,170 +100,6 @@ fn number(seed: u64, name: &str) -> u64 {
     secret(seed, name).first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// How a terminal behaves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Nature {
-    /// As it should.
-    Honest,
-    /// It says that it holds what it was sent, and has not.
-    Liar(Manner),
-}
-
-/// How a terminal lies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Manner {
-    /// It has thrown away what it was sent.
-    Nothing,
-    /// It has every other frame.
-    Half,
-    /// The same, and what it is to show it answers with something else.
-    Wrong,
-    /// It never answers what it is asked for.
-    Mute,
-}
-
-/// A word of the host is on its way for so long at most.
-const ON_ITS_WAY: Duration = Duration::from_secs(10);
-
-/// A PC with a terminal on it.
-pub struct Pc {
-    /// Its name, in the network and the office.
-    pub name: String,
-    /// How it behaves.
-    pub nature: Nature,
-    /// Its disk.
-    pub disk: Disk,
-    /// How far its wall clock is off.
-    pub skew: Arc<AtomicI64>,
-    /// Bytes granted.
-    pub grant: u64,
-    /// Its store while it runs.
-    pub kept: RefCell<Option<Arc<Kept>>>,
-    /// With what it is to join; none when it has.
-    pub token: RefCell<Option<JoinToken>>,
-    /// Whether it is in the office.
-    pub has_joined: Cell<bool>,
-    /// Forgetting it was asked for: it may have been done though the answer was an error.
-    pub is_to_go: Cell<bool>,
-    /// When it was forgotten last.
-    pub forgotten: Cell<Option<Duration>>,
-    /// The lists of machines it keeps.
-    pub lists: RefCell<Vec<u8>>,
-    /// Frames that its disk has lost: what it said of them before is no fault of the host's.
-    lost: RefCell<BTreeSet<FrameId>>,
-    /// Older copies of its disk.
-    pub images: RefCell<Vec<Image>>,
-    /// What its disk holds while it is off.
-    asleep: RefCell<Option<BTreeSet<FrameId>>>,
-    /// What a liar says it holds.
-    pub claimed: Claimed,
-    boots: Cell<u64>,
-    seed: u64,
-}
-
-impl Pc {
-    /// One that has not joined.
-    pub fn new(seed: u64, at: usize, nature: Nature) -> Rc<Self> {
-        Rc::new(Self {
-            name: format!("pc{at}"),
-            nature,
-            disk: Disk::default(),
-            skew: Arc::default(),
-            grant: 1 << 30,
-            kept: RefCell::default(),
-            token: RefCell::default(),
-            has_joined: Cell::new(false),
-            is_to_go: Cell::new(false),
-            forgotten: Cell::new(None),
-            lists: RefCell::default(),
-            lost: RefCell::default(),
-            images: RefCell::default(),
-            asleep: RefCell::default(),
-            claimed: Claimed::default(),
-            boots: Cell::new(0),
-            seed,
-        })
-    }
-
-    /// Its key.
-    pub fn signing_key(&self) -> SigningKey {
-        SigningKey::from_seed(&secret(self.seed, &self.name))
-    }
-
-    /// The same, as others know it.
-    pub fn key(&self) -> NodeKey {
-        node_key(&self.signing_key())
-    }
-
-    /// Its hardware.
-    pub fn machine_id(&self) -> [u8; 16] {
-        let mut id = [0; 16];
-        id.copy_from_slice(&secret(self.seed, &format!("{} hardware", self.name))[..16]);
-        id
-    }
-
-    /// It starts.
-    pub fn boot(&self, world: &World) -> Env {
-        self.boots.set(self.boots.get() + 1);
-        self.asleep.take();
-        world.env(&format!("{} {}", self.name, self.boots.get()), &self.skew)
-    }
-
-    /// It does not run any more.
-    pub fn stop(&self) {
-        self.kept.take();
-        self.asleep.take();
-    }
-
-    /// Its disk was lost or rotted: what it has not got any more of what was made so far is no fault of the host's.
-    pub fn excuse(&self, world: &World) {
-        let left = self.on_disk(world);
-        let oracle = world.oracle.borrow();
-        self.lost.borrow_mut().extend(oracle.made().filter(|frame| !left.contains(frame)));
-        self.asleep.take();
-    }
-
-    /// Whether it may say that it holds a frame although it does not.
-    pub fn is_excused(&self, frame: &FrameId) -> bool {
-        self.nature != Nature::Honest || self.lost.borrow().contains(frame)
-    }
-
-    /// Whether it was forgotten so lately that a word of the host from before may still have been on its way.
-    pub fn was_just_forgotten(&self) -> bool {
-        let since = |then: Duration| turmoil::sim_elapsed().unwrap_or_default().saturating_sub(then);
-        self.forgotten.get().is_some_and(|then| since(then) < ON_ITS_WAY)
-    }
-
-    /// Whether its disk has this frame, every byte of it, and would after a power cut now.
-    pub fn holds(&self, world: &World, frame: &FrameId) -> bool {
-        if let Some(kept) = &*self.kept.borrow()
-            && !self.disk.is_dead()
-        {
-            let bytes = kept.store.read(frame).ok().flatten();
-            return bytes.is_some_and(|bytes| frame_id(&bytes) == *frame);
-        }
-        let mut asleep = self.asleep.borrow_mut();
-        asleep.get_or_insert_with(|| self.on_disk(world)).contains(frame)
-    }
-
-    /// What its store says of a frame.
-    pub fn tell(&self, frame: &FrameId) -> String {
-        let kept = self.kept.borrow();
-        let Some(kept) = kept.as_ref() else { return "it does not run".to_owned() };
-        format!("its store says {:?}", kept.store.has(&[*frame]))
-    }
-
-    /// Frames that are whole on its disk.
-    pub fn on_disk(&self, world: &World) -> BTreeSet<FrameId> {
-        let (files, kv) = self.disk.durable("copies");
-        let env = world.env("look", &self.skew);
-        let Ok(opened) = CopyStore::open(Arc::new(files), Arc::new(kv), env, "look") else { return BTreeSet::new() };
-        let held = opened.store.list(None, 1 << 20).unwrap_or_default();
-        let is_whole = |id: &FrameId| opened.store.read(id).ok().flatten().is_some_and(|bytes| frame_id(&bytes) == *id);
-        held.into_iter().map(|held| held.id).filter(is_whole).collect()
-    }
-}
-
 /// Somebody who backs up.
 pub struct User {
     /// Account name.
@@ -299,6 +133,32 @@ pub enum Command {
     Drain(usize, bool),
     /// Everything is verified, and healed where it can be.
     Scrub,
+    /// What nothing needs is freed.
+    Collect,
+    /// The same, and the power goes after so many writes.
+    CollectAndCut(u64),
+    /// The host's clock is right as it stands.
+    ClockIsRight,
+}
+
+/// What members of a vault are to do in the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// Bring back some of what was forgotten: nothing may be in the way.
+    Recall,
+    /// Forget some of what may be forgotten.
+    Forget,
+    /// Let everything go of which the windows are over.
+    Purge,
+}
+
+/// What people of an office do, besides backing up.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Habits {
+    /// Forget snapshots, bring some back, and let others go; months pass, and what nothing needs is freed.
+    pub forget: bool,
+    /// Some write into one vault.
+    pub share: bool,
 }
 
 /// Everything that outlives a crash, and what the tests know besides.
@@ -325,6 +185,14 @@ pub struct World {
     pub oracle: RefCell<Oracle>,
     /// For the administrator at the host.
     pub commands: RefCell<VecDeque<Command>>,
+    /// What people do.
+    pub habits: Habits,
+    /// How long the host has run in all, nanoseconds.
+    pub ran: AtomicU64,
+    /// What is still to be done in the end, by user.
+    pub wishes: RefCell<BTreeMap<usize, Wish>>,
+    /// Somebody is doing one of them.
+    pub is_wishing: Cell<bool>,
     /// The administrator is doing one of them.
     pub is_obeying: Cell<bool>,
     /// Nobody begins anything new.
@@ -361,7 +229,7 @@ pub fn space(disk: &Disk) -> Space {
 
 impl World {
     /// An office of so many PCs that have joined, some that have not, and users at the first ones.
-    pub fn new(seed: u64, pcs: Vec<Rc<Pc>>, joined: usize, users: usize) -> Result<Rc<Self>, String> {
+    pub fn new(seed: u64, pcs: Vec<Rc<Pc>>, joined: usize, users: usize, habits: Habits) -> Result<Rc<Self>, String> {
         let world = Rc::new(Self {
             seed,
             now: Arc::default(),
@@ -374,6 +242,10 @@ impl World {
             users: RefCell::default(),
             oracle: RefCell::default(),
             commands: RefCell::default(),
+            habits,
+            ran: AtomicU64::new(0),
+            wishes: RefCell::default(),
+            is_wishing: Cell::new(false),
             is_obeying: Cell::new(false),
             is_calm: Cell::new(false),
             boots: Cell::new(0),
@@ -398,6 +270,16 @@ impl World {
     /// Seconds since the simulation began.
     pub fn secs(&self) -> f64 {
         self.now.load(Ordering::Relaxed) as f64 / 1e9
+    }
+
+    /// How long the host has run in all.
+    pub fn ran(&self) -> Duration {
+        Duration::from_nanos(self.ran.load(Ordering::Relaxed))
+    }
+
+    /// Whether the host may have freed something: it does so by itself when hours have passed.
+    pub fn may_free(&self) -> bool {
+        self.habits.forget || self.slept.load(Ordering::Relaxed) > 0
     }
 
     /// Something happened.
@@ -446,6 +328,21 @@ impl World {
         Ok(self.pcs.iter().map(is_active).collect())
     }
 
+    /// Frames that stand in the indexes of the host's vaults, as a power cut now would leave them.
+    pub fn frames_at_host(&self) -> BTreeSet<FrameId> {
+        let mut found = BTreeSet::new();
+        for vault in self.users.borrow().iter().map(|user| user.vault).collect::<BTreeSet<_>>() {
+            let (files, kv) = self.disk.durable(&vault.to_hex());
+            let env = self.env("look", &self.skew);
+            let Ok(Some(store)) = LocalStore::peek(Arc::new(files), Arc::new(kv), env, vault, "look".to_owned()) else {
+                continue;
+            };
+            let rows = store.frame_rows(FrameNumber(0), usize::MAX).unwrap_or_default();
+            found.extend(rows.into_iter().map(|(_, place)| place.id));
+        }
+        found
+    }
+
     /// Starts the host.
     pub fn open_host(&self) -> Result<Arc<Host>, String> {
         self.boots.set(self.boots.get() + 1);
@@ -475,13 +372,24 @@ impl World {
             let pc = at % joined.max(1);
             // Whoever sits at a liar's PC has nothing to prove.
             let pc = if self.pcs[pc].nature == Nature::Honest { pc } else { 0 };
-            let user = self.make_user(&host, env, at, pc)?;
+            let friend = match self.habits.share && at % 3 == 1 {
+                true => self.users.borrow().last().cloned(),
+                false => None,
+            };
+            let user = self.make_user(&host, env, (at, pc), friend)?;
             self.users.borrow_mut().push(user);
         }
         Ok(())
     }
 
-    fn make_user(&self, host: &Host, env: &Env, at: usize, pc: usize) -> Result<Rc<User>, Box<dyn std::error::Error>> {
+    /// Makes an account, with a vault of its own or as a member of another's.
+    fn make_user(
+        &self,
+        host: &Host,
+        env: &Env,
+        (at, pc): (usize, usize),
+        friend: Option<Rc<User>>,
+    ) -> Result<Rc<User>, Box<dyn std::error::Error>> {
         let name = format!("user{at}");
         let entropy = &*env.entropy;
         let mut id = [0; 16];
@@ -489,7 +397,10 @@ impl World {
         let id = AccountId(id);
         let options = CreateOptions { retention_days_min: 30, ..CreateOptions::default() };
         let prepared = Vault::prepare(env, &options, &[])?;
-        let (vault, secret) = (prepared.vault, prepared.secret.clone());
+        let (vault, secret) = match &friend {
+            Some(friend) => (friend.vault, friend.secret.clone()),
+            None => (prepared.vault, prepared.secret.clone()),
+        };
         let keys = Arc::new(VaultKeys::derive(&secret, vault));
         let user = User { name: name.clone(), pc, vault, keys, secret, seed: self.seed };
         let login = Login {
@@ -500,12 +411,19 @@ impl World {
         };
         let account = Event::AccountMade { id, name: name.clone(), login, quota: 0, is_admin: at == 0 };
         host.office.append(Actor::Host, account)?;
-        host.make_vault(&prepared.head)?;
-        let made = Event::VaultMade { vault, owner: id, name, kind: VaultKind::Private, company_wrap: Vec::new() };
-        host.office.append(Actor::Host, made)?;
-        let account_key = super::world::secret(self.seed, &format!("{} account", user.name));
+        if friend.is_none() {
+            host.make_vault(&prepared.head)?;
+            let kind = if self.habits.share { VaultKind::Shared } else { VaultKind::Private };
+            let made = Event::VaultMade { vault, owner: id, name, kind, company_wrap: Vec::new() };
+            host.office.append(Actor::Host, made)?;
+        }
+        let account_key = secret_of(&user);
         let wrapped = seal_vault(&account_key, &id, &vault, &user.secret, entropy).to_vec();
         host.office.append(Actor::Host, Event::VaultMember { vault, account: id, on: true, wrapped })?;
         Ok(Rc::new(user))
     }
+}
+
+fn secret_of(user: &User) -> [u8; 32] {
+    secret(user.seed, &format!("{} account", user.name))
 }

@@ -140,8 +140,8 @@ pub(super) fn append(
     if now.0.abs_diff(received.0) > RECEIVED_SLACK_NANOS.unsigned_abs() {
         return Err(refuse("it was made too long ago, or the host's clock was set meanwhile: try again".to_owned()));
     }
-    if kind == RecordKind::Change {
-        may_change(host, vault, &record, bytes).map_err(refuse)?;
+    if kind == RecordKind::Change && !may_change(host, vault, &record, bytes).map_err(refuse)? {
+        return Ok(false);
     }
     let taken = vault.store.append(&mut |place| {
         let is_here = (place.count, place.previous) == (link.count, link.previous);
@@ -156,8 +156,8 @@ fn is_lost(error: &FilesError) -> bool {
 }
 
 /// Whether a member may say this of the vault's history. The host has no key to see who says it, so what it lets in must
-/// do no harm whoever it was.
-fn may_change(host: &Host, vault: &HostVault, record: &Record, bytes: &[u8]) -> Result<(), String> {
+/// do no harm whoever it was. False where others were faster, and its place is taken.
+fn may_change(host: &Host, vault: &HostVault, record: &Record, bytes: &[u8]) -> Result<bool, String> {
     let change = ChangeRecord::decode(&record.payload).map_err(|error| error.to_string())?;
     match change.kind {
         ChangeKind::Forget { undelete_days } if undelete_days < LOCK_DAYS => {
@@ -173,9 +173,14 @@ fn may_change(host: &Host, vault: &HostVault, record: &Record, bytes: &[u8]) -> 
     // The same rules as for whoever reads the records later: what they would not believe is not let in.
     let days_min = vault.retention_days_min().map_err(|error| error.to_string())?;
     let mut records = vault.store.records().map_err(|error| error.to_string())?;
+    if records.last().is_some_and(|last| last.count >= record.count) {
+        return Ok(false);
+    }
     let replay = |records: &[StoredRecord]| {
         let history = History::replay(records, vault.store.vault(), days_min, &mut history::unkeyed);
-        History { ripe: Some(host.hours.ripe(host.env(), vault.store.vault())), ..history }
+        let is_blind = twinkeep_engine::zoo::planted("window-of-the-clock");
+        let ripe = if is_blind { u64::MAX } else { host.hours.ripe(host.env(), vault.store.vault()) };
+        History { ripe: Some(ripe), ..history }
     };
     let before = replay(&records);
     if change.kind == ChangeKind::Purge {
@@ -190,9 +195,12 @@ fn may_change(host: &Host, vault: &HostVault, record: &Record, bytes: &[u8]) -> 
     records.push(StoredRecord { count: record.count, name: "the new record".to_owned(), bytes: Ok(bytes.to_vec()) });
     match replay(&records).faults.len() > before.faults.len() {
         true => Err("it says what no rule allows: minimum retention, a window that is not over, or a pin".to_owned()),
-        false => Ok(()),
+        false => Ok(true),
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 impl vault::Server for VaultServer {
     async fn head(self: Rc<Self>, _params: vault::HeadParams, mut results: vault::HeadResults) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Driver<'_> {
-    fn later(&mut self, secs_max: usize, heal: Heal) {
+    pub(super) fn later(&mut self, secs_max: usize, heal: Heal) {
         let at = self.now() + Duration::from_millis(500 + self.dice.below(secs_max * 1000) as u64);
         self.heals.insert((at, heal));
     }
@@ -31,7 +31,12 @@ impl Driver<'_> {
             }
             Fault::FullHost | Fault::FullPc | Fault::RotPc | Fault::RotHost => self.breaks_disk(fault, at),
             Fault::ClockHost | Fault::ClockPc | Fault::Sleep => self.breaks_clock(fault, at),
-            Fault::Join | Fault::Forget | Fault::Drain => self.orders(fault, at),
+            Fault::Join | Fault::Forget | Fault::Drain | Fault::Collect => self.orders(fault, at),
+            Fault::Month => {
+                self.month();
+                true
+            }
+            Fault::Clone => self.clone_pc(),
         };
         if has_happened {
             self.note(format_args!("{fault:?} pc{at}"));
@@ -71,13 +76,22 @@ impl Driver<'_> {
                 let is_silent = self.dice.one_in(2);
                 self.stop_host(fault != Fault::KillHost, is_silent);
                 match fault {
-                    Fault::LoseHolders => disk.lose_maps(|name| name == "holders"),
+                    Fault::LoseHolders => self.lose_holders(),
                     Fault::LoseIndexes => disk.lose_maps(|name| name != "holders"),
                     _ => {}
                 }
             }
         }
         true
+    }
+
+    /// What was removed so far is not remembered either.
+    fn lose_holders(&mut self) {
+        let world = self.world.clone();
+        world.disk.lose_maps(|name| name == "holders");
+        if world.habits.forget {
+            world.oracle.borrow_mut().forget_removed(&world);
+        }
     }
 
     fn breaks_pc(&mut self, fault: Fault, at: usize) -> bool {
@@ -137,13 +151,20 @@ impl Driver<'_> {
         if fault == Fault::Sleep {
             let longest = [60, 3600, 12 * 3600, 40 * 86_400][self.dice.below(4)];
             let slept = Duration::from_secs(1 + self.dice.below(longest) as u64);
-            world.slept.fetch_add(slept.as_nanos() as u64, Ordering::Relaxed);
-            self.note(format_args!("all sleep for {} s", slept.as_secs()));
+            self.sleep(slept);
             return true;
         }
         let years = self.dice.below(41) as i64 - 20;
         let skew = if fault == Fault::ClockHost { &world.skew } else { &world.pcs[at].skew };
         skew.store(years * 365 * 86_400_000_000_000, Ordering::Relaxed);
+        if fault == Fault::ClockHost && world.habits.forget {
+            // Some clocks are only somewhat wrong.
+            if self.dice.one_in(2) {
+                let days = self.dice.below(121) as i64 - 60;
+                world.skew.store(days * 86_400_000_000_000, Ordering::Relaxed);
+            }
+            self.later(30, Heal::Clock);
+        }
         true
     }
 
@@ -151,6 +172,9 @@ impl Driver<'_> {
     fn orders(&mut self, fault: Fault, at: usize) -> bool {
         let has_joined = self.world.pcs[at].has_joined.get();
         let command = match fault {
+            Fault::Collect if self.dice.one_in(3) => Command::CollectAndCut(self.dice.below(200) as u64),
+            Fault::Collect => Command::Collect,
+            _ if self.world.pcs[at].is_clone() => return false,
             Fault::Join if !has_joined => Command::Invite(at),
             Fault::Forget if has_joined && self.dice.one_in(3) => Command::Forget(at),
             Fault::Drain if has_joined => Command::Drain(at, self.dice.one_in(2)),
@@ -173,6 +197,10 @@ impl Driver<'_> {
         // A copy need not have the map of holders.
         if self.dice.one_in(2) {
             world.disk.lose_maps(|name| name == "holders");
+        }
+        // Of what came after the copy it knows nothing.
+        if world.habits.forget {
+            world.oracle.borrow_mut().forget_removed(&world);
         }
         match members {
             Err(problem) => {
@@ -281,6 +309,13 @@ impl Driver<'_> {
                     self.sim.bounce(HOST);
                 }
             }
+            Heal::Clock => {
+                if world.skew.swap(0, Ordering::Relaxed) != 0 || world.is_calm.get() {
+                    world.commands.borrow_mut().push_back(Command::ClockIsRight);
+                }
+            }
+            Heal::OneOfTwo => self.end_double(),
+            Heal::StartPc(at) if world.pcs[at].is_off.get() => {}
             Heal::StartPc(at) => {
                 if self.down.remove(&at) {
                     self.sim.bounce(world.pcs[at].name.as_str());
