@@ -87,6 +87,7 @@ impl Bench {
             frames: 0,
             version: String::new(),
             is_compared: true,
+            is_asked: false,
             digests: [None; 2],
             errands,
         };

@@ -17,6 +17,7 @@ pub mod room;
 pub mod run;
 pub mod serve;
 pub mod setup;
+pub mod slots;
 pub mod terms;
 pub mod trouble;
 pub mod watch;
@@ -43,6 +44,7 @@ use listing::Listing;
 use mover::Mover;
 use online::Online;
 use room::{Marks, Room};
+use slots::Slots;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -126,6 +128,8 @@ pub struct Host {
     pub leave: Leave,
     /// Its machines, as they are told.
     pub listing: Listing,
+    /// Who may write.
+    pub slots: Arc<Slots>,
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
@@ -229,6 +233,7 @@ impl Host {
             healer: Healer::default(),
             leave: Leave::default(),
             listing: Listing::default(),
+            slots: Arc::default(),
             env,
             work,
             ground,
@@ -309,6 +314,25 @@ impl Host {
             Room::Full => Err(problem(Why::NoSpace, room::words(marks, space).unwrap_or_default())),
             Room::Ample | Room::Filling(_) => Ok(()),
         }
+    }
+
+    /// A session has begun, from there.
+    pub(crate) fn writes(&self, session: SessionId, run: WriterRun) {
+        self.keeping().insert(session, run);
+        self.share_rows();
+    }
+
+    /// A session has ended.
+    pub(crate) fn wrote(&self, session: &SessionId) {
+        self.keeping().remove(session);
+        self.share_rows();
+        self.copier.wake();
+    }
+
+    /// Rows that wait in all sessions together are not more than those of one alone.
+    fn share_rows(&self) {
+        let writers = self.keeping().len();
+        lock(&self.vaults).values().for_each(|vault| vault.store.share_rows(writers));
     }
 
     /// From where sessions write.

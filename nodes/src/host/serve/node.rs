@@ -62,6 +62,7 @@ pub(super) fn register(
         frames: said.frames,
         version,
         is_compared: false,
+        is_asked: false,
         digests: [None; 2],
         errands: errands.clone(),
     };
@@ -170,7 +171,7 @@ impl node_session::Server for NodeServer {
             // It lost something, or a word of it was lost on its way.
             if live.differs((said.digest, believed.digest.0)) {
                 // A connection that has just ended is compared when it comes again.
-                let _ = live.errands.send(Errand::Compare);
+                live.is_asked = live.errands.send(Errand::Compare).is_ok();
             }
         }
         drop(online);
@@ -274,6 +275,7 @@ impl Machine {
                 Errand::Drop(frames) => set_aside(&self.host, &self.copies, frames).await,
                 Errand::Compare => {
                     let compared = self.compare(None).await;
+                    self.asked_no_more();
                     // Else the next heartbeat asks for it again.
                     if compared.is_ok() {
                         self.compared().await;
@@ -312,6 +314,13 @@ impl Machine {
     fn is_there(&self) -> bool {
         let errands = self.errands.upgrade();
         errands.is_some_and(|errands| lock(&self.host.online).of(&self.key, &errands).is_some())
+    }
+
+    fn asked_no_more(&self) {
+        let Some(errands) = self.errands.upgrade() else { return };
+        if let Some(live) = lock(&self.host.online).of(&self.key, &errands) {
+            live.is_asked = false;
+        }
     }
 
     /// What it said and what is believed may differ from now on as they do now: it may hold what nobody knows.

@@ -12,7 +12,7 @@ use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey, fold};
 use crate::tracker::registry::{Account, Registry};
 use crate::transport::ids::{fixed, one};
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::Peer;
+use crate::transport::serve::{Held, Peer};
 use capnp::Error;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub(super) struct Caller {
     pub device: Option<AccountDeviceId>,
     /// What its password was tried against.
     pub login_key: [u8; 32],
+    /// For as long as anything of it is in use.
+    pub _held: Arc<Held>,
 }
 
 /// Whether a machine is the one that the host runs on, by the host's socket or as a terminal there: what is backed up there
@@ -45,6 +47,11 @@ impl Caller {
     pub fn call(&self) -> Result<UserCall, Problem> {
         self.account()?;
         self.host.leave.begin(self.peer.call()?)
+    }
+
+    /// Gives something that stays in memory for as long as the other side holds it.
+    pub fn hold(&self) -> Result<Held, Problem> {
+        self.peer.hold_for(self.account)
     }
 
     /// The account as it is now.
@@ -140,9 +147,9 @@ impl user_session::Server for UserServer {
         let _call = self.0.call()?;
         let id: VaultId = one(params.get()?.get_vault()?)?;
         self.0.require_member(&id)?;
-        let vault = self.0.host.vault(id)?;
+        let (vault, held) = (self.0.host.vault(id)?, self.0.hold()?);
         let right = Right::Member(self.0.clone());
-        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(right, id, vault)));
+        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(right, id, vault, held)));
         Ok(())
     }
 
@@ -320,7 +327,7 @@ impl user_session::Server for UserServer {
         if !self.0.account()?.is_admin {
             return Err(problem(Why::NotAllowed, "this account is no administrator's").into());
         }
-        let caller = self.0.clone();
+        let (caller, held) = (self.0.clone(), self.0.hold()?);
         let admin = AdminServer::new(self.0.host.clone(), Actor::Account(self.0.account), move || {
             let call = caller.call()?;
             match caller.account()?.is_admin {
@@ -328,7 +335,7 @@ impl user_session::Server for UserServer {
                 false => Err(problem(Why::NotAllowed, "this account is no administrator's any more")),
             }
         });
-        results.get().set_admin(capnp_rpc::new_client(admin.of(self.0.peer.clone())));
+        results.get().set_admin(capnp_rpc::new_client(admin.of(self.0.peer.clone(), held)));
         Ok(())
     }
 }
