@@ -26,9 +26,10 @@ use crate::tracker::MachineNumber;
 use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};
 use crate::tracker::limits::{FRAMES_PER_CHANGE_MAX, LOCK_DAYS};
 use crate::tracker::log::LogError;
-use crate::tracker::login::Throttle;
+use crate::tracker::login::{Throttle, Wait};
 use crate::tracker::names::NodeKey;
 use crate::tracker::office::{Office, OfficeError};
+use crate::tracker::pace::{Pace, Who};
 use crate::tracker::registry::{Node, NodeStatus};
 use crate::tracker::sign::SigningKey;
 use crate::transport::keys::node_key;
@@ -135,6 +136,8 @@ pub struct Host {
     ground: Box<dyn Ground>,
     vaults: Mutex<BTreeMap<VaultId, Arc<HostVault>>>,
     throttle: Mutex<Throttle>,
+    /// How much of the log others may fill.
+    pace: Mutex<Pace>,
     /// Its disk when it was last looked at.
     disk: Mutex<ground::Space>,
     /// Held by who adds to what a machine holds, and by who forgets a machine.
@@ -239,6 +242,7 @@ impl Host {
             ground,
             vaults: Mutex::default(),
             throttle: Mutex::new(Throttle::new()),
+            pace: Mutex::default(),
             disk: Mutex::default(),
             leaving: Mutex::default(),
             keeping: Mutex::default(),
@@ -342,6 +346,17 @@ impl Host {
 
     pub(crate) fn throttle(&self) -> MutexGuard<'_, Throttle> {
         lock(&self.throttle)
+    }
+
+    pub(crate) fn pace(&self) -> MutexGuard<'_, Pace> {
+        lock(&self.pace)
+    }
+
+    /// Fails where somebody changes the office too often.
+    pub(crate) fn may_change(&self, who: Who) -> Result<(), Problem> {
+        let refuse =
+            |wait: Wait| problem(Why::NotAllowed, format!("too many changes: wait {} s", wait.0.as_secs() + 1));
+        self.pace().change(self.env.clock.elapsed(), who).map_err(refuse)
     }
 
     /// A vault.

@@ -12,6 +12,7 @@
 //! | `office` | log and registry together, with one writer |
 //! | `login` | passwords, proofs, and how often somebody may try |
 //! | `member` | what opens a vault for an account, and for the company |
+//! | `pace` | how much of the log machines and accounts may fill |
 //! | `token` | the text with which a machine joins |
 //! | `holders` | which machine holds which frame, and which frames are owed a copy |
 //! | `placement` | who is asked to hold a frame, or why nobody |
@@ -28,6 +29,7 @@ pub mod nodelist;
 pub mod office;
 pub mod login;
 pub mod member;
+pub mod pace;
 pub mod token;
 
 pub mod holders;

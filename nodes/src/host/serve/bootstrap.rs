@@ -204,9 +204,12 @@ impl LoginServer {
         }
     }
 
-    fn audit(&self, account: Option<AccountId>, kind: AuditKind) -> Event {
-        let text = format!("{} from {}", self.name, self.peer.address);
-        Event::Audit { kind, account, node: Some(self.peer.key), text }
+    /// What is to be written down of this try; nothing where a number will say it.
+    fn audit(&self, account: Option<AccountId>, kind: AuditKind) -> Option<Event> {
+        let (key, address) = (self.peer.key, self.peer.address);
+        let times = self.host.pace().again(self.host.env().clock.elapsed(), (kind, account, key, address))?;
+        let text = format!("{} from {address}{}", self.name, times.words());
+        Some(Event::Audit { kind, account, node: Some(key), text })
     }
 }
 
@@ -237,8 +240,10 @@ impl login_capnp::Server for LoginServer {
             Ok((account, _)) => self.audit(Some(account.id), AuditKind::Login),
             Err(_) => self.audit(None, AuditKind::LoginFailed),
         };
-        let (host, node) = (self.host.clone(), self.peer.key);
-        host.work().run(move || host.office.append(Actor::Node(node), entry)).await?;
+        if let Some(entry) = entry {
+            let (host, node) = (self.host.clone(), self.peer.key);
+            host.work().run(move || host.office.append(Actor::Node(node), entry)).await?;
+        }
         let (account, held) = judged?;
         let mut results = results.get();
         if device.is_none() {

@@ -11,6 +11,7 @@ use crate::tracker::holders::Junk;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{NodeKey, check_label};
 use crate::tracker::nodelist::NodeListError;
+use crate::tracker::pace::Who;
 use crate::tracker::presence::Event as Seen;
 use crate::transport::ids::{fixed, join, split};
 use crate::transport::limits::{BEAT, PING_DEADLINE};
@@ -66,7 +67,8 @@ pub(super) fn register(
         digests: [None; 2],
         errands: errands.clone(),
     };
-    if grant != live.granted {
+    // One that says something else each time is not written down each time; what it says now counts in any case.
+    if grant != live.granted && host.may_change(Who::Node(key)).is_ok() {
         host.office.append(Actor::Node(key), Event::NodeGrant { key, bytes: live.granted }).map_err(Problem::from)?;
     }
     lock(&host.online).come(key, live);

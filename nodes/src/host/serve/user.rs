@@ -7,8 +7,10 @@ use super::vault::{Right, VaultServer};
 use crate::host::Host;
 use crate::host::leave::UserCall;
 use crate::tracker::event::{Event, Login};
+use crate::tracker::limits::DEVICES_MAX;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey, fold};
+use crate::tracker::pace::Who;
 use crate::tracker::registry::{Account, Registry};
 use crate::transport::ids::{fixed, one};
 use crate::transport::problem::{Problem, Why, problem};
@@ -100,9 +102,21 @@ impl UserServer {
         Self(caller)
     }
 
+    /// Writes that something was taken back, which is so at most as often as it was given.
     async fn append(&self, event: Event) -> Result<(), Problem> {
         let (host, actor) = (self.0.host.clone(), Actor::Account(self.0.account));
         self.0.host.work().run(move || host.office.append(actor, event)).await.map(drop)
+    }
+
+    /// Fails where the account changes something too often.
+    fn may_change(&self) -> Result<(), Problem> {
+        self.0.host.may_change(Who::Account(self.0.account, self.0.device.is_some()))
+    }
+
+    /// Writes that something is new, if that is not too often.
+    async fn change(&self, event: Event) -> Result<(), Problem> {
+        self.may_change()?;
+        self.append(event).await
     }
 }
 
@@ -165,7 +179,12 @@ impl user_session::Server for UserServer {
         let mut id = [0; 16];
         self.0.host.env().entropy.fill(&mut id);
         let device = AccountDeviceId(id);
-        self.append(Event::DeviceAdded { account: self.0.account, device, label, key }).await?;
+        let devices = people::trusted(&self.0.host.office.registry(), &self.0.account).len();
+        if devices >= DEVICES_MAX {
+            let hint = "`twinkeep user revoke-device` ends those that are not used any more";
+            return Err(problem(Why::Usage, format!("the account has {devices} devices: {hint}")).into());
+        }
+        self.change(Event::DeviceAdded { account: self.0.account, device, label, key }).await?;
         results.get().set_device(&id);
         Ok(())
     }
@@ -202,7 +221,7 @@ impl user_session::Server for UserServer {
             },
             wrapped_key: params.get_wrapped_key()?.to_vec(),
         };
-        self.append(Event::AccountPassword { id: self.0.account, login }).await?;
+        self.change(Event::AccountPassword { id: self.0.account, login }).await?;
         Ok(())
     }
 
@@ -222,6 +241,7 @@ impl user_session::Server for UserServer {
             members.push(people::read_wrap(told)?);
         }
         self.0.host.has_room()?;
+        self.may_change()?;
         let (actor, owner) = (Actor::Account(self.0.account), self.0.account);
         Ok(vault.make(&self.0.host, actor, Vec::new(), owner, members).await?)
     }
@@ -268,7 +288,7 @@ impl user_session::Server for UserServer {
         if !may {
             return Err(problem(Why::NotAllowed, "only the owner of a vault says who is a member of it").into());
         }
-        self.append(people::membership(&registry, vault, account, wrapped)?).await?;
+        self.change(people::membership(&registry, vault, account, wrapped)?).await?;
         Ok(())
     }
 
@@ -314,7 +334,7 @@ impl user_session::Server for UserServer {
             Some(_) => return Err(problem(Why::NotAllowed, "the account has another key already").into()),
             None => {}
         }
-        self.append(Event::AccountKey { id: self.0.account, key }).await?;
+        self.change(Event::AccountKey { id: self.0.account, key }).await?;
         Ok(())
     }
 
