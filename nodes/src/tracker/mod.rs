@@ -17,6 +17,7 @@
 //! | `holders` | which machine holds which frame, and which frames are owed a copy |
 //! | `placement` | who is asked to hold a frame, or why nobody |
 //! | `presence` | who is there, and who was away so long that its copies are made anew |
+//! | `standing` | which terminals did badly what they were asked, and rest |
 //! | `uptime` | how long the host has run, and whether its clock can be believed |
 
 pub mod limits;
@@ -35,6 +36,7 @@ pub mod token;
 pub mod holders;
 pub mod placement;
 pub mod presence;
+pub mod standing;
 pub mod uptime;
 
 use std::fmt;

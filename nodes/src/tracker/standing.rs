@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::MachineNumber;
 
 /// How long a terminal rests after the first failure; doubled with each one more, …
-pub const REST_MIN: Duration = Duration::from_secs(60);
-/// … up to this: twice a working day somebody finds out whether it is well again.
-pub const REST_MAX: Duration = Duration::from_secs(4 * 3600);
+pub const REST_MIN: Duration = Duration::from_secs(10);
+/// … up to this: an hour after it is well again it takes part again.
+pub const REST_MAX: Duration = Duration::from_secs(3600);
 
 /// What a terminal did wrong.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -78,11 +78,6 @@ impl Standing {
     pub fn rests(&self, machine: MachineNumber, now: Duration) -> bool {
         self.of(machine).is_some_and(|rest| rest.until > now)
     }
-
-    /// It does not take part any more.
-    pub fn forget(&mut self, machine: MachineNumber) {
-        self.0.remove(&machine);
-    }
 }
 
 #[cfg(test)]
@@ -91,9 +86,9 @@ mod tests {
 
     const ONE: MachineNumber = MachineNumber(1);
 
-    fn minutes(standing: &Standing, now: u64) -> u64 {
+    fn left(standing: &Standing, now: u64) -> u64 {
         let until = standing.of(ONE).map_or(Duration::ZERO, |rest| rest.until);
-        until.saturating_sub(Duration::from_secs(now)).as_secs() / 60
+        until.saturating_sub(Duration::from_secs(now)).as_secs()
     }
 
     #[test]
@@ -104,10 +99,10 @@ mod tests {
         for _ in 0..12 {
             assert!(!standing.rests(ONE, Duration::from_secs(now)));
             standing.failed(ONE, Fault::Failed, Duration::from_secs(now));
-            rests.push(minutes(&standing, now));
-            now += minutes(&standing, now) * 60;
+            rests.push(left(&standing, now));
+            now += left(&standing, now);
         }
-        assert_eq!(rests, [1, 2, 4, 8, 16, 32, 64, 128, 240, 240, 240, 240]);
+        assert_eq!(rests, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]);
         assert!(!standing.rests(MachineNumber(2), Duration::ZERO));
     }
 
@@ -116,7 +111,7 @@ mod tests {
         let at = Duration::from_secs(1000);
         let mut standing = Standing::default();
         (0..3).for_each(|_| standing.failed(ONE, Fault::Failed, at));
-        assert_eq!((minutes(&standing, 1000), standing.of(ONE).unwrap().failures), (4, 3));
+        assert_eq!((left(&standing, 1000), standing.of(ONE).unwrap().failures), (40, 3));
         (0..3).for_each(|_| standing.took(ONE, at));
         assert_eq!((standing.of(ONE), standing.rests(ONE, at)), (None, false));
         standing.failed(ONE, Fault::Failed, at);
@@ -127,9 +122,5 @@ mod tests {
         assert!(standing.rests(ONE, at), "once is not enough");
         standing.proved(ONE, at);
         assert!(!standing.rests(ONE, at));
-        standing.proved(ONE, at);
-        standing.failed(ONE, Fault::Failed, at);
-        standing.forget(ONE);
-        assert_eq!(standing.of(ONE), None);
     }
 }

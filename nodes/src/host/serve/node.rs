@@ -1,7 +1,7 @@
 //! A machine that is there: its heartbeats, what it confirms, and the errands it is sent on.
 
 use super::bootstrap::require_active;
-use super::errands::{FRAMES_AT_ONCE, confirm, deadline, fetch, prove, retract, scrub, send, set_aside};
+use super::errands::{FRAMES_AT_ONCE, Undone, confirm, deadline, fetch, prove, retract, scrub, send, set_aside};
 use crate::host::copier::Wanted;
 use crate::host::online::{Errand, Live};
 use crate::host::{Host, lock, watch};
@@ -13,6 +13,7 @@ use crate::tracker::names::{NodeKey, check_label};
 use crate::tracker::nodelist::NodeListError;
 use crate::tracker::pace::Who;
 use crate::tracker::presence::Event as Seen;
+use crate::tracker::standing::Fault;
 use crate::transport::ids::{fixed, join, split};
 use crate::transport::limits::{BEAT, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
@@ -134,6 +135,15 @@ struct NodeServer {
     _held: Held,
 }
 
+impl NodeServer {
+    /// Whether it said what is not so, and is given nothing.
+    fn rests(&self) -> bool {
+        let now = self.host.env().clock.elapsed();
+        let rest = self.host.copier.standing(self.number);
+        rest.is_some_and(|rest| rest.fault == Fault::Lied && rest.until > now)
+    }
+}
+
 impl Drop for NodeServer {
     fn drop(&mut self) {
         lock(&self.host.online).go(&self.peer.key, &self.errands);
@@ -235,7 +245,7 @@ impl node_session::Server for NodeServer {
         let has_room = online.live(&self.peer.key).is_some_and(|live| live.room() > 0);
         // One machine is one copy, whatever runs on it: the hardware it joined with, as for whoever else is asked.
         let may = node.is_some_and(|node| !node.draining && node.machine_id.0 != self.host.identity.machine_id);
-        let keep = may && has_room && !online.has_twin(&self.peer.key);
+        let keep = may && has_room && !online.has_twin(&self.peer.key) && !self.rests();
         results.get().set_keep(keep);
         Ok(())
     }
@@ -268,13 +278,13 @@ impl Machine {
         }
         self.compared().await;
         while let Some(errand) = queue.recv().await {
-            let result = match errand {
+            let done: Result<(), Undone> = match errand {
                 Errand::Send(frames) => {
                     let sent = send(&self.host, self.number, &self.copies, &frames).await;
                     self.host.copier.done(self.number, &frames);
                     sent
                 }
-                Errand::Drop(frames) => set_aside(&self.host, &self.copies, frames).await,
+                Errand::Drop(frames) => set_aside(&self.host, &self.copies, frames).await.map_err(Undone::from),
                 Errand::Compare => {
                     let compared = self.compare(None).await;
                     self.asked_no_more();
@@ -282,7 +292,8 @@ impl Machine {
                     if compared.is_ok() {
                         self.compared().await;
                     }
-                    compared
+                    // It may be the host's fault, and is no errand that another could do.
+                    compared.map_err(|error| Undone::Ours(error.into()))
                 }
                 Errand::Fetch(frames, answer) => fetch(&self.host, self.number, &self.copies, frames, &answer).await,
                 Errand::Prove(frames, shown) => self.prove(&frames, shown.as_ref()).await,
@@ -291,10 +302,11 @@ impl Machine {
                     scrub(&self.host, self.number, &self.copies, said, answer).await
                 }
             };
-            if let Err(error) = result {
-                tracing::warn!(machine = %self.number, %error, "an errand failed");
+            if let Err(undone) = done {
+                let problem = self.undone(undone);
+                tracing::warn!(machine = %self.number, %problem, "an errand failed");
                 // It may only have been slow: it comes again then, and is compared.
-                if Problem::from(&error).why == Why::Unreachable {
+                if problem.why == Why::Unreachable {
                     return self.peer.hang_up();
                 }
             }
@@ -304,7 +316,18 @@ impl Machine {
         }
     }
 
-    async fn prove(&self, frames: &[Wanted], told: Option<&mpsc::UnboundedSender<FrameId>>) -> Result<(), Error> {
+    /// Another machine is asked next, where this one is to blame.
+    fn undone(&self, undone: Undone) -> Problem {
+        match undone {
+            Undone::Ours(problem) => problem,
+            Undone::Theirs(error) => {
+                self.host.copier.failed(self.number, Fault::Failed, self.host.env().clock.elapsed());
+                error.into()
+            }
+        }
+    }
+
+    async fn prove(&self, frames: &[Wanted], told: Option<&mpsc::UnboundedSender<FrameId>>) -> Result<(), Undone> {
         let shown = prove(&self.host, self.number, &self.copies, frames, told).await?;
         if shown > 0 {
             lock(&self.host.online).proven(&self.key, self.host.env().clock.elapsed());

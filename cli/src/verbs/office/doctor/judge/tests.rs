@@ -166,6 +166,8 @@ fn who_is_missing_is_told_with_the_time() {
         on_their_way: 0,
         hours_missed: 0,
         given_up: false,
+        failures: 0,
+        rests_until: None,
     };
     let judge = |nodes: &[NodeRow]| machines(nodes, now, &TimeZone::UTC);
     check(&judge(&[])[0], State::Note, Code::Done);
