@@ -451,7 +451,7 @@ struct HostStatus {
 struct Trouble {
   # Something an administrator should know of.
   about @0 :Text;
-  # disk, log, question or threads.
+  # disk, log, vaults, question or threads.
   serious @1 :Bool;
   # Something does not work because of it, or is not decided.
   text @2 :Text;

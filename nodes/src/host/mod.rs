@@ -18,6 +18,7 @@ pub mod run;
 pub mod serve;
 pub mod setup;
 pub mod slots;
+pub mod strays;
 pub mod terms;
 pub mod trouble;
 pub mod watch;
@@ -134,6 +135,8 @@ pub struct Host {
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
+    /// Folders of vaults that the office does not know and that hold something.
+    strays: Vec<VaultId>,
     vaults: Mutex<BTreeMap<VaultId, Arc<HostVault>>>,
     throttle: Mutex<Throttle>,
     /// How much of the log others may fill.
@@ -224,7 +227,9 @@ impl Host {
     pub fn open(ground: Box<dyn Ground>, env: Env, work: Work, identity: Identity) -> Result<Arc<Self>, HostError> {
         let authority = SigningKey::from_seed(identity.authority.seed());
         let office = Office::open(ground.office(), env.clone(), authority)?;
+        let strays = office.read(|registry| strays::clear(&*ground, registry));
         let host = Self {
+            strays,
             holders: open_holders(&*ground.holders())?,
             office,
             connections: Arc::default(),

@@ -62,6 +62,16 @@ impl Disk {
         (DiskFiles { files: tree.files, switch: switch.clone() }, DiskKvHome { home: tree.kv, switch })
     }
 
+    /// The trees there are.
+    pub fn names(&self) -> Vec<String> {
+        self.trees().keys().cloned().collect()
+    }
+
+    /// Removes a tree.
+    pub fn remove(&self, name: &str) {
+        self.trees().remove(name);
+    }
+
     /// The bytes of a tree, whatever the power: what a power cut now would leave.
     pub fn durable(&self, name: &str) -> (MemoryFiles, MemoryKvHome) {
         let tree = self.trees().get(name).cloned().unwrap_or_default();

@@ -4,7 +4,8 @@ use super::disk::{Disk, Image};
 use super::liar::Claimed;
 use super::oracle::Oracle;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -149,6 +150,8 @@ pub struct Pc {
     pub forgotten: Cell<Option<Duration>>,
     /// The lists of machines it keeps.
     pub lists: RefCell<Vec<u8>>,
+    /// What else it keeps, by name.
+    pub kept: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Frames that its disk has lost: what it said of them before is no fault of the host's.
     lost: RefCell<BTreeSet<FrameId>>,
     /// Older copies of its disk.
@@ -175,6 +178,7 @@ impl Pc {
             has_joined: Cell::new(false),
             forgotten: Cell::new(None),
             lists: RefCell::default(),
+            kept: RefCell::default(),
             lost: RefCell::default(),
             images: RefCell::default(),
             asleep: RefCell::default(),
@@ -344,6 +348,15 @@ impl Ground for HostGround {
     fn vault(&self, id: VaultId) -> Place {
         let (files, kv) = self.0.tree(&id.to_hex());
         Place { files: Arc::new(files), kv_home: Arc::new(kv) }
+    }
+
+    fn vaults(&self) -> io::Result<Vec<VaultId>> {
+        Ok(self.0.names().iter().filter_map(|name| VaultId::from_hex(name)).collect())
+    }
+
+    fn remove_vault(&self, id: VaultId) -> io::Result<()> {
+        self.0.remove(&id.to_hex());
+        Ok(())
     }
 
     fn space(&self) -> Space {

@@ -420,6 +420,7 @@ pub fn troubles(troubles: &[TroubleRow]) -> Vec<Finding> {
         "disk" => "disk",
         "log" => "log",
         "question" => "question",
+        "vaults" => "vaults",
         _ => "host",
     };
     let judge = |trouble: &TroubleRow| {
@@ -430,6 +431,7 @@ pub fn troubles(troubles: &[TroubleRow]) -> Vec<Finding> {
                 "a larger disk, or less on it: `twinkeep forget`, later `twinkeep gc`; the marks stand in host.toml"
             }
             "log" => "see why the folder office/ of the host cannot be written: a full disk, a broken one, rights",
+            "vaults" => "put back the newest copy of the folder office/, or take away the folders that are named",
             "question" => "switch them on, or `twinkeep node give-up`",
             _ => "restart the host, and keep what it logged",
         };

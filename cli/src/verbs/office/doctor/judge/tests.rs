@@ -234,7 +234,7 @@ fn troubles_of_the_host_logins_and_the_kit() {
     check(&troubles(&[])[0], State::Fine, Code::Done);
     check(&troubles(&[trouble("disk", false)])[0], State::Warning, Code::NoSpace);
     check(&troubles(&[trouble("disk", true)])[0], State::Bad, Code::NoSpace);
-    for about in ["log", "question", "threads", "something new"] {
+    for about in ["log", "question", "vaults", "threads", "something new"] {
         let found = troubles(&[trouble(about, true)]);
         check(&found[0], State::Bad, Code::Failed);
         check(&found[1], State::Fine, Code::Done);
