@@ -144,7 +144,14 @@ pub struct CopiesServer {
     work: Work,
     /// Whose it is, if that is to hear of its tracker.
     /// The line holds what is at its other end, and that may hold this: it is not held from here.
-    line: Option<(Weak<Line>, Arc<dyn Clock>)>,
+    line: Option<Heard>,
+}
+
+/// Who hears what the tracker says of itself.
+struct Heard {
+    line: Weak<Line>,
+    clock: Arc<dyn Clock>,
+    keep: Box<dyn Fn(&Away)>,
 }
 
 impl CopiesServer {
@@ -153,9 +160,9 @@ impl CopiesServer {
         Self { kept, authority, work, line: None }
     }
 
-    /// For the service with this line, which remembers what the tracker says of itself.
-    pub fn of(mut self, line: &Rc<Line>, clock: Arc<dyn Clock>) -> Self {
-        self.line = Some((Rc::downgrade(line), clock));
+    /// For the service with this line, which remembers what the tracker says of itself, and has it kept.
+    pub fn of(mut self, line: &Rc<Line>, clock: Arc<dyn Clock>, keep: impl Fn(&Away) + 'static) -> Self {
+        self.line = Some(Heard { line: Rc::downgrade(line), clock, keep: Box::new(keep) });
         self
     }
 
@@ -261,9 +268,11 @@ impl copies::Server for CopiesServer {
     async fn away(self: Rc<Self>, params: copies::AwayParams, _results: copies::AwayResults) -> Result<(), Error> {
         // A host that says more than it may is believed no more than that.
         let secs = params.get()?.get_secs().min(AWAY_SECS_MAX);
-        if let Some((line, clock)) = self.line.as_ref().and_then(|(line, clock)| Some((line.upgrade()?, clock))) {
+        if let Some((line, heard)) = self.line.as_ref().and_then(|heard| Some((heard.line.upgrade()?, heard))) {
             tracing::info!(secs, "the host goes away on purpose");
-            *line.away.borrow_mut() = Some(Away::from_now(clock.clone(), secs));
+            let away = Away::from_now(heard.clock.clone(), secs);
+            (heard.keep)(&away);
+            *line.away.borrow_mut() = Some(away);
         }
         Ok(())
     }

@@ -112,6 +112,16 @@ pub trait Outside {
     /// # Errors
     /// They cannot be written.
     fn keep_lists(&self, bytes: &[u8]) -> io::Result<()>;
+    /// What was kept under a name; nothing where nothing was.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn kept(&self, name: &str) -> io::Result<Vec<u8>>;
+    /// Keeps something under a name, durably; nothing of it where there are no bytes.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
     /// Whether the machine runs on battery, as far as it says.
     fn is_on_battery(&self) -> bool {
@@ -121,6 +131,12 @@ pub trait Outside {
 
 /// The file of lists of machines in a terminal's folder.
 const LISTS: &str = "nodes.list";
+
+/// The file that says until when the host is away on purpose.
+const AWAY: &str = "away";
+
+/// No file that is kept under a name is longer.
+const KEPT_LEN_MAX: u64 = 32 << 20;
 
 /// This machine's, with the terminal's folder.
 pub struct Machine(pub PathBuf);
@@ -149,6 +165,26 @@ impl Outside for Machine {
 
     fn keep_lists(&self, bytes: &[u8]) -> io::Result<()> {
         secrets::replace(&self.0.join(LISTS), bytes)
+    }
+
+    fn kept(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match File::open(self.0.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            file => drop(file?.take(KEPT_LEN_MAX).read_to_end(&mut bytes)?),
+        }
+        Ok(bytes)
+    }
+
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.0.join(name);
+        match bytes {
+            [] => match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+            bytes => secrets::replace(&path, bytes),
+        }
     }
 
     fn is_on_battery(&self) -> bool {
@@ -228,13 +264,25 @@ impl<O: Outside + 'static> Terminal<O> {
     }
 }
 
-impl<O: Outside> Terminal<O> {
+impl<O: Outside + 'static> Terminal<O> {
     /// One that has just started.
     pub fn new(settings: Settings, kept: Arc<Kept>, env: &Env, work: Work, outside: O) -> Self {
         let mut start = [0; 16];
         env.entropy.fill(&mut start);
         let (settings, outside) = (Rc::new(settings), Rc::new(outside));
-        Self { settings, kept, line: Rc::default(), outside, start, work, clock: env.clock.clone() }
+        let (line, clock) = (Rc::new(Line::default()), env.clock.clone());
+        match outside.kept(AWAY) {
+            Ok(kept) => *line.away.borrow_mut() = Away::resume(clock.clone(), &kept),
+            Err(error) => tracing::warn!(%error, "cannot read whether the host is away on purpose"),
+        }
+        Self { settings, kept, line, outside, start, work, clock }
+    }
+
+    /// Keeps until when the host is away, for a service that starts meanwhile.
+    fn keep_away(outside: &O, away: &[u8]) {
+        if let Err(error) = outside.keep(AWAY, away) {
+            tracing::warn!(%error, "cannot keep until when the host is away");
+        }
     }
 
     /// How it stands, in a line.
@@ -366,7 +414,12 @@ impl<O: Outside> Terminal<O> {
             let kept = kept.clone();
             work.run(move || kept.store.inventory()).await?
         };
-        let server = CopiesServer::new(kept.clone(), settings.authority, work).of(line, self.clock.clone());
+        let keep_away = {
+            let outside = outside.clone();
+            move |away: &Away| Self::keep_away(&outside, &away.encode())
+        };
+        let server = CopiesServer::new(kept.clone(), settings.authority, work);
+        let server = server.of(line, self.clock.clone(), keep_away);
         let copies: copies::Client = capnp_rpc::new_client(server);
         request.get().set_copies(copies);
         let mut told = request.get().init_registration();
@@ -383,7 +436,9 @@ impl<O: Outside> Terminal<O> {
         let session = soon(request.send().promise).await?.get()?.get_session()?;
         tracing::info!(host = ?settings.hosts, "the host has us");
         line.trouble.take();
-        line.away.take();
+        if line.away.take().is_some() {
+            Self::keep_away(outside, &[]);
+        }
         *line.bootstrap.borrow_mut() = Some(host);
         *line.session.borrow_mut() = Some(session.clone());
         self.learn(&session, trusted).await?;
