@@ -76,6 +76,9 @@ pub const ANSWERS_MAX: usize = 16 << 10;
 /// Capabilities in one message: nobody sends more than one.
 pub const CAPS_PER_MESSAGE_MAX: u32 = 16;
 
+/// Capabilities that one connection keeps, whatever they are: what takes memory is refused before, see [`HELD_MAX`].
+pub const CAPS_MAX: u64 = 8 << 10;
+
 /// Bytes of answers that a connection has not fetched; with so many of them nothing new is read of it.
 pub const UNSENT_LEN_MAX: usize = ANSWERS_LEN_MAX + (16 << 20);
 
@@ -139,5 +142,6 @@ const _: () = assert!(LOCAL_CALLS_MAX + 32 < CALLS_MAX && LOCAL_CALLS_PER_USER_M
 const _: () = assert!(LOCAL_CALLS_PER_CONNECTION_MAX < LOCAL_CALLS_PER_USER_MAX);
 const _: () = assert!(LOCAL_CONNECTIONS_PER_USER_MAX * 4 <= LOCAL_CONNECTIONS_MAX);
 const _: () = assert!(LOCAL_LOGINS_PER_USER_MAX * 4 <= HELD_MAX && HELD_PER_ACCOUNT_MAX * 4 <= HELD_MAX);
+const _: () = assert!(2 * HELD_MAX as u64 <= CAPS_MAX);
 const _: () = assert!(4 * WINDOW_LEN <= CALLS_LEN_MAX && LOCAL_CALLS_MAX < CALLS_MAX && CALLS_MAX < ANSWERS_MAX);
 const _: () = assert!(2 * FRAME_LEN_MAX <= ANSWERS_LEN_MAX && RECORDS_LEN_MAX < ANSWERS_LEN_MAX);

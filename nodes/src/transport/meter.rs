@@ -6,7 +6,7 @@
 //! it is not answered faster than that goes. What only the other side can end, and whoever means well ends at once, ends
 //! the connection when it is too much.
 
-use super::limits::{ANSWERS_MAX, CALLS_LEN_MAX, CAPS_PER_MESSAGE_MAX, UNSENT_LEN_MAX};
+use super::limits::{ANSWERS_MAX, CALLS_LEN_MAX, CAPS_MAX, CAPS_PER_MESSAGE_MAX, UNSENT_LEN_MAX};
 use capnp::Error;
 use capnp::capability::Promise;
 use capnp::message::{Builder, HeapAllocator};
@@ -68,14 +68,16 @@ pub(super) struct Meter {
     unsent: Rc<Bytes>,
     /// By their numbers, calls of which the other side has not said that it is done with them.
     answers: RefCell<HashMap<u32, Answer>>,
+    /// Capabilities that were given to the other side and that it has not given back.
+    caps: Cell<u64>,
 }
 
 /// How far a call has come.
 #[derive(Clone, Copy, PartialEq)]
 enum Answer {
     Awaited,
-    /// It was answered, and the other side goes on using the answer.
-    Given,
+    /// It was answered, with so many capabilities, and the other side goes on using the answer.
+    Given(u32),
     /// The other side does not want the answer any more.
     Unwanted,
 }
@@ -87,7 +89,13 @@ fn refuse(text: impl Into<String>) -> Error {
 impl Meter {
     /// `read` is where bytes are counted as they are read; `calls` may be shared by several connections.
     pub fn new(read: Rc<Cell<usize>>, calls: Rc<Bytes>) -> Rc<Self> {
-        Rc::new(Self { read, calls, unsent: Bytes::new(UNSENT_LEN_MAX), answers: RefCell::default() })
+        Rc::new(Self {
+            read,
+            calls,
+            unsent: Bytes::new(UNSENT_LEN_MAX),
+            answers: RefCell::default(),
+            caps: Cell::default(),
+        })
     }
 
     /// The same for one connection alone.
@@ -100,25 +108,37 @@ impl Meter {
         if answers.len() >= ANSWERS_MAX {
             return Err(refuse(format!("{ANSWERS_MAX} calls are not done with")));
         }
+        if self.caps.get() >= CAPS_MAX {
+            return Err(refuse(format!("{CAPS_MAX} capabilities are kept")));
+        }
         answers.insert(number, Answer::Awaited);
         Ok(())
     }
 
-    fn answered(&self, number: u32, is_over: bool) {
+    fn answered(&self, number: u32, is_over: bool, caps: u32) {
+        self.caps.set(self.caps.get() + u64::from(caps));
         let mut answers = self.answers.borrow_mut();
         match answers.get(&number) {
-            Some(Answer::Awaited) if !is_over => drop(answers.insert(number, Answer::Given)),
+            Some(Answer::Awaited) if !is_over => drop(answers.insert(number, Answer::Given(caps))),
             _ => drop(answers.remove(&number)),
         }
     }
 
-    fn finished(&self, number: u32) {
+    fn finished(&self, number: u32, are_back: bool) {
         let mut answers = self.answers.borrow_mut();
         match answers.get(&number) {
             // It may go on, for another one that waits for it; and it may be that nobody ever answers it.
             Some(Answer::Awaited) => drop(answers.insert(number, Answer::Unwanted)),
-            _ => drop(answers.remove(&number)),
+            Some(Answer::Given(caps)) => {
+                self.given_back(if are_back { u64::from(*caps) } else { 0 });
+                answers.remove(&number);
+            }
+            Some(Answer::Unwanted) | None => {}
         }
+    }
+
+    fn given_back(&self, caps: u64) {
+        self.caps.set(self.caps.get().saturating_sub(caps));
     }
 
     /// A message has come.
@@ -143,7 +163,12 @@ impl Meter {
                 _ => Ok(()),
             },
             Ok(message::Finish(finish)) => {
-                self.finished(finish?.get_question_id());
+                let finish = finish?;
+                self.finished(finish.get_question_id(), finish.get_release_result_caps());
+                Ok(())
+            }
+            Ok(message::Release(release)) => {
+                self.given_back(release?.get_reference_count().into());
                 Ok(())
             }
             // What is none of the protocol is found out by whoever reads it.
@@ -157,13 +182,22 @@ impl Meter {
         match root.which() {
             Ok(message::Return(answer)) => {
                 let answer = answer?;
-                self.answered(answer.get_answer_id(), answer.get_no_finish_needed());
+                let caps = match answer.which()? {
+                    return_::Results(results) => results?.get_cap_table()?.iter().filter(is_ours).count() as u32,
+                    _ => 0,
+                };
+                self.answered(answer.get_answer_id(), answer.get_no_finish_needed(), caps);
                 Ok(false)
             }
             Ok(message::Call(_) | message::Bootstrap(_)) => Ok(true),
             _ => Ok(false),
         }
     }
+}
+
+/// Whether a capability stays here until the other side gives it back.
+fn is_ours(cap: &cap_descriptor::Reader<'_>) -> bool {
+    matches!(cap.which(), Ok(cap_descriptor::SenderHosted(_) | cap_descriptor::SenderPromise(_)))
 }
 
 /// Each costs many times its own length, and an answer when it goes.

@@ -43,6 +43,7 @@ const HELLO: u16 = 0;
 /// The server knows no such call.
 const JOIN: u16 = 1;
 const STATUS: u16 = 2;
+const LOGIN: u16 = 4;
 
 struct Served {
     near: DuplexStream,
@@ -161,6 +162,15 @@ fn who_fetches_no_answers_is_not_listened_to() {
     });
 }
 
+/// The other side is done with a call, and with what it was given.
+fn done(number: u32) -> Vec<u8> {
+    message(|root| {
+        let mut finish = root.init_finish();
+        finish.set_question_id(number);
+        finish.set_release_result_caps(true);
+    })
+}
+
 /// Whether the connection ends of it.
 async fn ends(make: impl Fn(u32) -> Vec<u8>, count: usize) -> bool {
     let served = serve();
@@ -179,17 +189,14 @@ async fn ends(make: impl Fn(u32) -> Vec<u8>, count: usize) -> bool {
 #[test]
 fn what_nobody_sends_who_means_well_ends_the_connection() {
     run(async {
-        let finish = |number: u32| {
-            message(|root| {
-                let mut finish = root.init_finish();
-                finish.set_question_id(number);
-                finish.set_release_result_caps(true);
-            })
-        };
         let fails = |number| call_on(0, number, JOIN, 8, |_| {});
         assert!(!ends(fails, ANSWERS_MAX - 1).await);
         assert!(ends(fails, ANSWERS_MAX).await, "calls that are never done with");
-        assert!(!ends(|number| [fails(number), finish(number)].concat(), ANSWERS_MAX + 10).await);
+        assert!(!ends(|number| [fails(number), done(number)].concat(), ANSWERS_MAX + 10).await);
+        let keeps = |number| call_on(0, number, LOGIN, 8, |_| {});
+        assert!(ends(keeps, CAPS_MAX as usize + 10).await, "capabilities that are kept");
+        let gives_back = |number| [keeps(number), done(number)].concat();
+        assert!(!ends(gives_back, CAPS_MAX as usize + 10).await);
         let many_caps = |count| {
             move |number| call_on(0, number, HELLO, 8, |call| drop(call.get_params().unwrap().init_cap_table(count)))
         };
@@ -214,6 +221,7 @@ fn who_means_well_is_served_for_ever() {
             drop(answer.get().unwrap().get_login().unwrap());
             assert!(server.join_request().send().promise.await.is_err());
         }
+        assert!(served.meter.caps.get() < 10, "{} capabilities are kept", served.meter.caps.get());
         assert!(served.meter.answers.borrow().len() < 10, "{} answers are kept", served.meter.answers.borrow().len());
         // The first answer, which is still used, and the last ones.
         assert!(served.meter.calls.len.get() < 10_000 && served.meter.unsent.len.get() == 0);
