@@ -271,7 +271,7 @@ impl Outbox {
             self.spread_no_more()?;
             return Ok(Sent::Nothing);
         }
-        let (to, store) = session.open(Some(&self.vault.to_hex()), env.clone())?;
+        let (to, store) = session.open(Some(&self.vault.to_hex()), env.clone(), |text| tracing::warn!("{text}"))?;
         if self.spread_path().exists() {
             store.spread();
         }

@@ -91,8 +91,7 @@ fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, P
         }
     }
     // A frame may have stood in two places, of which one went: what is still here is entered again.
-    host.holders.reset_watermark(id)?;
-    host.feed(id, vault)?;
+    host.feed_again(id, vault)?;
     for (machine, mut frames) in orders {
         only_removed(host, &mut frames)?;
         let key =

@@ -28,7 +28,7 @@ pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 4;
 pub const CONNECTIONS_MAX: usize = 1024;
 
 /// Connections at a time of one key: a machine has one, and while its network comes and goes some that are not missed
-/// yet. Each of them may take some hundred megabytes.
+/// yet; while its service does not run, its programs have one each. Each of them may take some hundred megabytes.
 pub const CONNECTIONS_PER_KEY_MAX: usize = 16;
 
 /// Connections at a time of keys that are no machine's of the office: whoever has not joined yet, or is not trusted any
