@@ -12,9 +12,14 @@ pub const REST_MIN: Duration = Duration::from_secs(10);
 /// … up to this: an hour after it is well again it takes part again.
 pub const REST_MAX: Duration = Duration::from_secs(3600);
 
+/// The same for one whose line broke, which may be switched off at will: a moment after it is back it takes part again.
+pub const GONE_MAX: Duration = Duration::from_secs(40);
+
 /// What a terminal did wrong.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Fault {
+    /// Its line broke while it was at it.
+    Gone,
     /// It did not do what it was asked, or did not answer.
     Failed,
     /// It said what is not so.
@@ -43,12 +48,13 @@ impl Standing {
         rest.failures = rest.failures.saturating_add(1);
         rest.fault = rest.fault.max(fault);
         let doublings = rest.failures.saturating_sub(1).min(16);
-        rest.until = rest.until.max(now + REST_MIN.saturating_mul(1 << doublings).min(REST_MAX));
+        let most = if fault == Fault::Gone { GONE_MAX } else { REST_MAX };
+        rest.until = rest.until.max(now + REST_MIN.saturating_mul(1 << doublings).min(most));
     }
 
     /// It has taken what it was sent. That says nothing of one that lied.
     pub fn took(&mut self, machine: MachineNumber, now: Duration) {
-        if self.0.get(&machine).is_some_and(|rest| rest.fault == Fault::Failed) {
+        if self.0.get(&machine).is_some_and(|rest| rest.fault < Fault::Lied) {
             self.better(machine, now);
         }
     }
@@ -104,6 +110,14 @@ mod tests {
         }
         assert_eq!(rests, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]);
         assert!(!standing.rests(MachineNumber(2), Duration::ZERO));
+        let mut standing = Standing::default();
+        let mut often = |_| {
+            standing.failed(ONE, Fault::Gone, Duration::from_secs(now));
+            left(&standing, now)
+        };
+        assert_eq!((0..5).map(&mut often).collect::<Vec<_>>(), [10, 20, 40, 40, 40], "its line breaks");
+        standing.failed(ONE, Fault::Failed, Duration::from_secs(now));
+        assert_eq!(left(&standing, now), 320);
     }
 
     #[test]

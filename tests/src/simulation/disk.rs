@@ -62,11 +62,6 @@ impl Disk {
         (DiskFiles { files: tree.files, switch: switch.clone() }, DiskKvHome { home: tree.kv, switch })
     }
 
-    /// The trees there are.
-    pub fn names(&self) -> Vec<String> {
-        self.trees().keys().cloned().collect()
-    }
-
     /// Removes a tree.
     pub fn remove(&self, name: &str) {
         self.trees().remove(name);

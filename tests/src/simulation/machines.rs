@@ -132,11 +132,11 @@ impl Outside for Net {
     }
 
     fn kept(&self, name: &str) -> io::Result<Vec<u8>> {
-        Ok(self.0.kept.borrow().get(name).cloned().unwrap_or_default())
+        Ok(self.0.notes.borrow().get(name).cloned().unwrap_or_default())
     }
 
     fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.0.kept.borrow_mut().insert(name.to_owned(), bytes.to_vec());
+        self.0.notes.borrow_mut().insert(name.to_owned(), bytes.to_vec());
         Ok(())
     }
 

@@ -151,7 +151,7 @@ pub struct Pc {
     /// The lists of machines it keeps.
     pub lists: RefCell<Vec<u8>>,
     /// What else it keeps, by name.
-    pub kept: RefCell<BTreeMap<String, Vec<u8>>>,
+    pub notes: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Frames that its disk has lost: what it said of them before is no fault of the host's.
     lost: RefCell<BTreeSet<FrameId>>,
     /// Older copies of its disk.
@@ -178,7 +178,7 @@ impl Pc {
             has_joined: Cell::new(false),
             forgotten: Cell::new(None),
             lists: RefCell::default(),
-            kept: RefCell::default(),
+            notes: RefCell::default(),
             lost: RefCell::default(),
             images: RefCell::default(),
             asleep: RefCell::default(),

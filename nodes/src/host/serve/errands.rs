@@ -9,7 +9,7 @@ use crate::tracker::standing::Fault;
 use crate::transport::ids::{join, split};
 use crate::transport::limits::{IDS_MAX, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
-use capnp::Error;
+use capnp::{Error, ErrorKind};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,9 @@ use twinkeep_schema::office_capnp::copies;
 
 /// Bytes of a frame over which a machine shows a hash.
 const PROVEN_LEN: usize = 64 << 10;
+
+/// Why a line is ended that is not broken.
+const MUTE: &str = "the machine does not answer";
 
 /// Frames of one question to a machine.
 pub(super) const FRAMES_AT_ONCE: usize = 4096;
@@ -35,6 +38,17 @@ pub(super) enum Undone {
     Theirs(Error),
     /// The host could not go on with it.
     Ours(Problem),
+}
+
+impl Undone {
+    /// What the machine did wrong, if it was the machine.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Ours(_) => None,
+            Self::Theirs(error) if error.kind == ErrorKind::Disconnected && error.extra != MUTE => Some(Fault::Gone),
+            Self::Theirs(_) => Some(Fault::Failed),
+        }
+    }
 }
 
 impl From<Error> for Undone {
@@ -253,7 +267,7 @@ pub(super) async fn deadline<T>(answer: impl Future<Output = Result<T, Error>>) 
 async fn within<T>(time: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match tokio::time::timeout(time, answer).await {
         Ok(answer) => answer,
-        Err(_) => Err(Error::disconnected("the machine does not answer".into())),
+        Err(_) => Err(Error::disconnected(MUTE.into())),
     }
 }
 
@@ -272,4 +286,19 @@ fn read(host: &Host, wanted: &Wanted) -> Result<Option<Vec<u8>>, Problem> {
         host.healer.wake();
     }
     Ok(is_good.then_some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_machine_that_is_mute_is_told_from_one_that_is_gone() {
+        let mute = within::<()>(Duration::from_millis(1), std::future::pending()).await.unwrap_err();
+        assert_eq!(Undone::from(mute).fault(), Some(Fault::Failed));
+        let gone = Error::disconnected("Peer disconnected.".to_owned());
+        assert_eq!(Undone::from(gone).fault(), Some(Fault::Gone));
+        assert_eq!(problem_of("it lists in a circle").fault(), Some(Fault::Failed));
+        assert_eq!(Undone::from(problem(Why::NoSpace, "the host's disk is full")).fault(), None);
+    }
 }

@@ -48,19 +48,23 @@ pub(super) fn tell(host: &Host, counts: &OwedCounts, mut results: admin::NodesRe
         if let Some(left) = rest.until.checked_sub(now).filter(|left| !left.is_zero()) {
             let wall = host.env().clock.now().0;
             info.set_rests_until(wall.saturating_add(i64::try_from(left.as_nanos()).unwrap_or(i64::MAX)));
-            info.set_note(&words(&rest, left)[..]);
+            let has_note = info.reborrow().into_reader().get_note().is_ok_and(|note| !note.is_empty());
+            if let Some(words) = words(&rest, left).filter(|_| !has_note) {
+                info.set_note(&words[..]);
+            }
         }
     }
 }
 
-/// Why it is given nothing for a while.
-fn words(rest: &Rest, left: Duration) -> String {
+/// Why it is given nothing for a while; nothing where it was only switched off.
+fn words(rest: &Rest, left: Duration) -> Option<String> {
     let what = match rest.fault {
+        Fault::Gone => return None,
         Fault::Failed => "it failed at what it was asked",
         Fault::Lied => "it does not hold what it said",
     };
     let times = if rest.failures > 1 { format!(", {} times", rest.failures) } else { String::new() };
-    format!("{what}{times}: it rests for {}", minutes(left))
+    Some(format!("{what}{times}: it rests for {}", minutes(left)))
 }
 
 /// What is known of it because it is there, or was since the host started.

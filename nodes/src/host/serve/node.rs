@@ -318,12 +318,12 @@ impl Machine {
 
     /// Another machine is asked next, where this one is to blame.
     fn undone(&self, undone: Undone) -> Problem {
+        if let Some(fault) = undone.fault() {
+            self.host.copier.failed(self.number, fault, self.host.env().clock.elapsed());
+        }
         match undone {
             Undone::Ours(problem) => problem,
-            Undone::Theirs(error) => {
-                self.host.copier.failed(self.number, Fault::Failed, self.host.env().clock.elapsed());
-                error.into()
-            }
+            Undone::Theirs(error) => error.into(),
         }
     }
 
