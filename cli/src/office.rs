@@ -137,9 +137,21 @@ impl Service {
         }
     }
 
-    /// A line to the tracker.
+    /// A line to the tracker; past a terminal's service that does not run, where this user may speak for the machine.
     pub fn line(&self) -> anyhow::Result<OfficeLine> {
-        OfficeLine::through(&self.socket()).map_err(told)
+        let socket = self.socket();
+        let problem = match OfficeLine::through(&socket) {
+            Ok(line) => return Ok(line),
+            Err(problem) => problem,
+        };
+        if self.role != Role::Terminal || problem.why != Why::Unreachable || service_status(&socket).is_ok() {
+            return Err(told(problem));
+        }
+        match terminal::setup::straight(&self.data) {
+            Ok(line) => Ok(line),
+            Err(other) if other.why == Why::NotAllowed => Err(told(other)),
+            Err(_) => Err(told(problem)),
+        }
     }
 }
 
@@ -268,8 +280,13 @@ impl Session {
         Ok((vault, secret))
     }
 
-    /// Opens a vault; gives also its store, which knows how safe it is.
-    pub fn open(&self, name: Option<&str>, env: Env) -> anyhow::Result<(Vault, Arc<RemoteStore>)> {
+    /// Opens a vault; gives also its store, which knows how safe it is. `warn` is told what will be missed later.
+    pub fn open(
+        &self,
+        name: Option<&str>,
+        env: Env,
+        warn: impl FnOnce(String),
+    ) -> anyhow::Result<(Vault, Arc<RemoteStore>)> {
         let (found, secret) = self.vault(name)?;
         let keeper = match self.role {
             Role::Terminal => self.line.keeper(found.id),
@@ -279,7 +296,7 @@ impl Session {
         let store = Arc::new(store);
         let vault = Vault::open_through(store.clone(), head.clone(), env, Unlock::Secret(&secret))?;
         if let Err(error) = outbox::remember(&self.user, &found, &head) {
-            tracing::warn!(error = %one_line(&error), "without the host nothing can be backed up on this machine");
+            warn(format!("while the host is away nothing can be backed up on this machine: {}", one_line(&error)));
         }
         Ok((vault, store))
     }

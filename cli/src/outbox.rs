@@ -248,7 +248,7 @@ impl Outbox {
             let _ = fs::remove_dir_all(self.folder());
             return Ok(Sent::Nothing);
         }
-        let (to, _) = session.open(Some(&self.vault.to_hex()), env.clone())?;
+        let (to, _) = session.open(Some(&self.vault.to_hex()), env.clone(), |text| tracing::warn!("{text}"))?;
         let sent = {
             let from = self.open(env.clone())?;
             forward(&from, &to, progress).with_context(|| format!("cannot send {}", self.folder().display()))?

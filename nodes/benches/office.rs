@@ -1,5 +1,5 @@
-//! What the lines of an office cost: frames put and read through TLS and RPC on loopback, beside the same on the local
-//! store and beside TLS alone; and look-ups.
+//! What the lines of an office cost: frames put and read through TLS and RPC on loopback, straight and through the
+//! service of a terminal, beside the same on the local store and beside TLS alone; and look-ups.
 //!
 //! `TWINKEEP_BENCH_MB` says how much is put and read, 512 MB by default. One line a figure, the best of three rounds.
 
@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use twinkeep_engine::crypto::{DataKey, Salts, Suite, WRAPPED_LEN, WrappedKey};
 use twinkeep_engine::env::{Dice, Env};
-use twinkeep_engine::frame::{FrameBuilder, SealKeys, SealedFrame, Sealer};
+use twinkeep_engine::frame::{FrameBuilder, SealKeys, SealedFrame, Sealer, frame_id};
 use twinkeep_engine::id::{ChunkId, Kind, SessionId, VaultId};
 use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::store::{Place, Session, Store};
@@ -143,10 +143,13 @@ fn raw_tls(bytes: u64) -> f64 {
     })
 }
 
-/// A terminal that only lends its line, so that what is put goes through the whole way: socket, TLS, host.
+/// A host, and a terminal that only lends its line.
 struct World {
     folder: tempfile::TempDir,
+    /// By the terminal's socket: what is put goes through the whole way, socket, terminal, TLS, host.
     line: OfficeLine,
+    /// Past the terminal.
+    straight: OfficeLine,
     host: Arc<Host>,
 }
 
@@ -204,23 +207,59 @@ fn world() -> World {
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     };
-    World { folder, line, host }
+    let straight = twinkeep_nodes::terminal::setup::straight(&terminal).unwrap();
+    World { folder, line, straight, host }
+}
+
+/// What a frame's name costs whoever receives it, on one core.
+fn verify(frames: &[SealedFrame]) -> u64 {
+    let name = |frame: &SealedFrame| {
+        assert_eq!(frame_id(&frame.bytes), frame.id);
+        frame.bytes.len() as u64
+    };
+    frames.iter().map(name).sum()
+}
+
+fn look_ups(store: &dyn Store, dice: &mut Dice) {
+    let mut id = || {
+        let mut id = [0; 32];
+        dice.fill(&mut id);
+        ChunkId(id)
+    };
+    let ids: Vec<ChunkId> = (0..1000).map(|_| id()).collect();
+    let begun = Instant::now();
+    let mut calls = 0;
+    while begun.elapsed().as_secs() < 2 {
+        store.known(&ids).unwrap();
+        calls += 1;
+    }
+    let rate = f64::from(calls) / begun.elapsed().as_secs_f64();
+    println!("look-ups of 1000 ids, straight            {rate:>6.0} calls/s, {:.2} M ids/s", rate / 1000.0);
 }
 
 fn main() {
     let megabytes: usize = std::env::var("TWINKEEP_BENCH_MB").ok().and_then(|text| text.parse().ok()).unwrap_or(512);
     let count = megabytes * 1_000_000 / (CHUNK_LEN * CHUNKS);
     let world = world();
-    let user = world.line.login("anna", &Proof::Password("word of anna")).unwrap();
-    let id = user.vaults().unwrap()[0].id;
-    let (remote, _) = user.open(id, None).unwrap();
+    let open = |line: &OfficeLine| {
+        let user = line.login("anna", &Proof::Password("word of anna")).unwrap();
+        let id = user.vaults().unwrap()[0].id;
+        (id, user.open(id, None).unwrap().0)
+    };
+    let ((id, straight), (_, through)) = (open(&world.straight), open(&world.line));
     let vault = world.host.vault(id).unwrap();
     let local = &vault.store;
     let mut dice = Dice(11);
     let mb = |rate: f64| format!("{:>6.0} MB/s", rate / 1e6);
+    let share =
+        |rate: f64, here: f64, raw: f64| format!("{}  {:.0} % of the smaller", mb(rate), 100.0 * rate / here.min(raw));
 
     let raw = raw_tls((count * CHUNK_LEN * CHUNKS) as u64);
-    println!("TLS alone, one way           {}", mb(raw));
+    println!("TLS alone, one way, a core for each side  {}", mb(raw));
+    let session = local.begin().unwrap();
+    let sample = frames(session.id(), id, 64, &mut dice);
+    println!("frames verified, one core                 {}", mb(best(|| verify(&sample))));
+    drop((session, sample));
     let mut put = |store: &dyn Store| {
         // Sealed before the clock runs; put in a session of their own each time.
         let mut rounds: Vec<_> = (0..ROUNDS)
@@ -236,29 +275,14 @@ fn main() {
         })
     };
     let here = put(local);
-    println!("frames put, local store      {}", mb(here));
-    let there = put(&remote);
-    println!("frames put, over TLS         {}  {:.0} % of the smaller", mb(there), 100.0 * there / here.min(raw));
+    println!("frames put, store in the same process     {}", mb(here));
+    println!("frames put, over TLS                      {}", share(put(&straight), here, raw));
+    println!("frames put, by a terminal, over TLS       {}", share(put(&through), here, raw));
     let here = best(|| read_all(local));
-    println!("frames read, local store     {}", mb(here));
-    let there = best(|| read_all(&remote));
-    println!("frames read, over TLS        {}  {:.0} % of the smaller", mb(there), 100.0 * there / here.min(raw));
-
-    let ids: Vec<ChunkId> = (0..1000)
-        .map(|_| {
-            let mut id = [0; 32];
-            dice.fill(&mut id);
-            ChunkId(id)
-        })
-        .collect();
-    let begun = Instant::now();
-    let mut calls = 0;
-    while begun.elapsed().as_secs() < 2 {
-        remote.known(&ids).unwrap();
-        calls += 1;
-    }
-    let rate = f64::from(calls) / begun.elapsed().as_secs_f64();
-    println!("look-ups of 1000 ids         {rate:>6.0} calls/s, {:.2} M ids/s", rate / 1000.0);
+    println!("frames read, store in the same process    {}", mb(here));
+    println!("frames read, over TLS                     {}", share(best(|| read_all(&straight)), here, raw));
+    println!("frames read, by a terminal, over TLS      {}", share(best(|| read_all(&through)), here, raw));
+    look_ups(&straight, &mut dice);
     drop(world.folder);
     std::process::exit(0);
 }

@@ -78,6 +78,7 @@ const TABLE: &[(&str, &str)] = &[
     ("Vault.pin", "- - - r - - a r a - - -"),
     ("Vault.expel", "- - - r - - a r a - - -"),
     ("Vault.copies", "- - - r - - a r a - - -"),
+    ("Vault.allocate", "- - - r - - a r a - - -"),
     ("WriteSession.claim", "- - - r - - a r a - - -"),
     ("WriteSession.upload", "- - - r - - a r a - - -"),
     ("WriteSession.checkpoint", "- - - r - - a r a - - -"),

@@ -381,6 +381,29 @@ fn tokens_that_are_none() {
 }
 
 #[test]
+fn nobody_begins_to_write_in_a_term_that_is_over() {
+    run(async || {
+        let office = Office::start().await;
+        let wire = office.dial(&office.machine("pc", 1, false)).await;
+        let work = Work::begin(&office, &wire, "anna", 101).await;
+        let term = async || {
+            let answer = soon(work.vault.allocate_request().send().promise).await.unwrap();
+            let answer = answer.get().unwrap();
+            assert_eq!(answer.get_holder().unwrap(), office.host.key().0);
+            answer.get_term()
+        };
+        let begin = async |term| ask!(work.vault, begin_request, set_term = term).map(drop);
+        let first = term().await;
+        begin(first).await.unwrap();
+        office.host.office.raise_generation(first + 1).unwrap();
+        assert_eq!(begin(first).await.unwrap_err().why, Why::Busy);
+        assert_eq!(begin(first + 2).await.unwrap_err().why, Why::Busy);
+        assert_eq!(term().await, first + 1);
+        begin(first + 1).await.unwrap();
+    });
+}
+
+#[test]
 fn a_proof_serves_once_and_for_one_machine() {
     run(async || {
         let office = Office::start().await;

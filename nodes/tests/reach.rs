@@ -8,7 +8,8 @@ use std::time::Duration;
 use twinkeep_engine::env::{Clock, Env, Time};
 use twinkeep_nodes::remote::reach::{Answer, Reach, try_all};
 use twinkeep_nodes::tracker::names::NodeKey;
-use twinkeep_nodes::transport::limits::{PROGRAM, PROTOCOL};
+use twinkeep_nodes::transport::limits::PROGRAM;
+use twinkeep_nodes::transport::version::SPOKEN;
 
 /// The system's clock, set wrong.
 struct Wrong(Arc<dyn Clock>, i64);
@@ -39,7 +40,7 @@ fn the_host_says_who_it_is_and_what_time_it_has() {
         for wrong in [0, 7200, -7200] {
             let reach = from_machine(address.clone(), office.host.key(), wrong).await;
             let Reach::Host(Answer { name, program, protocol, ahead, round }) = reach else { panic!("{reach:?}") };
-            assert_eq!((&name[..], &program[..], protocol), ("office", PROGRAM, PROTOCOL));
+            assert_eq!((&name[..], &program[..], protocol), ("office", PROGRAM, SPOKEN.newest));
             // No better than the question took, and half of that.
             let off = (ahead + wrong * 1_000_000_000).unsigned_abs();
             assert!(Duration::from_nanos(off) <= round, "{wrong} s: {ahead} ns, a round of {round:?}");

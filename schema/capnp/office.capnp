@@ -188,8 +188,9 @@ interface Vault {
   readFrame @4 (place :Place) -> (bytes :Data);
   frames @5 (from :UInt64, count :UInt32) -> (places :List(Place));
   packName @6 (pack :UInt32) -> (name :Text);
-  begin @7 (spread :Bool) -> (session :WriteSession, id :Data);
-  # With `spread` no copy of what is written stays on the machine it is written from.
+  begin @7 (spread :Bool, term :UInt64) -> (session :WriteSession, id :Data);
+  # With `spread` no copy of what is written stays on the machine it is written from. `term` is that of `allocate`; 0
+  # says nothing. Refused where another has begun since.
   records @8 (from :UInt64) -> (records :List(StoredRecord), more :Bool);
   # From this count on, as many as fit in an answer.
   link @9 () -> (link :Link);
@@ -202,6 +203,8 @@ interface Vault {
   # Frames that a reader found bad; the host looks itself before it believes it.
   copies @14 (frame :UInt64) -> (level :UInt8, owed :UInt64, holders :List(Text));
   # How safe everything is up to this frame number: the weakest of it; 2^64-1 for all there is.
+  allocate @15 () -> (holder :Data, addresses :List(Text), term :UInt64);
+  # Which machine takes first what is written now: its key, where it is reached, and the term in which that holds.
 }
 
 interface Pin {}

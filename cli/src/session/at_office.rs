@@ -63,7 +63,7 @@ impl Run {
         name: Option<&str>,
         threads: Option<usize>,
     ) -> anyhow::Result<Vault> {
-        let (vault, store) = session.open(name, self.env(threads))?;
+        let (vault, store) = session.open(name, self.env(threads), |text| self.screen.warn(None, &text))?;
         *self.at() = At::Host(store);
         self.screen.detail(&format!("vault {} at the office", vault.id()));
         Ok(vault)
@@ -76,6 +76,11 @@ impl Run {
             return self.open_at_office(name, threads);
         }
         let session = office::Session::begin()?;
+        if session.line.is_straight() {
+            let text = "the service of this machine does not run: no copy of what is backed up now stays here; \
+                        `twinkeep terminal run` starts it";
+            self.screen.warn(None, text);
+        }
         self.deliver(&session, Duration::ZERO)?;
         self.open_in_session(&session, name, threads)
     }

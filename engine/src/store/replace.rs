@@ -1,12 +1,13 @@
 //! Bad frames get their bytes again, from another machine that holds the same ones.
 //!
 //! What always holds: what is put in the place of a frame is that frame, to the byte; it is durable before a row points
-//! to it; a frame that counts is left as it is. The bad bytes stay where they are.
+//! to it; a frame that counts is left as it is. The bad bytes stay where they are. Frames of which an index that was made
+//! anew has no row at all, because not even their headers could be read, are put back like new ones.
 
 use super::local::Inner;
 use super::packs::{self, PackWriter};
 use super::session::{session_path, take_lock};
-use super::{LocalStore, Result};
+use super::{LocalStore, Result, Store};
 use crate::frame::{FrameHeader, SealedFrame, frame_id};
 use crate::id::{ChunkId, FrameId, Kind, SessionId};
 use crate::index::{self, FrameNumber, FrameState, NewFrame};
@@ -56,11 +57,21 @@ impl LocalStore {
     /// Puts these bytes in the place of bad frames. Bytes that are not those of the frame are left out, and so is a
     /// frame that counts by now, or of which something is being removed.
     pub fn replace(&self, frames: Vec<(FrameNumber, Vec<u8>)>) -> Result<Replaced> {
+        self.as_session(|session| replace(&self.0, session, frames))
+    }
+
+    /// Stores frames that the index has no row of. Bytes that are not those of the frame, or no frame of this vault, are
+    /// left out, and so are frames whose chunks all have a place.
+    pub fn put_back(&self, frames: Vec<(FrameId, Vec<u8>)>) -> Result<Replaced> {
+        self.as_session(|session| put_back(self, session, frames))
+    }
+
+    fn as_session<T>(&self, work: impl FnOnce(SessionId) -> Result<T>) -> Result<T> {
         let mut id = [0; 16];
         self.0.parts.env.entropy.fill(&mut id);
         let session = SessionId(id);
         let lock = take_lock(&self.0, session)?;
-        let done = replace(&self.0, session, frames);
+        let done = work(session);
         // Removed while it is held; whoever begins next tidies up a file that stays.
         let _ = self.0.parts.files.remove(&session_path(session));
         drop(lock);
@@ -68,14 +79,63 @@ impl LocalStore {
     }
 }
 
+/// Packs for whole frames that were made before.
+struct Packs<'a> {
+    store: &'a Inner,
+    numbers: AtomicU32,
+    leaves: PackWriter,
+    branches: PackWriter,
+}
+
+impl<'a> Packs<'a> {
+    fn new(store: &'a Inner, session: SessionId) -> Self {
+        let writer = |kind| PackWriter::new(kind, store.parts.vault, session);
+        Self { store, numbers: AtomicU32::new(0), leaves: writer(Kind::Leaf), branches: writer(Kind::Branch) }
+    }
+
+    /// The header of what is a frame of this vault.
+    fn header(&self, bytes: &[u8]) -> Option<FrameHeader> {
+        FrameHeader::parse(bytes).ok().filter(|header| header.vault == self.store.parts.vault)
+    }
+
+    fn put(&mut self, frame: SealedFrame) -> Result<()> {
+        let writer = match frame.header.kind {
+            Kind::Leaf => &mut self.leaves,
+            Kind::Branch => &mut self.branches,
+        };
+        writer.put(&*self.store.parts.files, &self.numbers, frame).map(drop)
+    }
+
+    /// What was written: frames of leaves first.
+    fn end(self) -> Result<packs::Taken> {
+        let mut taken = packs::Taken::default();
+        for mut writer in [self.leaves, self.branches] {
+            writer.close()?;
+            let part = writer.take()?;
+            taken.frames.extend(part.frames);
+            taken.packs.extend(part.packs);
+            taken.unsynced.extend(part.unsynced);
+        }
+        Ok(taken)
+    }
+}
+
+fn put_back(store: &LocalStore, session: SessionId, frames: Vec<(FrameId, Vec<u8>)>) -> Result<Replaced> {
+    let mut packs = Packs::new(&store.0, session);
+    for (id, bytes) in frames {
+        let Some(header) = packs.header(&bytes).filter(|_| frame_id(&bytes) == id) else { continue };
+        if store.known(&header.ids)?.contains(&false) {
+            packs.put(SealedFrame { id, header, bytes })?;
+        }
+    }
+    let (frames, healed) = store.0.commit(packs.end()?)?;
+    Ok(Replaced { frames: frames.len() as u64, healed })
+}
+
 fn replace(store: &Inner, session: SessionId, frames: Vec<(FrameNumber, Vec<u8>)>) -> Result<Replaced> {
-    let vault = store.parts.vault;
-    let pack_numbers = AtomicU32::new(0);
-    let mut taken = packs::Taken::default();
     let mut numbers = Vec::new();
-    let mut leaves = PackWriter::new(Kind::Leaf, vault, session);
-    let mut branches = PackWriter::new(Kind::Branch, vault, session);
     let mut of_branches = Vec::new();
+    let mut packs = Packs::new(store, session);
     for (number, bytes) in frames {
         let read = store.kv.read()?;
         // It is tried again when that is over.
@@ -84,23 +144,15 @@ fn replace(store: &Inner, session: SessionId, frames: Vec<(FrameNumber, Vec<u8>)
         }
         let place = index::frame_if_any(&*read, number)?;
         let Some(place) = place.filter(|place| place.state == FrameState::Bad) else { continue };
-        let header = FrameHeader::parse(&bytes).ok().filter(|_| frame_id(&bytes) == place.id);
-        let Some(header) = header.filter(|header| header.vault == vault) else { continue };
-        let (writer, order) = match header.kind {
-            Kind::Leaf => (&mut leaves, &mut numbers),
-            Kind::Branch => (&mut branches, &mut of_branches),
-        };
-        writer.put(&*store.parts.files, &pack_numbers, SealedFrame { id: place.id, header, bytes })?;
-        order.push(number);
+        let Some(header) = packs.header(&bytes).filter(|_| frame_id(&bytes) == place.id) else { continue };
+        match header.kind {
+            Kind::Leaf => numbers.push(number),
+            Kind::Branch => of_branches.push(number),
+        }
+        packs.put(SealedFrame { id: place.id, header, bytes })?;
     }
     numbers.append(&mut of_branches);
-    for mut writer in [leaves, branches] {
-        writer.close()?;
-        let part = writer.take()?;
-        taken.frames.extend(part.frames);
-        taken.packs.extend(part.packs);
-        taken.unsynced.extend(part.unsynced);
-    }
+    let taken = packs.end()?;
     if taken.frames.is_empty() {
         return Ok(Replaced::default());
     }
@@ -171,6 +223,34 @@ mod tests {
         // What is durable is found again when the index has to be made anew.
         let (rebuilt, _) = memory.rebuilt();
         assert!(all_known(&rebuilt));
+    }
+
+    #[test]
+    fn frames_without_a_header_come_back_after_a_rebuild() {
+        let memory = Memory::new();
+        let store = memory.store();
+        small_tree(&*store.begin().unwrap());
+        let read = |place: &crate::store::Place| {
+            let mut bytes = Vec::new();
+            store.read_frame(place, &mut bytes).unwrap();
+            (place.frame, bytes)
+        };
+        let places = store.frames(FrameNumber(0), 100).unwrap();
+        let frames: Vec<_> = places.iter().map(read).collect();
+        for place in &places {
+            let path = format!("packs/{}", store.pack_name(place.pack).unwrap());
+            assert!(memory.files.damage(&path, |bytes| bytes[place.offset as usize..][..40].fill(0)));
+        }
+        drop(store);
+        let (store, _) = memory.rebuilt();
+        assert!(!all_known(&store));
+        assert_eq!(store.lost_frames(100).unwrap(), [], "nobody could say which they were");
+        let wrong = frames.iter().map(|(id, _)| (*id, frames[0].1[1..].to_vec())).collect();
+        assert_eq!(store.put_back(wrong).unwrap(), Replaced::default());
+        assert_eq!(store.put_back(frames.clone()).unwrap().frames, frames.len() as u64);
+        assert!(all_known(&store));
+        assert_eq!(store.put_back(frames).unwrap(), Replaced::default(), "what is there is not stored twice");
+        assert!(all_known(&memory.crash().store()));
     }
 
     #[test]

@@ -120,8 +120,7 @@ fn tell_removed(host: &Host, id: VaultId, vault: &HostVault) -> Result<u64, Prob
         }
     }
     // A frame may have stood in two places, of which one went: what is still here is entered again.
-    host.holders.reset_watermark(id)?;
-    host.feed(id, vault)?;
+    host.feed_again(id, vault)?;
     for part in removed.chunks(FRAMES_PER_CHANGE_MAX) {
         vault.store.forget_removed(part)?;
     }

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 use twinkeep_engine::id::{FrameId, VaultId};
 use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::progress::Progress;
@@ -62,7 +63,17 @@ pub struct Health {
 
 /// Heals for as long as the host runs.
 pub async fn run(host: Arc<Host>) {
+    let mut looked: Option<Instant> = None;
     loop {
+        // All frames are looked through for it.
+        if looked.is_none_or(|looked| looked.elapsed() >= PACE) {
+            looked = Some(Instant::now());
+            match bring_back(&host).await {
+                Ok(0) => {}
+                Ok(frames) => tracing::warn!(frames, "what an index that was made anew did not find is there again"),
+                Err(error) => tracing::warn!(%error, "cannot look for what an index that was made anew did not find"),
+            }
+        }
         match heal_all(&host).await {
             Ok((0, _)) => {}
             Ok((bad, healed)) => tracing::warn!(bad, healed, "frames of the host are bad; some were healed"),
@@ -103,6 +114,9 @@ pub async fn scrub(host: &Arc<Host>) -> Result<Health, Problem> {
         }
     }
     (health.bad, health.healed) = heal_all(host).await?;
+    let back = bring_back(host).await?;
+    health.bad += back;
+    health.healed += back;
     Ok(health)
 }
 
@@ -132,25 +146,17 @@ async fn heal_all(host: &Arc<Host>) -> Result<(u64, u64), Problem> {
     Ok((bad, healed))
 }
 
-/// A frame that is wanted from somebody.
-#[derive(Clone, Copy)]
-struct Wanted {
-    number: FrameNumber,
-    id: FrameId,
-}
-
 async fn heal(host: &Arc<Host>, id: VaultId, vault: &Arc<HostVault>) -> Result<(u64, u64), Problem> {
     let looked_at = vault.clone();
     let lost = host.work().run(move || looked_at.store.lost_frames(LOST_MAX)).await?;
     let mut healed = 0;
     for part in lost.chunks(FRAMES_AT_ONCE) {
-        let wanted: Vec<Wanted> = part.iter().map(|lost| Wanted { number: lost.number, id: lost.id }).collect();
-        let fetched = fetch(host, &wanted).await?;
+        let fetched = fetch(host, part.iter().map(|lost| lost.id).collect()).await?;
         if fetched.is_empty() || twinkeep_engine::zoo::planted("healer-gives-up") {
             continue;
         }
         let frames: Vec<(FrameNumber, Vec<u8>)> =
-            wanted.iter().filter_map(|wanted| Some((wanted.number, fetched.get(&wanted.id)?.clone()))).collect();
+            part.iter().filter_map(|lost| Some((lost.number, fetched.get(&lost.id)?.clone()))).collect();
         let (mending, tracker) = (vault.clone(), host.clone());
         let replace = move || {
             let numbers: Vec<FrameNumber> = frames.iter().map(|(number, _)| *number).collect();
@@ -162,6 +168,53 @@ async fn heal(host: &Arc<Host>, id: VaultId, vault: &Arc<HostVault>) -> Result<(
         tracing::info!(vault = %id, frames = replaced.frames, branches = replaced.healed.len(), "frames were healed");
     }
     Ok((lost.len() as u64, healed))
+}
+
+/// Brings back what the map of holders knows of and an index that was made anew does not name: not even the headers of
+/// these frames could be read. How many frames that were.
+async fn bring_back(host: &Arc<Host>) -> Result<u64, Problem> {
+    let (mut back, mut after) = (0, None);
+    loop {
+        let tracker = host.clone();
+        let (found, next) = host.work().run(move || tracker.holders.not_entered_again(after, LOST_MAX)).await?;
+        let mut by_vault: BTreeMap<VaultId, Vec<FrameId>> = BTreeMap::new();
+        found.into_iter().for_each(|(vault, frame)| by_vault.entry(vault).or_default().push(frame));
+        for (id, frames) in by_vault {
+            // One that cannot be opened now has its frames still.
+            let Ok(vault) = host.vault(id) else { continue };
+            for part in frames.chunks(FRAMES_AT_ONCE) {
+                back += bring_back_some(host, id, &vault, part.to_vec()).await?;
+            }
+        }
+        match next {
+            None => return Ok(back),
+            next => after = next,
+        }
+    }
+}
+
+async fn bring_back_some(
+    host: &Arc<Host>,
+    id: VaultId,
+    vault: &Arc<HostVault>,
+    frames: Vec<FrameId>,
+) -> Result<u64, Problem> {
+    let (tracker, of) = (host.clone(), vault.clone());
+    let missing = host.work().run(move || tracker.missing(id, &of, &frames)).await?;
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    let fetched = fetch(host, missing).await?;
+    if fetched.is_empty() {
+        return Ok(0);
+    }
+    let (tracker, of) = (host.clone(), vault.clone());
+    let put_back = move || {
+        let put = of.store.put_back(fetched.into_iter().collect())?;
+        tracker.feed(id, &of)?;
+        Ok::<_, Problem>(put.frames)
+    };
+    host.work().run(put_back).await
 }
 
 /// A map of holders that was made anew while a frame was bad does not know of it, and what is about to count again is
@@ -184,8 +237,7 @@ fn enter(host: &Host, id: VaultId, vault: &HostVault, numbers: &[FrameNumber]) -
 
 /// Asks the machines that hold these frames for them, and of those that nobody is known to hold every machine: the map
 /// of holders may have been lost. Gives those that came.
-async fn fetch(host: &Arc<Host>, wanted: &[Wanted]) -> Result<HashMap<FrameId, Vec<u8>>, Problem> {
-    let ids: Vec<FrameId> = wanted.iter().map(|wanted| wanted.id).collect();
+async fn fetch(host: &Arc<Host>, ids: Vec<FrameId>) -> Result<HashMap<FrameId, Vec<u8>>, Problem> {
     let tracker = host.clone();
     let asked = ids.clone();
     let holders = host.work().run(move || tracker.holders.holders_of(&asked)).await?;

@@ -5,6 +5,7 @@
 
 pub mod collector;
 pub mod copier;
+pub mod first;
 pub mod ground;
 pub mod healer;
 pub mod hours;
@@ -385,6 +386,25 @@ impl Host {
     /// Enters in the map of holders what a vault has got since.
     pub fn feed(&self, id: VaultId, vault: &HostVault) -> Result<(), VaultError> {
         let _one = lock(&vault.feeding);
+        self.feed_alone(id, vault)
+    }
+
+    /// Enters all of a vault in the map of holders again.
+    pub fn feed_again(&self, id: VaultId, vault: &HostVault) -> Result<(), VaultError> {
+        let _one = lock(&vault.feeding);
+        self.holders.reset_watermark(id).map_err(|error| VaultError::Store(told(&error)))?;
+        self.feed_alone(id, vault)
+    }
+
+    /// Of these frames those that the map of holders knows of and the vault's index, made anew since, does not.
+    pub fn missing(&self, id: VaultId, vault: &HostVault, frames: &[FrameId]) -> Result<Vec<FrameId>, VaultError> {
+        let _one = lock(&vault.feeding);
+        self.feed_alone(id, vault)?;
+        self.holders.are_not_entered_again(frames).map_err(|error| VaultError::Store(told(&error)))
+    }
+
+    /// Under the lock of `feeding`.
+    fn feed_alone(&self, id: VaultId, vault: &HostVault) -> Result<(), VaultError> {
         let failed = |error: HoldersError| VaultError::Store(told(&error));
         let mut from = self.holders.watermark(id).map_err(failed)?;
         loop {

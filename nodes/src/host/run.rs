@@ -3,6 +3,7 @@
 use super::Host;
 use super::serve::{AdminServer, BootstrapServer, HostService};
 use super::{collector, copier, healer, hours, leave, mover, prover, room, watch};
+use crate::remote::wire::put_texts;
 use crate::tracker::log::Actor;
 use crate::transport::gate::Gate;
 use crate::transport::limits::PROGRAM;
@@ -110,8 +111,7 @@ impl local::Server for LocalServer {
         status.set_host_key(&self.host.key().0);
         status.set_free(space.free);
         let addresses = &self.host.identity.addresses;
-        let mut list = status.init_hosts(addresses.len() as u32);
-        (0..).zip(addresses).for_each(|(at, address)| list.set(at, &address[..]));
+        put_texts(addresses, status.init_hosts(addresses.len() as u32));
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use super::line::Cap;
 use super::office::VaultOf;
 use super::people::{DeviceRow, draw, get_devices, get_vault, put_new, usable};
+use super::wire::get_texts;
 use crate::tracker::login::{PasswordParams, derive, seal_account_key};
 use crate::tracker::member::{pair, seal_vault};
 use crate::tracker::names::{AccountDeviceId, AccountId, MachineId, NodeKey};
@@ -462,10 +463,6 @@ impl Admin {
         self.0.call(|admin| async move {
             let answer = admin.scrub_request().send().promise.await?;
             let report = answer.get()?.get_report()?;
-            let mut silent = Vec::new();
-            for name in report.get_silent()? {
-                silent.push(name?.to_string()?);
-            }
             Ok(ScrubRow {
                 frames: report.get_frames(),
                 bytes: report.get_bytes(),
@@ -473,7 +470,7 @@ impl Admin {
                 healed: report.get_healed(),
                 machines: report.get_machines(),
                 copies_bad: report.get_copies_bad(),
-                silent,
+                silent: get_texts(report.get_silent()?)?,
             })
         })
     }
@@ -483,10 +480,7 @@ impl Admin {
         self.0.call(|admin| async move {
             let answer = admin.collect_request().send().promise.await?;
             let freed = answer.get()?;
-            let mut problems = Vec::new();
-            for text in freed.get_problems()? {
-                problems.push(text?.to_string()?);
-            }
+            let problems = get_texts(freed.get_problems()?)?;
             Ok(FreedRow { bytes: freed.get_bytes(), frames: freed.get_frames(), copies: freed.get_copies(), problems })
         })
     }

@@ -4,13 +4,17 @@ use super::admin::Admin;
 use super::line::{Cap, Line, Way};
 use super::people::get_vault;
 use super::store::RemoteStore;
+use super::wire::get_texts;
 use crate::tracker::login::{Challenge, PasswordParams, derive, open_account_key, seal_account_key};
 use crate::tracker::member::open_vault;
 use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey};
 use crate::tracker::sign::SigningKey;
 use crate::transport::ids::fixed;
+use crate::transport::keys::node_key;
 use crate::transport::problem::{Problem, Why, problem};
+use crate::transport::version::hello;
 use std::path::Path;
+use std::sync::Arc;
 use twinkeep_engine::crypto::{PublicKey, VaultSecret};
 use twinkeep_engine::env::{Env, Time};
 use twinkeep_engine::id::VaultId;
@@ -71,7 +75,7 @@ pub fn service_status(socket: &Path) -> Result<ServiceStatus, Problem> {
             trash: status.get_trash(),
             granted: status.get_granted(),
             version: status.get_version()?.to_string()?,
-            hosts: texts(status.get_hosts()?)?,
+            hosts: get_texts(status.get_hosts()?)?,
             host_key: NodeKey::from_slice(status.get_host_key()?),
             free: status.get_free(),
             away_until: Some(status.get_away_until()).filter(|until| *until != 0).map(Time),
@@ -79,13 +83,10 @@ pub fn service_status(socket: &Path) -> Result<ServiceStatus, Problem> {
     })
 }
 
-fn texts(list: capnp::text_list::Reader<'_>) -> Result<Vec<String>, capnp::Error> {
-    list.iter().map(|text| Ok(text?.to_string()?)).collect()
-}
-
-/// A line to the tracker, by the service of this machine.
+/// A line to the tracker.
 pub struct OfficeLine {
-    local: Cap<local::Client>,
+    /// The service of this machine; none where the line goes past it.
+    local: Option<Cap<local::Client>>,
     bootstrap: Cap<bootstrap::Client>,
     host: NodeKey,
     node: NodeKey,
@@ -113,6 +114,7 @@ pub struct VaultOf {
 /// An account that is logged in.
 pub struct User {
     pub(super) session: Cap<user_session::Client>,
+    host: NodeKey,
     /// Its name, as the office writes it.
     pub name: String,
     /// Its id.
@@ -139,12 +141,37 @@ impl OfficeLine {
             Ok((answer.get_bootstrap()?, (answer.get_host_key()?.to_vec(), answer.get_node_key()?.to_vec())))
         })?;
         let (host, node) = (NodeKey(fixed(&host, "a key")?), NodeKey(fixed(&node, "a key")?));
-        Ok(Self { local, bootstrap, host, node })
+        Ok(Self { local: Some(local), bootstrap, host, node })
+    }
+
+    /// Straight to the host, in the name of a machine whose key one has: while its service does not run. Nothing that is
+    /// written this way stays on the machine. `hosts` are those it takes for its host, `addresses` where they may be.
+    pub fn straight(addresses: &[String], hosts: &[NodeKey], key: SigningKey) -> Result<Self, Problem> {
+        let (node, key) = (node_key(&key), Arc::new(key));
+        let mut last = problem(Why::NotAllowed, "this machine knows of no host that was not revoked");
+        for host in hosts {
+            let way = Way::Machine { addresses: addresses.to_vec(), expected: vec![*host], key: key.clone() };
+            let greeted = Line::connect::<bootstrap::Client>(way).and_then(|bootstrap| {
+                bootstrap.call(|host| async move { hello(&host).await.map(drop) })?;
+                Ok(Self { local: None, bootstrap, host: *host, node })
+            });
+            match greeted {
+                Ok(line) => return Ok(line),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Whether it goes past the service of this machine.
+    pub fn is_straight(&self) -> bool {
+        self.local.is_none()
     }
 
     /// For who may administer the office from here: on the host.
     pub fn admin(&self) -> Result<Admin, Problem> {
-        let (admin, ()) = self.local.cap(|local| async move {
+        let not_here = || problem(Why::NotAllowed, "the office is administered on the host, or by an account");
+        let (admin, ()) = self.local.as_ref().ok_or_else(not_here)?.cap(|local| async move {
             let answer = local.admin_request().send().promise.await?;
             Ok((answer.get()?.get_admin()?, ()))
         })?;
@@ -153,7 +180,7 @@ impl OfficeLine {
 
     /// The store of copies of this machine, if it is to keep what is written into a vault.
     pub fn keeper(&self, vault: VaultId) -> Option<Cap<keeper::Client>> {
-        let keep = self.local.cap(move |local| async move {
+        let keep = self.local.as_ref()?.cap(move |local| async move {
             let mut request = local.keep_request();
             request.get().set_vault(&vault.0);
             let answer = request.send().promise.await?;
@@ -185,11 +212,11 @@ impl OfficeLine {
         let (challenge, params) = begun;
         let message = Challenge { challenge: &challenge, name: account, node: &self.node, host: &self.host };
         match proof {
-            Proof::Device(id, key) => prove(&login, message.prove(key), id.0.to_vec()).map(|(user, _)| user),
+            Proof::Device(id, key) => prove(&login, self.host, message.prove(key), id.0.to_vec()).map(|(user, _)| user),
             Proof::Password(password) => {
                 let usage = |error: crate::tracker::login::LoginError| problem(Why::Usage, error.to_string());
                 let keys = derive(password, &params).map_err(usage)?;
-                let (mut user, wrapped) = prove(&login, message.prove(&keys.login), Vec::new())?;
+                let (mut user, wrapped) = prove(&login, self.host, message.prove(&keys.login), Vec::new())?;
                 let key = open_account_key(&keys.wrapping, &user.id, &wrapped);
                 user.key = Some(key.map_err(|error| problem(Why::Other, error.to_string()))?);
                 Ok(user)
@@ -198,7 +225,12 @@ impl OfficeLine {
     }
 }
 
-fn prove(login: &Cap<login::Client>, signature: [u8; 64], device: Vec<u8>) -> Result<(User, Vec<u8>), Problem> {
+fn prove(
+    login: &Cap<login::Client>,
+    host: NodeKey,
+    signature: [u8; 64],
+    device: Vec<u8>,
+) -> Result<(User, Vec<u8>), Problem> {
     let (session, wrapped) = login.cap(move |login| async move {
         let mut request = login.prove_request();
         request.get().set_signature(&signature);
@@ -218,7 +250,7 @@ fn prove(login: &Cap<login::Client>, signature: [u8; 64], device: Vec<u8>) -> Re
         let room = (answer.get_quota(), answer.get_used());
         Ok((answer.get_name()?.to_string()?, id, room, answer.get_is_admin(), public_key))
     })?;
-    Ok((User { session, name, id, quota, used, is_admin, public_key, key: None }, wrapped))
+    Ok((User { session, host, name, id, quota, used, is_admin, public_key, key: None }, wrapped))
 }
 
 impl User {
@@ -254,7 +286,7 @@ impl User {
             let answer = request.send().promise.await?;
             Ok((answer.get()?.get_vault()?, ()))
         })?;
-        RemoteStore::open(client, vault, keeper)
+        RemoteStore::open(client, Some(self.host), vault, keeper)
     }
 
     /// Lets a machine log in with a key of its own.

@@ -2,6 +2,7 @@
 
 use super::line::Cap;
 use super::office::{User, VaultOf};
+use super::wire::get_texts;
 use crate::tracker::limits::LOCK_DAYS;
 use crate::tracker::member::{is_own, pair, seal_vault, wrap_vault};
 use crate::tracker::names::{AccountDeviceId, AccountId};
@@ -97,16 +98,12 @@ pub(super) fn put_new(mut to: new_vault::Builder<'_>, drawn: &Drawn, [name, kind
 }
 
 pub(super) fn get_vault(info: vault_info::Reader<'_>) -> Result<VaultOf, capnp::Error> {
-    let mut members = Vec::new();
-    for name in info.get_members()? {
-        members.push(name?.to_string()?);
-    }
     Ok(VaultOf {
         id: VaultId(fixed(info.get_id()?, "the id of a vault")?),
         name: info.get_name()?.to_string()?,
         kind: info.get_kind()?.to_string()?,
         owner: info.get_owner()?.to_string()?,
-        members,
+        members: get_texts(info.get_members()?)?,
         for_company: info.get_for_company(),
         wrapped: info.get_wrapped()?.to_vec(),
     })

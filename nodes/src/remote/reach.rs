@@ -2,10 +2,10 @@
 
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::SigningKey;
-use crate::transport::limits::{HANDSHAKE, PROTOCOL};
+use crate::transport::limits::HANDSHAKE;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
-use crate::transport::tls;
+use crate::transport::{tls, version};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -115,9 +115,7 @@ async fn greet(stream: TcpStream, host: NodeKey, key: &SigningKey, env: &Env) ->
 
 async fn hello(host: &bootstrap::Client, env: &Env) -> Result<Answer, capnp::Error> {
     let (begun, from) = (env.clock.elapsed(), env.clock.now());
-    let mut request = host.hello_request();
-    request.get().set_version(PROTOCOL);
-    let answer = request.send().promise.await?;
+    let answer = version::hello(host).await?;
     let answer = answer.get()?;
     let round = env.clock.elapsed().saturating_sub(begun);
     // The host looked at its clock somewhere in between: about the middle.

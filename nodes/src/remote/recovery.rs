@@ -125,7 +125,7 @@ impl Recovery {
             let answer = request.send().promise.await?;
             Ok((answer.get()?.get_vault()?, ()))
         })?;
-        RemoteStore::open(client, vault, None)
+        RemoteStore::open(client, None, vault, None)
     }
 
     /// Gives an account another key and another password, with all its vaults that the company can open. All of its

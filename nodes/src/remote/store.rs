@@ -2,7 +2,8 @@
 
 use super::line::Cap;
 use super::session::RemoteSession;
-use super::wire::{get_link, get_place, put_link, put_place};
+use super::wire::{get_link, get_place, get_texts, put_link, put_place};
+use crate::tracker::names::NodeKey;
 use crate::transport::ids;
 use crate::transport::limits::{IDS_MAX, PLACES_MAX};
 use crate::transport::problem::{Problem, Why, problem};
@@ -24,6 +25,7 @@ pub struct RemoteStore {
     id: VaultId,
     keeper: Option<Arc<Cap<keeper::Client>>>,
     spread: AtomicBool,
+    host: Option<NodeKey>,
 }
 
 /// How safe what a vault holds is.
@@ -39,9 +41,11 @@ pub struct Copies {
 
 impl RemoteStore {
     /// Takes a vault at the host for a store. `keeper` is the store of copies of the machine we run on, if it is to
-    /// keep what is written here. Gives also what opens the vault.
+    /// keep what is written here; `host` is the machine at the other end, if anything is to be written. Gives also what
+    /// opens the vault.
     pub fn open(
         vault: Cap<vault::Client>,
+        host: Option<NodeKey>,
         expected: VaultId,
         keeper: Option<Cap<keeper::Client>>,
     ) -> std::result::Result<(Self, HeadBytes), Problem> {
@@ -53,8 +57,8 @@ impl RemoteStore {
         if ids::one::<VaultId>(&id)? != expected {
             return Err(problem(Why::Other, "the host gave another vault than was asked for"));
         }
-        let store =
-            Self { vault: Arc::new(vault), id: expected, keeper: keeper.map(Arc::new), spread: AtomicBool::new(false) };
+        let (vault, keeper) = (Arc::new(vault), keeper.map(Arc::new));
+        let store = Self { vault, id: expected, keeper, spread: AtomicBool::new(false), host };
         Ok((store, HeadBytes { config, keyring }))
     }
 
@@ -70,12 +74,29 @@ impl RemoteStore {
             request.get().set_frame(up_to.map_or(u64::MAX, |number| number.0));
             let answer = request.send().promise.await?;
             let answer = answer.get()?;
-            let mut holders = Vec::new();
-            for name in answer.get_holders()? {
-                holders.push(name?.to_string()?);
-            }
+            let holders = get_texts(answer.get_holders()?)?;
             Ok(Copies { level: answer.get_level(), owed: answer.get_owed(), holders })
         })
+    }
+
+    /// The term in which this host takes first what is written.
+    ///
+    /// # Errors
+    /// [`Why::Unreachable`]: another machine takes it now.
+    fn allocate(&self) -> std::result::Result<u64, Problem> {
+        let (holder, addresses, term) = self.vault.call(|vault| async move {
+            let answer = vault.allocate_request().send().promise.await?;
+            let answer = answer.get()?;
+            Ok((answer.get_holder()?.to_vec(), get_texts(answer.get_addresses()?)?, answer.get_term()))
+        })?;
+        match NodeKey::from_slice(&holder) {
+            Some(holder) if self.host == Some(holder) => Ok(term),
+            Some(_) => {
+                let text = format!("another machine takes what is written now, at {}", addresses.join(", "));
+                Err(problem(Why::Unreachable, text))
+            }
+            None => Err(odd("who takes what is written")),
+        }
     }
 
     fn ask(&self, ids: &[ChunkId], what: Ask) -> Result<Vec<bool>> {
@@ -214,9 +235,11 @@ impl Store for RemoteStore {
 
     fn begin(&self) -> Result<Box<dyn Session>> {
         let spread = self.spread.load(Ordering::Relaxed);
+        let term = self.allocate()?;
         let (session, id) = self.vault.cap(move |vault| async move {
             let mut request = vault.begin_request();
             request.get().set_spread(spread);
+            request.get().set_term(term);
             let answer = request.send().promise.await?;
             let answer = answer.get()?;
             Ok((answer.get_session()?, answer.get_id()?.to_vec()))

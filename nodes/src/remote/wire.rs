@@ -52,3 +52,13 @@ pub fn get_link(from: link::Reader<'_>) -> std::result::Result<ChainLink, Proble
     let previous = ids::fixed(from.get_previous()?, "the hash of a record")?;
     Ok(ChainLink { count: from.get_count(), previous, received: Some(Time(from.get_received())) })
 }
+
+/// Writes texts into a list as long as they are many.
+pub fn put_texts(texts: &[String], mut list: capnp::text_list::Builder<'_>) {
+    (0..).zip(texts).for_each(|(at, text)| list.set(at, &text[..]));
+}
+
+/// Reads texts.
+pub fn get_texts(list: capnp::text_list::Reader<'_>) -> std::result::Result<Vec<String>, capnp::Error> {
+    list.iter().map(|text| Ok(text?.to_string()?)).collect()
+}

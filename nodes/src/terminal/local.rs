@@ -3,6 +3,7 @@
 use super::copies::Kept;
 use super::service::{Line, Settings};
 use crate::host::ground::space;
+use crate::remote::wire::put_texts;
 use crate::transport::gate::{Attempt, Guest};
 use crate::transport::ids::{fixed, join};
 use crate::transport::keys::node_key;
@@ -96,8 +97,7 @@ impl local::Server for LocalServer {
         status.set_host_key(&self.settings.host_key.0);
         status.set_free(space.free);
         status.set_away_until(self.line.away_until().map_or(0, |until| until.0));
-        let mut list = status.init_hosts(self.settings.hosts.len() as u32);
-        (0..).zip(&self.settings.hosts).for_each(|(at, address)| list.set(at, &address[..]));
+        put_texts(&self.settings.hosts, status.init_hosts(self.settings.hosts.len() as u32));
         Ok(())
     }
 }

@@ -11,10 +11,11 @@ use crate::secrets;
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::{AuthorityKey, SigningKey};
 use crate::transport::gate::{Gate, Guest};
-use crate::transport::limits::{BEAT, HANDSHAKE, PING_DEADLINE, PROTOCOL, RECONNECT};
+use crate::transport::limits::{BEAT, HANDSHAKE, PING_DEADLINE, RECONNECT};
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
 use crate::transport::tls;
+use crate::transport::version::hello;
 use crate::work::Work;
 use capnp::Error;
 use capnp::capability::FromClientHook;
@@ -343,9 +344,7 @@ impl<O: Outside> Terminal<O> {
     async fn be_there(&self, host: bootstrap::Client, trusted: &mut Trusted) -> Result<(), Error> {
         let Self { settings, kept, line, outside, start, work, .. } = self;
         let work = *work;
-        let mut hello = host.hello_request();
-        hello.get().set_version(PROTOCOL);
-        soon(hello.send().promise).await?;
+        soon(hello(&host)).await?;
         loop {
             let answer = soon(host.status_request().send().promise).await?;
             match answer.get()?.get_status()? {

@@ -1,12 +1,15 @@
 //! Joining an office, and what a terminal remembers of it.
 
-use super::service::Settings;
+use super::service::{Machine, Outside, Settings};
+use super::trusted::Trusted;
+use crate::remote::office::OfficeLine;
 use crate::remote::{Line, Way};
 use crate::secrets;
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::{AuthorityKey, SigningKey};
 use crate::tracker::token::JoinToken;
 use crate::transport::ids::fixed;
+use crate::transport::limits::PROGRAM;
 use crate::transport::problem::{Problem, Why, problem};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -166,4 +169,12 @@ pub fn load(data: &Path, version: &str) -> Result<(Settings, u64), Problem> {
         version: version.to_owned(),
     };
     Ok((settings, file.grant))
+}
+
+/// A line straight to the host, for whoever may read what the terminal in a folder keeps: while its service does not run.
+pub fn straight(data: &Path) -> Result<OfficeLine, Problem> {
+    let (settings, _) = load(data, PROGRAM)?;
+    let lists = Machine(data.to_owned()).kept_lists().map_err(|error| told(data, &error))?;
+    let hosts = Trusted::read(&lists, settings.authority, settings.host_key).hosts();
+    OfficeLine::straight(&settings.hosts, &hosts, settings.key)
 }

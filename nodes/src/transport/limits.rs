@@ -3,12 +3,6 @@
 use std::time::Duration;
 use twinkeep_engine::limits::FRAME_LEN_MAX;
 
-/// Protocol version spoken here. Version N serves N−1.
-pub const PROTOCOL: u16 = 1;
-
-/// The oldest protocol version that is understood.
-pub const PROTOCOL_MIN: u16 = 1;
-
 /// The version of this program, as machines tell it each other; nothing is decided by it.
 pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 

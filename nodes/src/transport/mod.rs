@@ -14,3 +14,4 @@ pub mod rpc;
 pub mod serve;
 pub mod tls;
 pub mod upload;
+pub mod version;

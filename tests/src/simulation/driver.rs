@@ -20,6 +20,7 @@ use turmoil::Sim;
 use twinkeep_engine::env::Dice;
 use twinkeep_engine::id::FrameId;
 use twinkeep_nodes::host::Host;
+use twinkeep_nodes::tracker::registry::NodeStatus;
 
 /// What is mended later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -302,6 +303,9 @@ impl Driver<'_> {
         if let Some(question) = host.hours.question(host.env()).filter(|_| self.world.habits.forget) {
             return Some(question);
         }
+        let status = |pc: &Pc| host.office.read(|registry| registry.node(&pc.key()).map(|node| node.status));
+        let has_gone = |pc: &&Rc<Pc>| pc.is_to_go.get() && status(pc) == Some(NodeStatus::Forgotten);
+        self.world.pcs.iter().filter(has_gone).for_each(|pc| pc.has_joined.set(false));
         if !self.world.pcs.iter().any(|pc| pc.is_part()) {
             return None;
         }

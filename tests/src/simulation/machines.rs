@@ -92,11 +92,13 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
             *pc.token.borrow_mut() = JoinToken::parse(&text).ok();
         }
         Command::Forget(pc) => {
+            let pc = &world.pcs[*pc];
             let mut request = admin.forget_request();
-            request.get().set_name(&world.pcs[*pc].node[..]);
+            request.get().set_name(&pc.node[..]);
+            pc.is_to_go.set(true);
             request.send().promise.await?;
-            world.pcs[*pc].has_joined.set(false);
-            world.pcs[*pc].forgotten.set(turmoil::sim_elapsed());
+            pc.has_joined.set(false);
+            pc.forgotten.set(turmoil::sim_elapsed());
         }
         Command::Drain(pc, on) => {
             let mut request = admin.drain_request();

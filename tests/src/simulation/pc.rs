@@ -64,6 +64,8 @@ pub struct Pc {
     pub token: RefCell<Option<JoinToken>>,
     /// Whether it is in the office: so is its clone then.
     pub has_joined: Rc<Cell<bool>>,
+    /// Forgetting it was asked for: it may have been done though the answer was an error.
+    pub is_to_go: Rc<Cell<bool>>,
     /// When it was forgotten last.
     pub forgotten: Rc<Cell<Option<Duration>>>,
     /// It is switched off for good, or not there yet.
@@ -95,6 +97,7 @@ impl Pc {
             kept: RefCell::default(),
             token: RefCell::default(),
             has_joined: Rc::default(),
+            is_to_go: Rc::default(),
             forgotten: Rc::default(),
             is_off: Cell::new(false),
             lists: RefCell::default(),
@@ -119,6 +122,7 @@ impl Pc {
             kept: RefCell::default(),
             token: RefCell::default(),
             has_joined: original.has_joined.clone(),
+            is_to_go: original.is_to_go.clone(),
             forgotten: original.forgotten.clone(),
             is_off: Cell::new(true),
             lists: RefCell::default(),

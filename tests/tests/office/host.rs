@@ -1,5 +1,6 @@
 //! The host backs itself up: its files have their first copy on the machine they are on.
 
+use std::fs;
 use twinkeep_tests::fidelity::judge;
 use twinkeep_tests::office::{OfficeWorld, PATIENCE, source};
 use twinkeep_tests::seeds::seeds;
@@ -68,4 +69,37 @@ fn what_the_office_keeps_on_a_machine_is_no_part_of_what_is_backed_up_there() {
     // Or each backup would store the one before it.
     assert!(host.contains("host.toml") && !host.contains("/packs/") && !host.contains("data.mdb"), "{host}");
     assert!(pc.contains("terminal.toml") && pc.contains("letter.txt") && !pc.contains("/packs/"), "{pc}");
+}
+
+/// The index is gone, and every header in the packs is too: nothing at the host says what it lost.
+#[test]
+fn what_an_index_made_anew_cannot_name_comes_back_from_the_pcs() {
+    let mut world = OfficeWorld::new(1, &["anna"]);
+    let tree = source(47, SHAPE);
+    world.pcs[0].login("anna");
+    world.pcs[0].backup(&tree.root(), &["--wait", "copies=2"]);
+    world.host.stop();
+    let vault = world.vault_dirs().pop().expect("a vault");
+    fs::remove_dir_all(vault.join("index")).expect("an index");
+    let mut hit = 0;
+    for pack in fs::read_dir(vault.join("packs")).expect("packs") {
+        let path = pack.expect("a pack").path();
+        let mut bytes = fs::read(&path).expect("a pack can be read");
+        let heads: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(b"TKFRAME")).collect();
+        heads.iter().for_each(|&at| bytes[at..at + 40].fill(0));
+        hit += heads.len();
+        fs::write(&path, bytes).expect("a pack can be written");
+    }
+    assert!(hit > 1, "leaves and branches");
+    world.host.start();
+    let pc = &world.pcs[0];
+    pc.await_connected();
+    pc.expect(1, &["restore", "latest", "--target", pc.home.path("before").to_str().expect("a plain name")]);
+    let said = world.host.expect(17, &["scrub", "start"]).out;
+    assert!(said.contains("healed"), "{said}");
+    pc.expect(0, &["check", "--read-data"]);
+    if judge::is_there() {
+        pc.restores_equal("latest", &tree.root(), &tree.root());
+    }
+    world.await_twice(PATIENCE);
 }

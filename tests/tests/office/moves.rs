@@ -1,8 +1,10 @@
 //! Terminals that leave, come back, or come back with empty hands.
 
+use serde_json::json;
 use std::fs;
 use std::time::{Duration, Instant};
 use twinkeep_tests::fidelity::judge;
+use twinkeep_tests::home::messages;
 use twinkeep_tests::office::{OfficeWorld, PATIENCE, source, until};
 use twinkeep_tests::tree::Shape;
 
@@ -142,4 +144,28 @@ fn a_host_that_is_started_again_is_found_at_once() {
         world.pcs.iter().for_each(|pc| pc.await_connected());
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
+}
+
+#[test]
+fn a_pc_whose_service_does_not_run_reaches_the_host_itself() {
+    let can_judge = judge::is_there();
+    let mut world = OfficeWorld::new(2, &["anna"]);
+    world.pcs[0].login("anna");
+    let tree = source(26, SHAPE);
+    world.pcs[0].stop();
+    let pc = &world.pcs[0];
+    let ran = pc.expect(0, &["--json", "backup", tree.root().to_str().unwrap(), "--wait", "copies=2"]);
+    assert!(ran.out.contains("the service of this machine does not run"), "{}", ran.out);
+    let summary = messages(&ran.out).into_iter().find(|told| told["message_type"] == "summary").unwrap();
+    assert_eq!((summary["level"].as_str(), &summary["holders"]), (Some("P2"), &json!(["pc2"])), "{summary}");
+    assert_eq!(held(&world, "pc1"), 0, "nobody there could keep it");
+    let id = summary["snapshot_id"].as_str().unwrap();
+    if can_judge {
+        world.pcs[0].restores_equal(id, &tree.root(), &tree.root());
+    }
+    // Nor does that way lead past being locked out, or to a host that is not there.
+    world.host.expect(0, &["--yes", "node", "revoke", "pc1"]);
+    world.pcs[0].expect(13, &["snapshots"]);
+    world.host.kill();
+    world.pcs[0].expect(16, &["snapshots"]);
 }

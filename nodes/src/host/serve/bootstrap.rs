@@ -10,9 +10,10 @@ use crate::tracker::names::{AccountDeviceId, AccountId, MachineId, NAME_LEN_MAX,
 use crate::tracker::registry::{Account, NodeStatus};
 use crate::tracker::token;
 use crate::transport::ids::fixed;
-use crate::transport::limits::{PROGRAM, PROTOCOL, PROTOCOL_MIN};
+use crate::transport::limits::PROGRAM;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::serve::{Held, Peer};
+use crate::transport::version::SPOKEN;
 use capnp::Error;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -64,11 +65,7 @@ impl bootstrap::Server for BootstrapServer {
         mut results: bootstrap::HelloResults,
     ) -> Result<(), Error> {
         let _call = self.peer.call()?;
-        let version = params.get()?.get_version().min(PROTOCOL);
-        if version < PROTOCOL_MIN {
-            let text = format!("protocol {version} is too old, this host speaks {PROTOCOL_MIN} to {PROTOCOL}");
-            return Err(problem(Why::Usage, text).into());
-        }
+        let version = SPOKEN.agree(params.get()?.get_version())?;
         let mut results = results.get();
         results.set_version(version);
         results.set_host(&self.host.identity.name[..]);

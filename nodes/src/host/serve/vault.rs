@@ -5,7 +5,7 @@ use super::user::{Caller, is_on_host};
 use super::write::WriteServer;
 use crate::host::leave::UserCall;
 use crate::host::{Host, HostVault};
-use crate::remote::wire::{get_link, get_place, put_link, put_place};
+use crate::remote::wire::{get_link, get_place, put_link, put_place, put_texts};
 use crate::tracker::MachineNumber;
 use crate::tracker::limits::LOCK_DAYS;
 use crate::transport::ids::{join, one, split};
@@ -301,16 +301,36 @@ impl vault::Server for VaultServer {
 
     async fn begin(self: Rc<Self>, params: vault::BeginParams, mut results: vault::BeginResults) -> Result<(), Error> {
         let (caller, _call) = self.begin_writing()?;
-        let spread = params.get()?.get_spread();
+        let (spread, term) = (params.get()?.get_spread(), params.get()?.get_term());
         self.host.has_room()?;
         let held = self.peer.hold()?;
         self.require_writers_left()?;
-        let session = self.run(move |vault| vault.store.begin()).await?;
+        let (host, vault) = (self.host.clone(), self.vault.clone());
+        let begin = move || {
+            host.require_term(term)?;
+            Ok::<_, Problem>(vault.store.begin()?)
+        };
+        let session = self.host.work().run(begin).await?;
         let id = session.id();
         let server = WriteServer::new(caller, self.id, self.vault.clone(), session, spread, held);
         let mut results = results.get();
         results.set_id(&id.0);
         results.set_session(capnp_rpc::new_client(server));
+        Ok(())
+    }
+
+    async fn allocate(
+        self: Rc<Self>,
+        _params: vault::AllocateParams,
+        mut results: vault::AllocateResults,
+    ) -> Result<(), Error> {
+        let _call = self.begin_writing()?;
+        let host = self.host.clone();
+        let first = self.host.work().run(move || Ok::<_, Problem>(host.allocate())).await?;
+        let mut results = results.get();
+        results.set_holder(&first.holder.0);
+        results.set_term(first.term);
+        put_texts(&first.addresses, results.init_addresses(first.addresses.len() as u32));
         Ok(())
     }
 

@@ -35,7 +35,7 @@ mod rows;
 mod view;
 
 pub use rows::{Inventory, Junk};
-pub use view::{Held, MachineCount, Owed, OwedCounts, OwedCursor, VaultCount};
+pub use view::{Held, MachineCount, Missing, Owed, OwedCounts, OwedCursor, VaultCount};
 
 use super::MachineNumber;
 use super::limits::{FRAMES_PER_CHANGE_MAX, VAULTS_MAX};

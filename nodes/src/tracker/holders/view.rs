@@ -7,6 +7,7 @@ use super::rows::{
 use super::{Holders, MachineNumber, Result, TrackedNumber, Why};
 use crate::tracker::limits::{FRAMES_PER_CHANGE_MAX, ROWS_PER_ANSWER_MAX};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::ControlFlow;
 use twinkeep_engine::id::{FrameId, Kind, VaultId};
 use twinkeep_engine::kv::{self, KvError, Read, Table};
@@ -39,6 +40,9 @@ pub struct Owed {
     /// The writer's machine is to hold no copy of it.
     pub spread: bool,
 }
+
+/// Frames with their vaults, and where to look on.
+pub type Missing = (Vec<(VaultId, FrameId)>, Option<TrackedNumber>);
 
 /// A frame that a machine holds, with what a copy of it elsewhere needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -194,32 +198,45 @@ impl Holders {
         Ok(lowest.is_some_and(|lowest| lowest <= number_in_index))
     }
 
-    /// Frames of the vault that its index, built anew and entered up to the watermark, did not name again, looking at
-    /// up to `count` frames of all vaults from the one after `after`; with where to go on, `None` at the end. That it
-    /// does not name them is no reason to remove them: somebody may hold what the host lost.
-    pub fn not_entered_again(
-        &self,
-        vault: VaultId,
-        after: Option<TrackedNumber>,
-        count: usize,
-    ) -> Result<(Vec<FrameId>, Option<TrackedNumber>)> {
+    /// Frames that the index of their vault, built anew and entered up to the watermark, did not name again, looking at up
+    /// to `count` frames from the one after `after`; with where to go on, `None` at the end. That it does not name them
+    /// is no reason to remove them: somebody may hold what the host lost.
+    pub fn not_entered_again(&self, after: Option<TrackedNumber>, count: usize) -> Result<Missing> {
         let read = self.kv.read()?;
-        let Some((vault, VaultRow { round, .. })) = vault_if_any(&*read, vault)? else { return Ok((Vec::new(), None)) };
         let Some(from) = after.map_or(Some(0), |after| after.0.checked_add(1)) else { return Ok((Vec::new(), None)) };
         let (mut ids, mut last, mut seen) = (Vec::new(), None, 0);
+        let mut vaults = BTreeMap::new();
         scan(&*read, FRAMES, &from.to_be_bytes(), |key, value| {
             if seen == count.clamp(1, ROWS_PER_ANSWER_MAX) {
                 return Ok(false);
             }
             let row = FrameRow::decode(value)?;
-            if row.vault == vault && row.round != round {
-                ids.push(row.id);
+            let of = match vaults.entry(row.vault) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(vault(&*read, row.vault)?),
+            };
+            if row.round != of.round {
+                ids.push((of.id, row.id));
             }
             seen += 1;
             last = Some(TrackedNumber(u64::from_be_bytes(key.try_into().map_err(|_| damaged("a number"))?)));
             Ok(true)
         })?;
         Ok((ids, last))
+    }
+
+    /// Of these frames those of which [`Holders::not_entered_again`] would tell.
+    pub fn are_not_entered_again(&self, ids: &[FrameId]) -> Result<Vec<FrameId>> {
+        let read = self.kv.read()?;
+        let mut found = Vec::new();
+        for id in ids {
+            let Some(number) = number(&*read, id)? else { continue };
+            let row = frame(&*read, number)?;
+            if row.round != vault(&*read, row.vault)?.round {
+                found.push(*id);
+            }
+        }
+        Ok(found)
     }
 
     /// What the machine should hold by this map; its own store says what it does.

@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 use twinkeep_nodes::remote::admin::{NodeRow, TroubleRow, VaultRow};
 use twinkeep_nodes::remote::office::ServiceStatus;
 use twinkeep_nodes::remote::reach::{Answer, Reach};
-use twinkeep_nodes::transport::limits::PROTOCOL;
 use twinkeep_nodes::transport::problem::{Problem, Why};
+use twinkeep_nodes::transport::version::SPOKEN;
 
 use crate::error::Code;
 use crate::office::Role;
@@ -243,16 +243,18 @@ fn astray(role: Role, reach: &Reach) -> (Code, String, String) {
 /// How far apart clocks may be: backups are not harmed, but people wonder, and tokens expire.
 const CLOCK_APART: [u64; 2] = [60, 600];
 
+const NEWEST: u16 = SPOKEN.newest;
+
 /// What the host says of its program and its clock.
 pub fn host(answer: &Answer, own: &str) -> Vec<Finding> {
     let program = match (&answer.program[..], answer.protocol) {
-        (program, PROTOCOL) if program == own => Finding::fine("version", format!("the host is of version {own}, too")),
-        (program, PROTOCOL) => {
+        (program, NEWEST) if program == own => Finding::fine("version", format!("the host is of version {own}, too")),
+        (program, NEWEST) => {
             let program = if program.is_empty() { "an older version" } else { program };
             Finding::note("version", format!("the host is {program}, this machine {own}; they speak the same protocol"))
         }
         (_, protocol) => {
-            let text = format!("the host speaks protocol {protocol}, this machine {PROTOCOL}: they use {protocol}");
+            let text = format!("the host speaks protocol {protocol}, this machine {NEWEST}: they use {protocol}");
             Finding::warning("version", Code::Failed, text).help("install the newer version on both, the host first")
         }
     };

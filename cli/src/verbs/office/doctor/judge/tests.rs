@@ -86,7 +86,7 @@ fn an_address_matters_less_where_another_works() {
         (Reach::OtherKey, Code::WrongKey),
         (Reach::OtherVersion("too old".into()), Code::TooNew),
     ];
-    let host = ("b:1".to_owned(), Reach::Host(answer(0, "1.0", PROTOCOL)));
+    let host = ("b:1".to_owned(), Reach::Host(answer(0, "1.0", NEWEST)));
     let mut texts = Vec::new();
     for (reach, code) in astray {
         let alone = addresses(Role::Terminal, &[("a:1".to_owned(), reach.clone())], false);
@@ -108,7 +108,7 @@ fn an_address_matters_less_where_another_works() {
 
 #[test]
 fn clocks_and_programs_are_compared() {
-    let clock = |secs| host(&answer(secs, "1.0", PROTOCOL), "1.0").remove(1);
+    let clock = |secs| host(&answer(secs, "1.0", NEWEST), "1.0").remove(1);
     for (secs, state, code) in [
         (0, State::Fine, Code::Done),
         (-59, State::Fine, Code::Done),
@@ -121,13 +121,13 @@ fn clocks_and_programs_are_compared() {
     }
     assert!(clock(90).text.contains("behind") && clock(-90).text.contains("ahead of"));
     // An answer that took long says nothing of the clock.
-    let slow = Answer { round: Duration::from_secs(40), ..answer(90, "1.0", PROTOCOL) };
+    let slow = Answer { round: Duration::from_secs(40), ..answer(90, "1.0", NEWEST) };
     check(&host(&slow, "1.0")[1], State::Fine, Code::Done);
     let program = |program: &str, protocol| host(&answer(0, program, protocol), "1.0").remove(0);
-    check(&program("1.0", PROTOCOL), State::Fine, Code::Done);
-    check(&program("0.9", PROTOCOL), State::Note, Code::Done);
-    check(&program("", PROTOCOL), State::Note, Code::Done);
-    check(&program("0.1", PROTOCOL - 1), State::Warning, Code::Failed);
+    check(&program("1.0", NEWEST), State::Fine, Code::Done);
+    check(&program("0.9", NEWEST), State::Note, Code::Done);
+    check(&program("", NEWEST), State::Note, Code::Done);
+    check(&program("0.1", NEWEST - 1), State::Warning, Code::Failed);
 }
 
 #[test]
