@@ -2,7 +2,8 @@
 //!
 //! In the data folder, in `outbox/`: `<vault id>.toml` is what opens the vault, as the office last gave it; and the folder
 //! `<vault id>/`, while something waits, is a vault of the same name and keys that holds it. It opens like any other. Who
-//! writes to it holds `<vault id>.lock` together with others, who sends it and clears it away holds that alone.
+//! writes to it holds `<vault id>.lock` together with others, who sends it and clears it away holds that alone. Where
+//! `<vault id>.spread` is, no second copy of what waits is to stay on this machine.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -231,6 +232,27 @@ impl Outbox {
         Ok((self.open(env)?, lock))
     }
 
+    fn spread_path(&self) -> PathBuf {
+        self.root.join(format!("{}.spread", self.vault.to_hex()))
+    }
+
+    /// No second copy of what waits is to stay here. That holds for all of it: what several snapshots share is one.
+    pub fn spread(&self) -> anyhow::Result<()> {
+        let path = self.spread_path();
+        secrets::replace(&path, b"").with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// All that was said of it is done.
+    fn spread_no_more(&self) -> anyhow::Result<()> {
+        let path = self.spread_path();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn open(&self, env: Env) -> anyhow::Result<Vault> {
         let opening = || format!("cannot open {}", self.folder().display());
         let secret = self.secret()?;
@@ -246,14 +268,20 @@ impl Outbox {
             // It was being made when its maker ended: there is nothing in it.
             // Or somebody has sent it while we waited.
             let _ = fs::remove_dir_all(self.folder());
+            self.spread_no_more()?;
             return Ok(Sent::Nothing);
         }
-        let (to, _) = session.open(Some(&self.vault.to_hex()), env.clone(), |text| tracing::warn!("{text}"))?;
+        let (to, store) = session.open(Some(&self.vault.to_hex()), env.clone(), |text| tracing::warn!("{text}"))?;
+        if self.spread_path().exists() {
+            store.spread();
+        }
         let sent = {
             let from = self.open(env.clone())?;
             forward(&from, &to, progress).with_context(|| format!("cannot send {}", self.folder().display()))?
         };
         if sent.is_all() {
+            // Before the folder: one that is sent once more has arrived, and where is settled.
+            self.spread_no_more()?;
             // First out of the way as a whole: what is half removed is no vault.
             fs::rename(self.folder(), self.sent())
                 .with_context(|| format!("cannot clear {} away", self.folder().display()))?;

@@ -83,6 +83,12 @@ pub const TARGET_DIRS_OPEN_MAX: usize = 128;
 /// durable first.
 pub const PENDING_ROWS_MAX: usize = 800_000;
 
+/// The same for each of many sessions at a time, which share it: so few that a commit still pays.
+pub const PENDING_ROWS_MIN: usize = 16 << 10;
+
+/// Chunks that one session has claimed and not put: 256 workers that each fill a frame. Some 50 MB.
+pub const CLAIMS_MAX: usize = 256 * FRAME_CHUNKS_MAX;
+
 /// Young rows of chunks are not moved to the large table before they are so many.
 pub const YOUNG_ROWS_MIN: u64 = 16 << 10;
 

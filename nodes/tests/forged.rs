@@ -450,18 +450,19 @@ fn a_proof_serves_once_and_for_one_machine() {
 fn too_many_calls_end_their_connection_alone() {
     run(async || {
         let office = Office::start().await;
-        let (anna, boris) = (office.account("anna", 101, false), office.account("boris", 102, false));
+        let (anna, boris) = (office.account("anna", 101, true), office.account("boris", 102, false));
         let (first, second) =
             (office.dial(&office.machine("a", 1, false)).await, office.dial(&office.machine("b", 2, false)).await);
         let greedy = office.login(&first.bootstrap, first.key, &anna).await.unwrap();
         let modest = office.login(&second.bootstrap, second.key, &boris).await.unwrap();
+        let answer = soon(greedy.admin_request().send().promise).await.unwrap();
+        let admin = answer.get().unwrap().get_admin().unwrap();
         // Each waits for the one before it to be durable.
         let mut calls = Vec::new();
         for number in 0..4 * CALLS_MAX {
-            let mut request = greedy.add_device_request();
-            let mut key = [1; 32];
-            key[..8].copy_from_slice(&(number as u64).to_le_bytes());
-            request.get().set_key(&key);
+            let mut request = admin.quota_request();
+            request.get().set_account("boris");
+            request.get().set_bytes(number as u64);
             calls.push(request.send().promise);
         }
         let (mut done, mut gone) = (0, 0);

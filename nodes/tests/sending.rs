@@ -22,6 +22,7 @@ use twinkeep_nodes::tracker::log::Actor;
 use twinkeep_nodes::tracker::names::{MachineId, NodeKey};
 use twinkeep_nodes::tracker::placement::Hindrance;
 use twinkeep_nodes::tracker::presence::Event as Seen;
+use twinkeep_nodes::tracker::standing::Fault;
 use twinkeep_nodes::work::Work;
 
 const VAULT: VaultId = VaultId([4; 16]);
@@ -87,6 +88,7 @@ impl Bench {
             frames: 0,
             version: String::new(),
             is_compared: true,
+            is_asked: false,
             digests: [None; 2],
             errands,
         };
@@ -343,4 +345,57 @@ fn who_comes_back_gives_up_what_was_made_again_elsewhere() {
     assert_eq!(dropped, ids(0..150));
     assert!(!bench.host.online.lock().unwrap().live(&key(1)).unwrap().is_surplus, "it was looked through");
     assert_eq!((bench.holders(0), bench.holders(150)), (vec![2], vec![1]));
+}
+
+impl Bench {
+    /// Machine 1 does nothing of what it is asked, others take it. Gives how often it was asked in so many seconds.
+    fn run_with_a_bad_one(&mut self, secs: u64) -> usize {
+        let mut asked = 0;
+        for _ in 0..secs {
+            self.beat();
+            self.plan();
+            while let Ok(errand) = self.errands.get_mut(&1).unwrap().try_recv() {
+                let Errand::Send(frames) = errand else { panic!("{errand:?}") };
+                self.host.copier.done(MachineNumber(1), &frames);
+                self.host.copier.failed(MachineNumber(1), Fault::Failed, self.host.env().clock.elapsed());
+                asked += 1;
+            }
+            self.take();
+            self.clock.advance(Duration::from_secs(1));
+        }
+        asked
+    }
+}
+
+#[test]
+fn who_fails_gives_way_to_others_and_comes_back() {
+    let mut bench = Bench::new(2, 200);
+    // However much room it has.
+    bench.change(1, |live| (live.granted, live.free) = (1 << 50, 1 << 50));
+    let asked = bench.run_with_a_bad_one(9);
+    assert!(asked <= 2, "it was asked {asked} times in nine seconds");
+    assert_eq!(bench.host.holders.owed(None, 1).unwrap(), [], "others have not got it");
+    assert!((0..200).all(|n| bench.holders(n) == [2]));
+    // Longer each time.
+    let mut tries = Vec::new();
+    for hour in 0..4 {
+        bench.enter(200 + hour * 10..210 + hour * 10, None, false);
+        bench.change(2, |live| live.granted = 0);
+        tries.push(bench.run_with_a_bad_one(3600));
+    }
+    println!("tries in each hour: {tries:?}");
+    assert!(tries[0] <= 10 && tries[3] <= 3, "{tries:?}");
+    let why = bench.host.copier.hindrance(VAULT);
+    assert!(why == Some(Hindrance::Resting) || why == Some(Hindrance::NoRoomGranted), "{why:?}");
+    // And is as any other when it does what it is asked.
+    for _ in 0..3 * 3600 {
+        bench.beat();
+        bench.plan();
+        if bench.take() > 0 {
+            bench.host.copier.took(MachineNumber(1), bench.host.env().clock.elapsed());
+        }
+        bench.clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(bench.host.holders.owed(None, 1).unwrap(), []);
+    assert_eq!(bench.holders(239), [1]);
 }

@@ -392,6 +392,10 @@ struct NodeInfo {
   # Of the hours that count, since it was last there.
   givenUp @18 :Bool;
   # It was away for too long: its copies are made elsewhere.
+  failures @19 :UInt32;
+  # How often it did not do what it was asked, or said what is not so, and has not made up for it.
+  restsUntil @20 :Int64;
+  # It is given nothing until then because of that; 0 where it is.
 }
 
 struct VaultCopies {
@@ -450,7 +454,7 @@ struct HostStatus {
 struct Trouble {
   # Something an administrator should know of.
   about @0 :Text;
-  # disk, log, question or threads.
+  # disk, log, vaults, question or threads.
   serious @1 :Bool;
   # Something does not work because of it, or is not decided.
   text @2 :Text;

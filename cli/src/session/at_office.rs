@@ -26,8 +26,8 @@ pub(super) enum At {
     Elsewhere,
     /// At the host.
     Host(Arc<RemoteStore>),
-    /// On this machine, until the host can be reached; the lock that says so.
-    Here(#[expect(dead_code, reason = "held, not read")] File),
+    /// On this machine, until the host can be reached; with the lock that says so.
+    Here(Box<Outbox>, #[expect(dead_code, reason = "held, not read")] File),
 }
 
 impl Run {
@@ -35,13 +35,21 @@ impl Run {
     pub fn office_store(&self) -> Option<Arc<RemoteStore>> {
         match &*self.at() {
             At::Host(store) => Some(store.clone()),
-            At::Elsewhere | At::Here(_) => None,
+            At::Elsewhere | At::Here(..) => None,
         }
     }
 
     /// Whether what is written waits on this machine for the office to be reached.
     pub fn is_waiting_here(&self) -> bool {
-        matches!(*self.at(), At::Here(_))
+        matches!(*self.at(), At::Here(..))
+    }
+
+    /// Of what waits on this machine no second copy is to stay here.
+    pub fn spread_when_sent(&self) -> anyhow::Result<()> {
+        match &*self.at() {
+            At::Here(outbox, _) => outbox.spread(),
+            At::Host(_) | At::Elsewhere => Ok(()),
+        }
     }
 
     fn at(&self) -> MutexGuard<'_, At> {
@@ -138,7 +146,7 @@ impl Run {
         let Some(outbox) = outbox::find(&login, name.as_deref())? else { return Err(error) };
         self.screen.warn(None, &format!("{}: what is backed up now waits on this machine", one_line(&error)));
         let (vault, lock) = outbox.open_to_write(self.env(threads))?;
-        *self.at() = At::Here(lock);
+        *self.at() = At::Here(Box::new(outbox), lock);
         Ok(vault)
     }
 }

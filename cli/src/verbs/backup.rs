@@ -144,10 +144,7 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
     if args.placement == Placement::Spread {
         match run.office_store() {
             Some(store) => store.spread(),
-            // Where the second copy goes is decided when it has arrived at the host.
-            None if run.is_waiting_here() => {
-                run.screen.warn(None, "--placement spread is forgotten while the host is away");
-            }
+            None if run.is_waiting_here() => run.spread_when_sent()?,
             None => return Err(usage("--placement spread is for an office: this vault is on one machine")),
         }
     }
@@ -183,6 +180,9 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
             match backup::backup(&vault, &options, &progress) {
                 Err(error) if error.class() == ErrorClass::Unreachable && !args.dry_run => {
                     vault = run.fall_back(error.into(), threads)?;
+                    if args.placement == Placement::Spread {
+                        run.spread_when_sent()?;
+                    }
                     options.parent = None;
                     backup::backup(&vault, &options, &progress)
                 }
@@ -284,7 +284,7 @@ fn copies(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Resu
             is_host: false,
             holders: Vec::new(),
             this_machine: name,
-            spread: false,
+            spread: args.placement == Placement::Spread,
         }));
     }
     let Some(store) = run.office_store().filter(|_| summary.snapshot.is_some()) else { return Ok(None) };

@@ -16,7 +16,7 @@ use crate::id::{ChunkId, Kind, SessionId, VaultId};
 use crate::index::{self, FrameNumber, FramePlace, FrameState, NewFrame, PackNumber, PackRow, Standing};
 use crate::kv::memory::MemoryKvHome;
 use crate::kv::{self, Kv, KvError, KvHome};
-use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, RECORD_LEN_MAX};
+use crate::limits::{FRAME_LEN_MAX, LOCK_WAIT_SECS, PENDING_ROWS_MIN, RECORD_LEN_MAX};
 use crate::pack::{self, PackName};
 use crate::record::RecordKind;
 use std::collections::HashMap;
@@ -92,6 +92,14 @@ impl LocalStore {
             Some(kv) => Ok(Opened { store: Self::with(parts, kv), rebuilt: None }),
             None => Self::rebuild_unless_done(parts),
         }
+    }
+
+    /// So many sessions write in this process: rows that wait are shared among them, or many would take much memory.
+    /// Sessions that have begun obey at their next put.
+    pub fn share_rows(&self, writers: usize) {
+        let all = crate::zoo::units().pending_rows;
+        let share = (all / writers.max(1)).max(PENDING_ROWS_MIN.min(all));
+        self.0.pending_rows_max.store(share, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// How many chunks and references wait for rows before a session commits by itself, at least 1. Sessions that have

@@ -83,6 +83,9 @@ pub enum StoreError {
         /// What happened, in words.
         problem: String,
     },
+    /// More than [`CLAIMS_MAX`](crate::limits::CLAIMS_MAX) chunks were claimed and not put.
+    #[error("{} chunks were claimed and not put", crate::limits::CLAIMS_MAX)]
+    TooManyClaims,
     /// This session failed before; nothing it said since is believed.
     #[error("the session failed earlier; begin a new one")]
     SessionFailed,

@@ -7,9 +7,10 @@ use crate::files::Lock;
 use crate::frame::SealedFrame;
 use crate::id::{ChunkId, Kind, SessionId};
 use crate::index::{self, View};
+use crate::limits::CLAIMS_MAX;
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Ids are already evenly spread: their first bytes are a hash.
@@ -33,11 +34,32 @@ impl Hasher for IdHasher {
 type Shard = Mutex<HashSet<[u8; 32], BuildHasherDefault<IdHasher>>>;
 
 /// Ids that somebody in this session has taken on, until they have rows.
-struct InFlight([Shard; 32]);
+struct InFlight {
+    shards: [Shard; 32],
+    count: AtomicUsize,
+}
 
 impl InFlight {
+    fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()), count: AtomicUsize::new(0) }
+    }
+
+    /// Whether nobody had taken it on.
+    fn insert(&self, id: &ChunkId) -> bool {
+        let mut shard = self.shard(id);
+        let is_new = shard.insert(id.0);
+        self.count.fetch_add(usize::from(is_new), Ordering::Relaxed);
+        is_new
+    }
+
+    fn remove(&self, id: &ChunkId) {
+        let mut shard = self.shard(id);
+        let was_there = shard.remove(&id.0);
+        self.count.fetch_sub(usize::from(was_there), Ordering::Relaxed);
+    }
+
     fn shard(&self, id: &ChunkId) -> MutexGuard<'_, HashSet<[u8; 32], BuildHasherDefault<IdHasher>>> {
-        lock(&self.0[usize::from(id.0[31]) % self.0.len()])
+        lock(&self.shards[usize::from(id.0[31]) % self.shards.len()])
     }
 }
 
@@ -77,7 +99,7 @@ impl LocalSession {
             id,
             lock: Some(lock),
             epoch,
-            in_flight: InFlight(std::array::from_fn(|_| Mutex::default())),
+            in_flight: InFlight::new(),
             leaves: Mutex::new(PackWriter::new(Kind::Leaf, vault, id)),
             branches: Mutex::new(PackWriter::new(Kind::Branch, vault, id)),
             pack_numbers: AtomicU32::new(0),
@@ -126,7 +148,7 @@ impl LocalSession {
         // The index answers for them from now on. For a branch that is not whole yet it says no: whoever puts it
         // again wastes a little room, while a claim kept for ever could never be put again once its frame is bad.
         for id in frames.iter().flat_map(|frame| &frame.ids) {
-            self.in_flight.shard(id).remove(&id.0);
+            self.in_flight.remove(id);
         }
         let mut unfinished = lock(&self.unfinished);
         healed.retain(|id| !unfinished.remove(id));
@@ -139,6 +161,17 @@ impl LocalSession {
         }
         lock(&self.healed).extend(healed);
         Ok(())
+    }
+
+    /// Fails where whoever claims puts nothing.
+    fn require_claims_left(&self, wanted: usize) -> Result<()> {
+        let is_many = || self.in_flight.count.load(Ordering::Relaxed) + wanted > CLAIMS_MAX;
+        if !is_many() {
+            return Ok(());
+        }
+        // What was put and waits for its rows is no claim any more then.
+        self.step(|| self.commit(false))?;
+        if is_many() { Err(StoreError::TooManyClaims) } else { Ok(()) }
     }
 
     fn view(&self, read: &dyn crate::kv::Read) -> Result<View> {
@@ -195,14 +228,15 @@ impl Session for LocalSession {
     }
 
     fn claim(&self, ids: &[ChunkId]) -> Result<Vec<Claim>> {
+        self.require_claims_left(ids.len())?;
         let read = self.store.kv.read()?;
         let view = self.view(&*read)?;
         let claim = |id: &ChunkId| -> Result<Claim> {
-            if !self.in_flight.shard(id).insert(id.0) {
+            if !self.in_flight.insert(id) {
                 return Ok(Claim::InFlight);
             }
             if view.has(&*read, id)? {
-                self.in_flight.shard(id).remove(&id.0);
+                self.in_flight.remove(id);
                 return Ok(Claim::Known);
             }
             Ok(Claim::Mine)
@@ -237,7 +271,7 @@ impl Session for LocalSession {
         let missing = self.missing_below(root)?;
         // Whoever claimed these did not put them, or lost them since: they are anybody's again.
         for id in &missing {
-            self.in_flight.shard(id).remove(&id.0);
+            self.in_flight.remove(id);
         }
         match missing.is_empty() || crate::zoo::planted("settle-what-lacks") {
             true => Ok(Settled { root }),

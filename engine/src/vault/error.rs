@@ -68,7 +68,7 @@ impl ErrorClass {
                 RemoteKind::NoSpace => Self::NoSpace,
                 RemoteKind::Other => Self::Other,
             },
-            StoreError::Gone { .. } | StoreError::SessionFailed => Self::Other,
+            StoreError::Gone { .. } | StoreError::SessionFailed | StoreError::TooManyClaims => Self::Other,
         }
     }
 }

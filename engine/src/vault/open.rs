@@ -186,6 +186,27 @@ impl Keyless {
 }
 
 impl Vault {
+    /// Names that stand in the folder of a vault as soon as it is made, or while it is.
+    pub const MADE: [&str; 14] = [
+        "config",
+        "config.copy",
+        "config.tmp",
+        "config.copy.tmp",
+        "keyring",
+        "keyring.copy",
+        "keyring.tmp",
+        "keyring.copy.tmp",
+        "index",
+        "index.new",
+        "packs",
+        "records",
+        "sessions",
+        "locks",
+    ];
+
+    /// Those of them in which there is something as soon as it holds anything.
+    pub const FILLED: [&str; 2] = ["packs", "records"];
+
     /// Whether there is a vault, or enough of one that nothing else may be put there.
     pub fn exists(place: &Place) -> Result<bool> {
         for path in [CONFIG_PATH, &format!("{CONFIG_PATH}{}", twin::COPY_SUFFIX)] {

@@ -11,6 +11,7 @@ use crate::tracker::names::NodeKey;
 use crate::tracker::placement::{Ask, Candidate, Choice, Hindrance, choose};
 use crate::tracker::presence::Presence;
 use crate::tracker::registry::NodeStatus;
+use crate::tracker::standing::{Fault, Rest, Standing};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,6 +78,8 @@ struct State {
     patience: HashMap<FrameId, Duration>,
     /// Bytes that may be sent now, where that is paced.
     budget: Budget,
+    /// Who did badly what it was asked.
+    standing: Standing,
 }
 
 impl Copier {
@@ -129,6 +132,27 @@ impl Copier {
         self.wake();
     }
 
+    /// A machine did not do what it was asked, or said what is not so: others are asked for a while.
+    pub fn failed(&self, machine: MachineNumber, fault: Fault, now: Duration) {
+        lock(&self.state).standing.failed(machine, fault, now);
+        self.wake();
+    }
+
+    /// A machine has taken all it was sent.
+    pub fn took(&self, machine: MachineNumber, now: Duration) {
+        lock(&self.state).standing.took(machine, now);
+    }
+
+    /// A machine has shown that it holds all it was asked for.
+    pub fn proved(&self, machine: MachineNumber, now: Duration) {
+        lock(&self.state).standing.proved(machine, now);
+    }
+
+    /// How a machine has done; nothing where all is well.
+    pub fn standing(&self, machine: MachineNumber) -> Option<Rest> {
+        lock(&self.state).standing.of(machine)
+    }
+
     /// A machine's connection has ended: what was on its way is not any more.
     pub fn gone(&self, machine: MachineNumber) {
         let mut state = lock(&self.state);
@@ -153,7 +177,7 @@ impl Copier {
 }
 
 /// Machines that may be asked, with the connection of each.
-fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>) {
+fn candidates(host: &Host, now: Duration) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>) {
     let registry = host.office.registry();
     let online = lock(&host.online);
     let terms = lock(&host.copier.terms);
@@ -182,6 +206,7 @@ fn candidates(host: &Host) -> (Vec<Candidate>, BTreeMap<MachineNumber, NodeKey>)
             is_draining: node.draining,
             has_twin: online.has_twin(&node.key) && !planted("copies-for-twins"),
             is_confirmed: node.status == NodeStatus::Active,
+            is_resting: state.standing.rests(machine, now),
             load: u32::try_from(load).unwrap_or(u32::MAX),
             uptime_share: 100,
         });
@@ -237,7 +262,7 @@ impl Plan {
 /// Looks through what is owed and hands it out, and then what machines hold that are being emptied. Returns how many
 /// frames were handed out.
 pub fn plan(host: &Host, now: Duration) -> Result<usize, HoldersError> {
-    let (candidates, keys) = candidates(host);
+    let (candidates, keys) = candidates(host, now);
     let mut state = lock(&host.copier.state);
     state.on_their_way.retain(|_, (_, since)| now.saturating_sub(*since) < ON_ITS_WAY);
     state.unreadable.retain(|_, since| now.saturating_sub(*since) < UNREADABLE);

@@ -9,6 +9,8 @@
 //! host.sock        for programs on this machine
 //! ```
 
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use twinkeep_engine::files::Files;
@@ -35,6 +37,16 @@ pub trait Ground: Send + Sync {
     fn holders(&self) -> Arc<dyn KvHome>;
     /// Where a vault is, or is to be.
     fn vault(&self, id: VaultId) -> Place;
+    /// Vaults that there are folders of, whatever is in them.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    fn vaults(&self) -> io::Result<Vec<VaultId>>;
+    /// Removes a vault's folder and all that is in it.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    fn remove_vault(&self, id: VaultId) -> io::Result<()>;
     /// The disk.
     fn space(&self) -> Space;
 }
@@ -46,6 +58,10 @@ impl Folder {
     /// The socket for programs on this machine.
     pub fn socket(data: &Path) -> PathBuf {
         data.join("host.sock")
+    }
+
+    fn vault_path(&self, id: VaultId) -> PathBuf {
+        self.0.join("vaults").join(id.to_hex())
     }
 }
 
@@ -69,7 +85,24 @@ impl Ground for Folder {
     }
 
     fn vault(&self, id: VaultId) -> Place {
-        Place::folder(&self.0.join("vaults").join(id.to_hex()))
+        Place::folder(&self.vault_path(id))
+    }
+
+    fn vaults(&self) -> io::Result<Vec<VaultId>> {
+        let entries = match fs::read_dir(self.0.join("vaults")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            found.extend(entry?.file_name().to_str().and_then(VaultId::from_hex));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn remove_vault(&self, id: VaultId) -> io::Result<()> {
+        fs::remove_dir_all(self.vault_path(id))
     }
 
     fn space(&self) -> Space {

@@ -18,6 +18,8 @@ pub mod room;
 pub mod run;
 pub mod serve;
 pub mod setup;
+pub mod slots;
+pub mod strays;
 pub mod terms;
 pub mod trouble;
 pub mod watch;
@@ -26,9 +28,10 @@ use crate::tracker::MachineNumber;
 use crate::tracker::holders::{self, Holders, HoldersError, NewFrame};
 use crate::tracker::limits::{FRAMES_PER_CHANGE_MAX, LOCK_DAYS};
 use crate::tracker::log::LogError;
-use crate::tracker::login::Throttle;
+use crate::tracker::login::{Throttle, Wait};
 use crate::tracker::names::NodeKey;
 use crate::tracker::office::{Office, OfficeError};
+use crate::tracker::pace::{Pace, Who};
 use crate::tracker::registry::{Node, NodeStatus};
 use crate::tracker::sign::SigningKey;
 use crate::transport::keys::node_key;
@@ -44,6 +47,7 @@ use listing::Listing;
 use mover::Mover;
 use online::Online;
 use room::{Marks, Room};
+use slots::Slots;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -127,11 +131,17 @@ pub struct Host {
     pub leave: Leave,
     /// Its machines, as they are told.
     pub listing: Listing,
+    /// Who may write.
+    pub slots: Arc<Slots>,
     env: Env,
     work: Work,
     ground: Box<dyn Ground>,
+    /// Folders of vaults that the office does not know and that hold something.
+    strays: Vec<VaultId>,
     vaults: Mutex<BTreeMap<VaultId, Arc<HostVault>>>,
     throttle: Mutex<Throttle>,
+    /// How much of the log others may fill.
+    pace: Mutex<Pace>,
     /// Its disk when it was last looked at.
     disk: Mutex<ground::Space>,
     /// Held by who adds to what a machine holds, and by who forgets a machine.
@@ -220,7 +230,9 @@ impl Host {
     pub fn open(ground: Box<dyn Ground>, env: Env, work: Work, identity: Identity) -> Result<Arc<Self>, HostError> {
         let authority = SigningKey::from_seed(identity.authority.seed());
         let office = Office::open(ground.office(), env.clone(), authority)?;
+        let strays = office.read(|registry| strays::clear(&*ground, registry));
         let host = Self {
+            strays,
             holders: open_holders(&*ground.holders())?,
             office,
             connections: Arc::default(),
@@ -232,11 +244,13 @@ impl Host {
             healer: Healer::default(),
             leave: Leave::default(),
             listing: Listing::default(),
+            slots: Arc::default(),
             env,
             work,
             ground,
             vaults: Mutex::default(),
             throttle: Mutex::new(Throttle::new()),
+            pace: Mutex::default(),
             disk: Mutex::default(),
             leaving: Mutex::default(),
             keeping: Mutex::default(),
@@ -317,6 +331,25 @@ impl Host {
         }
     }
 
+    /// A session has begun, from there.
+    pub(crate) fn writes(&self, session: SessionId, run: WriterRun) {
+        self.keeping().insert(session, run);
+        self.share_rows();
+    }
+
+    /// A session has ended.
+    pub(crate) fn wrote(&self, session: &SessionId) {
+        self.keeping().remove(session);
+        self.share_rows();
+        self.copier.wake();
+    }
+
+    /// Rows that wait in all sessions together are not more than those of one alone.
+    fn share_rows(&self) {
+        let writers = self.keeping().len();
+        lock(&self.vaults).values().for_each(|vault| vault.store.share_rows(writers));
+    }
+
     /// From where sessions write.
     pub(crate) fn keeping(&self) -> MutexGuard<'_, HashMap<SessionId, WriterRun>> {
         lock(&self.keeping)
@@ -324,6 +357,17 @@ impl Host {
 
     pub(crate) fn throttle(&self) -> MutexGuard<'_, Throttle> {
         lock(&self.throttle)
+    }
+
+    pub(crate) fn pace(&self) -> MutexGuard<'_, Pace> {
+        lock(&self.pace)
+    }
+
+    /// Fails where somebody changes the office too often.
+    pub(crate) fn may_change(&self, who: Who) -> Result<(), Problem> {
+        let refuse =
+            |wait: Wait| problem(Why::NotAllowed, format!("too many changes: wait {} s", wait.0.as_secs() + 1));
+        self.pace().change(self.env.clock.elapsed(), who).map_err(refuse)
     }
 
     /// A vault.

@@ -71,6 +71,8 @@ pub struct Live {
     pub version: String,
     /// Whether what it holds was compared with what the tracker believes.
     pub is_compared: bool,
+    /// Comparing it is asked for and not over.
+    pub is_asked: bool,
     /// Digests of what it says it holds and of what is believed: when they were last compared one by one, and at its
     /// last heartbeat.
     pub digests: [Option<Digests>; 2],
@@ -94,7 +96,11 @@ impl Live {
     pub fn differs(&mut self, digests: Digests) -> bool {
         let [compared, before] = self.digests;
         self.digests = [compared, Some(digests)];
-        self.is_compared && digests.0 != digests.1 && before == Some(digests) && compared != Some(digests)
+        self.is_compared
+            && !self.is_asked
+            && digests.0 != digests.1
+            && before == Some(digests)
+            && compared != Some(digests)
     }
 }
 

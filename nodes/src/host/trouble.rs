@@ -7,7 +7,7 @@ use crate::tracker::registry::NodeStatus;
 /// Something an administrator should know of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trouble {
-    /// What it is about, for programs: `disk`, `question`, `log` or `threads`.
+    /// What it is about, for programs: `disk`, `question`, `log`, `vaults` or `threads`.
     pub about: &'static str,
     /// Whether something does not work because of it, or is not decided.
     pub is_serious: bool,
@@ -40,10 +40,19 @@ pub fn all(host: &Host) -> Vec<Trouble> {
         let silence = host.connections.pulse.silence().as_secs();
         format!("a thread that serves connections hangs since {silence} s: restart the host")
     });
+    let strays = (!host.strays.is_empty()).then(|| {
+        let ids: Vec<String> = host.strays.iter().map(ToString::to_string).collect();
+        format!(
+            "the office does not know the vaults of {} in vaults/, which hold backups: was office/ put back from an \
+             older copy? Nothing there is touched; take them away when that is clear",
+            ids.join(", ")
+        )
+    });
     let found = [
         ("threads", threads.map(|text| (true, text))),
         ("log", log.map(|text| (true, text))),
         ("disk", disk),
+        ("vaults", strays.map(|text| (true, text))),
         ("question", host.watch.question().map(|text| (true, text))),
     ];
     let trouble = |(about, found): (&'static str, Option<(bool, String)>)| {

@@ -91,6 +91,10 @@ pub struct NodeRow {
     pub hours_missed: u32,
     /// Whether its copies are made elsewhere because it was away for too long.
     pub given_up: bool,
+    /// How often it did not do what it was asked, or said what is not so, and has not made up for it.
+    pub failures: u32,
+    /// Until then it is given nothing because of that.
+    pub rests_until: Option<Time>,
 }
 
 /// How safe a vault is.
@@ -381,6 +385,8 @@ impl Admin {
                     on_their_way: node.get_on_their_way(),
                     hours_missed: node.get_hours_missed(),
                     given_up: node.get_given_up(),
+                    failures: node.get_failures(),
+                    rests_until: Some(Time(node.get_rests_until())).filter(|time| time.0 != 0),
                 });
             }
             Ok(rows)

@@ -1,5 +1,9 @@
 //! A host that said that it is away on purpose.
+//!
+//! It is kept in the terminal's folder, so that a service which starts anew meanwhile knows of it: the file `away` is one
+//! line, the times of the wall clock when it was said and until when, nanoseconds since 1970.
 
+use crate::host::leave::AWAY_SECS_MAX;
 use std::sync::Arc;
 use std::time::Duration;
 use twinkeep_engine::env::{Clock, Time};
@@ -12,13 +16,35 @@ pub struct Away {
     until: Duration,
     /// By the wall clock, which goes on while a PC sleeps.
     wall: Time,
+    /// When it was said, by that clock.
+    said: Time,
 }
+
+const NANOS: i64 = 1_000_000_000;
 
 impl Away {
     /// For so long from now on.
     pub fn from_now(clock: Arc<dyn Clock>, secs: u32) -> Self {
-        let wall = Time(clock.now().0.saturating_add(i64::from(secs) * 1_000_000_000));
-        Self { until: clock.elapsed() + Duration::from_secs(secs.into()), wall, clock }
+        let said = clock.now();
+        let wall = Time(said.0.saturating_add(i64::from(secs) * NANOS));
+        Self { until: clock.elapsed() + Duration::from_secs(secs.into()), wall, said, clock }
+    }
+
+    /// As it is kept.
+    pub fn encode(&self) -> Vec<u8> {
+        format!("{} {}\n", self.said.0, self.wall.0).into_bytes()
+    }
+
+    /// What was kept; nothing where it is over, or makes no sense: a clock that was set back makes it no longer.
+    pub fn resume(clock: Arc<dyn Clock>, kept: &[u8]) -> Option<Self> {
+        let (said, wall) = std::str::from_utf8(kept).ok()?.trim_end().split_once(' ')?;
+        let (said, wall, now) = (Time(said.parse().ok()?), Time(wall.parse().ok()?), clock.now());
+        let secs = wall.0.checked_sub(said.0)? / NANOS;
+        let left = u64::try_from(wall.0.checked_sub(now.0)?).ok().map(Duration::from_nanos)?;
+        if !(1..=i64::from(AWAY_SECS_MAX)).contains(&secs) || now < said || left.is_zero() {
+            return None;
+        }
+        Some(Self { until: clock.elapsed() + left, wall, said, clock })
     }
 
     /// For how long it still is; nothing when that is over, by whichever clock.
@@ -77,6 +103,28 @@ mod tests {
         assert_eq!(left(0, 650), Some(3000));
         assert_eq!(left(i64::MAX / 1_000_000_000, 650), None);
         assert_eq!(away.until(), Time(1_003_600 * 1_000_000_000));
+    }
+
+    #[test]
+    fn what_was_kept_goes_on_and_nonsense_is_none() {
+        let clock = Arc::new(Hands(Mutex::new((1_000_000, 50))));
+        let kept = Away::from_now(clock.clone(), 3600).encode();
+        let left = |wall, elapsed, kept: &[u8]| {
+            *clock.0.lock().unwrap() = (wall, elapsed);
+            Away::resume(clock.clone(), kept).and_then(|away| away.left()).map(|left| left.as_secs())
+        };
+        // After a start of the service its own time begins anew.
+        assert_eq!(left(1_000_600, 0, &kept), Some(3000));
+        for wall in [1_003_600, 1_003_601, 999_999, 0, i64::MAX / NANOS] {
+            assert_eq!(left(wall, 0, &kept), None, "{wall}");
+        }
+        let month = i64::from(AWAY_SECS_MAX) + 1;
+        let odd = [String::new(), "x y".into(), "1 2 3".into(), format!("{} {}", i64::MIN, i64::MAX)];
+        let long = format!("{} {}", 1_000_000 * NANOS, (1_000_000 + month) * NANOS);
+        for kept in odd.iter().chain([&long, &format!("{} {}", 1_000_600 * NANOS, 1_000_100 * NANOS)]) {
+            assert_eq!(left(1_000_000, 0, kept.as_bytes()), None, "{kept}");
+        }
+        assert_eq!(left(1_000_000, 0, &[0xff; 40]), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::away::Away;
 use super::order;
 use super::service::Line;
+use super::unknown::Unknown;
 use crate::host::ground::Space;
 use crate::host::leave::AWAY_SECS_MAX;
 use crate::tracker::sign::AuthorityKey;
@@ -15,7 +16,7 @@ use capnp::Error;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use twinkeep_engine::copies::{CopiesError, CopyStore, ScrubCursor};
+use twinkeep_engine::copies::{CopiesError, CopyStore, Put, ScrubCursor};
 use twinkeep_engine::env::Clock;
 use twinkeep_engine::frame::frame_id;
 use twinkeep_engine::id::FrameId;
@@ -54,6 +55,8 @@ pub struct Kept {
     is_short: AtomicBool,
     /// Frames that became durable and of which nobody was told yet.
     untold: Mutex<Vec<FrameId>>,
+    /// Frames of programs here that the host does not know.
+    unknown: Mutex<Unknown>,
 }
 
 impl Kept {
@@ -65,6 +68,7 @@ impl Kept {
             reserve: AtomicU64::new(0),
             is_short: AtomicBool::new(false),
             untold: Mutex::default(),
+            unknown: Mutex::default(),
         })
     }
 
@@ -95,6 +99,11 @@ impl Kept {
         Ok(())
     }
 
+    /// Frames of programs here that the host does not know.
+    pub fn unknown(&self) -> MutexGuard<'_, Unknown> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn untold(&self) -> MutexGuard<'_, Vec<FrameId>> {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,9 +120,10 @@ impl Kept {
     }
 }
 
-impl FrameTarget for Kept {
-    fn take(&self, bytes: Vec<u8>) -> Result<(), Problem> {
-        let id = frame_id(&bytes);
+impl Kept {
+    /// Takes a frame; gives its name, unless it was held before.
+    fn put(&self, bytes: &[u8]) -> Result<Option<FrameId>, Problem> {
+        let id = frame_id(bytes);
         let inventory = self.store.inventory()?;
         let used = inventory.bytes.saturating_add(bytes.len() as u64);
         if used > self.granted.load(Ordering::Relaxed) && !self.store.has(&[id])?[0] {
@@ -123,15 +133,33 @@ impl FrameTarget for Kept {
         if self.is_short.load(Ordering::Relaxed) {
             return Err(problem(Why::NoSpace, "less is free on this machine's disk than its owner wants"));
         }
-        match self.store.put(&id, &bytes) {
+        let put = match self.store.put(&id, bytes) {
             Err(CopiesError::SettleFirst { .. }) => {
                 self.settle_quietly()?;
-                self.store.put(&id, &bytes)?;
+                self.store.put(&id, bytes)?
             }
-            put => drop(put?),
-        }
+            put => put?,
+        };
         if planted("machine-tells-unsynced") {
             self.untold().push(id);
+        }
+        Ok((put == Put::Waits).then_some(id))
+    }
+}
+
+impl FrameTarget for Kept {
+    fn take(&self, bytes: Vec<u8>) -> Result<(), Problem> {
+        self.put(&bytes).map(drop)
+    }
+}
+
+/// Takes what a program on this machine keeps: the host may never come to know it.
+pub struct KeptHere(pub Arc<Kept>);
+
+impl FrameTarget for KeptHere {
+    fn take(&self, bytes: Vec<u8>) -> Result<(), Problem> {
+        if let Some(id) = self.0.put(&bytes)? {
+            self.0.unknown().add(id);
         }
         Ok(())
     }
@@ -144,7 +172,14 @@ pub struct CopiesServer {
     work: Work,
     /// Whose it is, if that is to hear of its tracker.
     /// The line holds what is at its other end, and that may hold this: it is not held from here.
-    line: Option<(Weak<Line>, Arc<dyn Clock>)>,
+    line: Option<Heard>,
+}
+
+/// Who hears what the tracker says of itself.
+struct Heard {
+    line: Weak<Line>,
+    clock: Arc<dyn Clock>,
+    keep: Box<dyn Fn(&Away)>,
 }
 
 impl CopiesServer {
@@ -153,9 +188,9 @@ impl CopiesServer {
         Self { kept, authority, work, line: None }
     }
 
-    /// For the service with this line, which remembers what the tracker says of itself.
-    pub fn of(mut self, line: &Rc<Line>, clock: Arc<dyn Clock>) -> Self {
-        self.line = Some((Rc::downgrade(line), clock));
+    /// For the service with this line, which remembers what the tracker says of itself, and has it kept.
+    pub fn of(mut self, line: &Rc<Line>, clock: Arc<dyn Clock>, keep: impl Fn(&Away) + 'static) -> Self {
+        self.line = Some(Heard { line: Rc::downgrade(line), clock, keep: Box::new(keep) });
         self
     }
 
@@ -261,9 +296,11 @@ impl copies::Server for CopiesServer {
     async fn away(self: Rc<Self>, params: copies::AwayParams, _results: copies::AwayResults) -> Result<(), Error> {
         // A host that says more than it may is believed no more than that.
         let secs = params.get()?.get_secs().min(AWAY_SECS_MAX);
-        if let Some((line, clock)) = self.line.as_ref().and_then(|(line, clock)| Some((line.upgrade()?, clock))) {
+        if let Some((line, heard)) = self.line.as_ref().and_then(|heard| Some((heard.line.upgrade()?, heard))) {
             tracing::info!(secs, "the host goes away on purpose");
-            *line.away.borrow_mut() = Some(Away::from_now(clock.clone(), secs));
+            let away = Away::from_now(heard.clock.clone(), secs);
+            (heard.keep)(&away);
+            *line.away.borrow_mut() = Some(away);
         }
         Ok(())
     }

@@ -4,6 +4,9 @@
 //! terminal.toml    name, host, grant; whoever runs the terminal may edit it
 //! keys/node.key    32 secret bytes, hex; readable by the owner alone
 //! copies/          the store of second copies
+//! nodes.list       the machines of the office, as it last was shown them
+//! unknown          frames that programs here kept and the host does not know
+//! away             until when the host is away on purpose, while it is
 //! terminal.sock    for programs on this machine
 //! ```
 

@@ -1,18 +1,20 @@
 //! What the service gives to programs on this machine.
 
-use super::copies::Kept;
+use super::copies::{Kept, KeptHere};
 use super::service::{Line, Settings};
 use crate::host::ground::space;
 use crate::remote::wire::put_texts;
 use crate::transport::gate::{Attempt, Guest};
-use crate::transport::ids::{fixed, join};
+use crate::transport::ids::{fixed, join, split};
 use crate::transport::keys::node_key;
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::upload::UploadServer;
 use crate::work::Work;
 use capnp::Error;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use twinkeep_engine::id::FrameId;
 use twinkeep_schema::office_capnp::{bootstrap, keeper, local, login, node_session};
 
 /// See the module.
@@ -189,7 +191,8 @@ impl keeper::Server for KeeperServer {
         _params: keeper::UploadParams,
         mut results: keeper::UploadResults,
     ) -> Result<(), Error> {
-        let upload = UploadServer::new(self.kept.clone(), self.work, || Ok(Box::new(())));
+        let target = Arc::new(KeptHere(self.kept.clone()));
+        let upload = UploadServer::new(target, self.work, || Ok(Box::new(())));
         results.get().set_upload(capnp_rpc::new_client(upload));
         Ok(())
     }
@@ -210,7 +213,9 @@ impl keeper::Server for KeeperServer {
             total += durable.len() as u64;
             let mut request = self.session.confirm_request();
             request.get().set_frames(&join(&durable));
-            request.send().promise.await?;
+            let answer = request.send().promise.await?;
+            let unknown: HashSet<FrameId> = split(answer.get()?.get_unknown()?)?.into_iter().collect();
+            self.kept.unknown().forget(durable.iter().filter(|id| !unknown.contains(id)));
         }
         results.get().set_frames(total);
         Ok(())

@@ -10,5 +10,6 @@ mod power;
 pub mod service;
 pub mod setup;
 pub mod trusted;
+pub mod unknown;
 
 pub use service::{Settings, run};

@@ -5,12 +5,14 @@ use super::copies::{CopiesServer, Kept};
 use super::local::LocalServer;
 use super::power;
 use super::trusted::{LISTS_LEN_MAX, Learned, Trusted};
+use super::unknown::Unknown;
 use crate::host::ground::{Space, space};
 use crate::host::trouble::Trouble;
 use crate::secrets;
 use crate::tracker::names::NodeKey;
 use crate::tracker::sign::{AuthorityKey, SigningKey};
 use crate::transport::gate::{Gate, Guest};
+use crate::transport::ids::{join, split};
 use crate::transport::limits::{BEAT, HANDSHAKE, PING_DEADLINE, RECONNECT};
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::rpc::Connection;
@@ -20,6 +22,7 @@ use crate::work::Work;
 use capnp::Error;
 use capnp::capability::FromClientHook;
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -31,6 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixListener};
 use tokio_rustls::TlsConnector;
 use twinkeep_engine::env::{Clock, Env, Time};
+use twinkeep_engine::id::FrameId;
 use twinkeep_engine::limits::COPIES_TRASH_SECS;
 use twinkeep_schema::office_capnp::{bootstrap, copies, local, node_session};
 
@@ -113,6 +117,16 @@ pub trait Outside {
     /// # Errors
     /// They cannot be written.
     fn keep_lists(&self, bytes: &[u8]) -> io::Result<()>;
+    /// What was kept under a name; nothing where nothing was.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn kept(&self, name: &str) -> io::Result<Vec<u8>>;
+    /// Keeps something under a name, durably; nothing of it where there are no bytes.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
     /// Whether the machine runs on battery, as far as it says.
     fn is_on_battery(&self) -> bool {
@@ -122,6 +136,15 @@ pub trait Outside {
 
 /// The file of lists of machines in a terminal's folder.
 const LISTS: &str = "nodes.list";
+
+/// The file that says until when the host is away on purpose.
+const AWAY: &str = "away";
+
+/// The file of frames that programs here kept and the host does not know.
+const UNKNOWN: &str = "unknown";
+
+/// No file that is kept under a name is longer.
+const KEPT_LEN_MAX: u64 = 32 << 20;
 
 /// This machine's, with the terminal's folder.
 pub struct Machine(pub PathBuf);
@@ -150,6 +173,26 @@ impl Outside for Machine {
 
     fn keep_lists(&self, bytes: &[u8]) -> io::Result<()> {
         secrets::replace(&self.0.join(LISTS), bytes)
+    }
+
+    fn kept(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match File::open(self.0.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            file => drop(file?.take(KEPT_LEN_MAX).read_to_end(&mut bytes)?),
+        }
+        Ok(bytes)
+    }
+
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.0.join(name);
+        match bytes {
+            [] => match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+            bytes => secrets::replace(&path, bytes),
+        }
     }
 
     fn is_on_battery(&self) -> bool {
@@ -229,13 +272,29 @@ impl<O: Outside + 'static> Terminal<O> {
     }
 }
 
-impl<O: Outside> Terminal<O> {
+impl<O: Outside + 'static> Terminal<O> {
     /// One that has just started.
     pub fn new(settings: Settings, kept: Arc<Kept>, env: &Env, work: Work, outside: O) -> Self {
         let mut start = [0; 16];
         env.entropy.fill(&mut start);
         let (settings, outside) = (Rc::new(settings), Rc::new(outside));
-        Self { settings, kept, line: Rc::default(), outside, start, work, clock: env.clock.clone() }
+        let (line, clock) = (Rc::new(Line::default()), env.clock.clone());
+        match outside.kept(AWAY) {
+            Ok(kept) => *line.away.borrow_mut() = Away::resume(clock.clone(), &kept),
+            Err(error) => tracing::warn!(%error, "cannot read whether the host is away on purpose"),
+        }
+        match outside.kept(UNKNOWN) {
+            Ok(bytes) => *kept.unknown() = Unknown::read(&bytes),
+            Err(error) => tracing::warn!(%error, "cannot read what the host does not know"),
+        }
+        Self { settings, kept, line, outside, start, work, clock }
+    }
+
+    /// Keeps until when the host is away, for a service that starts meanwhile.
+    fn keep_away(outside: &O, away: &[u8]) {
+        if let Err(error) = outside.keep(AWAY, away) {
+            tracing::warn!(%error, "cannot keep until when the host is away");
+        }
     }
 
     /// How it stands, in a line.
@@ -365,7 +424,12 @@ impl<O: Outside> Terminal<O> {
             let kept = kept.clone();
             work.run(move || kept.store.inventory()).await?
         };
-        let server = CopiesServer::new(kept.clone(), settings.authority, work).of(line, self.clock.clone());
+        let keep_away = {
+            let outside = outside.clone();
+            move |away: &Away| Self::keep_away(&outside, &away.encode())
+        };
+        let server = CopiesServer::new(kept.clone(), settings.authority, work);
+        let server = server.of(line, self.clock.clone(), keep_away);
         let copies: copies::Client = capnp_rpc::new_client(server);
         request.get().set_copies(copies);
         let mut told = request.get().init_registration();
@@ -382,7 +446,9 @@ impl<O: Outside> Terminal<O> {
         let session = soon(request.send().promise).await?.get()?.get_session()?;
         tracing::info!(host = ?settings.hosts, "the host has us");
         line.trouble.take();
-        line.away.take();
+        if line.away.take().is_some() {
+            Self::keep_away(outside, &[]);
+        }
         *line.bootstrap.borrow_mut() = Some(host);
         *line.session.borrow_mut() = Some(session.clone());
         self.learn(&session, trusted).await?;
@@ -475,8 +541,11 @@ const TRASH: Duration = Duration::from_secs(COPIES_TRASH_SECS);
 const TRASH_SHORT: [Duration; 4] =
     [TRASH, Duration::from_secs(7 * 86_400), Duration::from_secs(86_400), Duration::ZERO];
 
-/// Rounds of upkeep between two looks into the trash.
+/// Rounds of upkeep between two looks into the trash, and between two questions for what the host does not know.
 const TRASH_ROUNDS: u64 = 60;
+
+/// Frames of one question to the host.
+const FRAMES_AT_ONCE: usize = 4096;
 
 /// Verifies what is held, a little at a time, and frees what has been in trash for long enough. What is bad is owed again
 /// as soon as the host hears of it, which gives it anew.
@@ -485,6 +554,13 @@ async fn keep_up<O: Outside>(kept: &Arc<Kept>, line: &Rc<Line>, outside: &O, wor
     for round in 0_u64.. {
         tokio::time::sleep(UPKEEP.0).await;
         make_room(kept, outside, work).await;
+        let session = line.session.borrow().clone();
+        if let Some(session) = session.filter(|_| round % TRASH_ROUNDS == TRASH_ROUNDS - 1)
+            && let Err(error) = ask_unknown(kept, &session, work).await
+        {
+            tracing::warn!(%error, "cannot ask the host for what it does not know");
+        }
+        keep_unknown(kept, outside);
         let store = kept.store.clone();
         let step = work
             .run(move || {
@@ -513,6 +589,51 @@ async fn keep_up<O: Outside>(kept: &Arc<Kept>, line: &Rc<Line>, outside: &O, wor
     }
 }
 
+/// Asks the host once more for what it did not know; what it has not known for long enough is set aside. Gives how many
+/// frames that was.
+///
+/// # Errors
+/// The host does not answer, or the store does not.
+pub async fn ask_unknown(kept: &Arc<Kept>, session: &node_session::Client, work: Work) -> Result<usize, Error> {
+    let mut gone = 0;
+    let all = kept.unknown().ids();
+    for ids in all.chunks(FRAMES_AT_ONCE) {
+        let (store, asked) = (kept.store.clone(), ids.to_vec());
+        let has = work.run(move || store.has(&asked)).await?;
+        // Nobody is told that something is held which is not.
+        let (held, lost): (Vec<_>, Vec<_>) = ids.iter().zip(has).partition(|(_, has)| *has);
+        kept.unknown().forget(lost.into_iter().map(|(id, _)| id));
+        let held: Vec<FrameId> = held.into_iter().map(|(id, _)| *id).collect();
+        let mut request = session.confirm_request();
+        request.get().set_frames(&join(&held));
+        let answer = soon(request.send().promise).await?;
+        let unknown: HashSet<FrameId> = split(answer.get()?.get_unknown()?)?.into_iter().collect();
+        let (unknown, known): (Vec<_>, Vec<_>) = held.into_iter().partition(|id| unknown.contains(id));
+        kept.unknown().forget(&known);
+        let old = kept.unknown().asked(&unknown);
+        if !old.is_empty() {
+            let (store, frames) = (kept.store.clone(), old.clone());
+            gone += work.run(move || store.drop_frames(&frames)).await?.len();
+            kept.unknown().forget(&old);
+        }
+    }
+    if gone > 0 {
+        tracing::info!(frames = gone, "set aside what no backup of the office needs");
+    }
+    Ok(gone)
+}
+
+/// Keeps what the host does not know, for the next start.
+fn keep_unknown<O: Outside>(kept: &Kept, outside: &O) {
+    let changed = kept.unknown().take_changed();
+    if let Some(bytes) = changed
+        && let Err(error) = outside.keep(UNKNOWN, &bytes)
+    {
+        kept.unknown().not_kept();
+        tracing::warn!(%error, "cannot keep what the host does not know");
+    }
+}
+
 /// Where less is free than the owner wants, trash goes before its time, the oldest first, and no more than is needed.
 pub async fn make_room<O: Outside>(kept: &Arc<Kept>, outside: &O, work: Work) {
     for age in TRASH_SHORT {
@@ -533,13 +654,13 @@ pub async fn make_room<O: Outside>(kept: &Arc<Kept>, outside: &O, work: Work) {
 }
 
 /// Tells the host what is not held any more.
-pub async fn report(line: &Rc<Line>, frames: &[twinkeep_engine::id::FrameId]) -> Result<(), Error> {
+pub async fn report(line: &Rc<Line>, frames: &[FrameId]) -> Result<(), Error> {
     let session = line.session.borrow().clone();
     let Some(session) = session else {
         return Err(problem(Why::Unreachable, "the host cannot be reached").into());
     };
     let mut request = session.retract_request();
-    request.get().set_frames(&crate::transport::ids::join(frames));
+    request.get().set_frames(&join(frames));
     soon(request.send().promise).await?;
     Ok(())
 }

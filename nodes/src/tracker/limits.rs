@@ -36,6 +36,9 @@ pub const MEMBER_OF_MAX: usize = 256;
 
 const _: () = assert!(OWNED_MAX < MEMBER_OF_MAX);
 
+/// Most devices of one account that are trusted at a time.
+pub const DEVICES_MAX: usize = 128;
+
 /// Days that nobody can take from history: snapshots of an office's vaults are kept at least so long, and what was
 /// forgotten can be brought back for so long. Whoever has taken over a PC is mostly noticed within a month.
 pub const LOCK_DAYS: u32 = 30;

@@ -12,10 +12,12 @@
 //! | `office` | log and registry together, with one writer |
 //! | `login` | passwords, proofs, and how often somebody may try |
 //! | `member` | what opens a vault for an account, and for the company |
+//! | `pace` | how much of the log machines and accounts may fill |
 //! | `token` | the text with which a machine joins |
 //! | `holders` | which machine holds which frame, and which frames are owed a copy |
 //! | `placement` | who is asked to hold a frame, or why nobody |
 //! | `presence` | who is there, and who was away so long that its copies are made anew |
+//! | `standing` | which terminals did badly what they were asked, and rest |
 //! | `uptime` | how long the host has run, and whether its clock can be believed |
 
 pub mod limits;
@@ -28,11 +30,13 @@ pub mod nodelist;
 pub mod office;
 pub mod login;
 pub mod member;
+pub mod pace;
 pub mod token;
 
 pub mod holders;
 pub mod placement;
 pub mod presence;
+pub mod standing;
 pub mod uptime;
 
 use std::fmt;

@@ -55,6 +55,8 @@ pub struct Candidate {
     pub has_twin: bool,
     /// An admin has confirmed it.
     pub is_confirmed: bool,
+    /// It failed at what it was asked, and is not asked again for a while.
+    pub is_resting: bool,
     /// Frames on their way to it.
     pub load: u32,
     /// Share of the time it is there, percent; more counts as 100.
@@ -86,6 +88,8 @@ pub enum Hindrance {
     OtherNetwork,
     /// It runs on battery, and is not to spend that on others' copies.
     OnBattery,
+    /// It failed at what it was asked, and rests.
+    Resting,
     /// It is not there.
     NobodyOnline,
 }
@@ -104,6 +108,7 @@ impl fmt::Display for Hindrance {
             Self::NoRoomLeft => "the room that terminals grant is used up",
             Self::OtherNetwork => "no terminal with room shares a network with the host",
             Self::OnBattery => "the terminals with room run on battery",
+            Self::Resting => "the terminals with room failed at what they were asked, and rest",
             Self::NobodyOnline => "no terminal with room is online",
         })
     }
@@ -177,6 +182,7 @@ fn hindrance(ask: &Ask<'_>, candidate: &Candidate, taken: &Taken) -> Option<Hind
         // Nothing is sent to the writer: it needs no road, and no more than to be there a moment ago.
         (!is_writer && !candidate.on_host_network, Hindrance::OtherNetwork),
         (candidate.is_on_battery, Hindrance::OnBattery),
+        (candidate.is_resting, Hindrance::Resting),
         (!is_writer && candidate.presence != Presence::Online, Hindrance::NobodyOnline),
         (candidate.presence == Presence::Offline, Hindrance::NobodyOnline),
     ];

@@ -6,9 +6,10 @@
 //! answers that nobody fetches count as bytes, and whoever leaves one lying for too long is hung up on.
 
 use super::limits::{
-    LOCAL_CALLS_MAX, LOCAL_CALLS_PER_CONNECTION_MAX, LOCAL_CALLS_PER_USER_MAX, LOCAL_CONNECTIONS_MAX,
+    CALLS_LEN_MAX, LOCAL_CALLS_MAX, LOCAL_CALLS_PER_CONNECTION_MAX, LOCAL_CALLS_PER_USER_MAX, LOCAL_CONNECTIONS_MAX,
     LOCAL_CONNECTIONS_PER_USER_MAX, LOCAL_LOGINS_PER_USER_MAX, LOCAL_UNSENT_LEN_MAX, LOCAL_UNSENT_MAX, PING_DEADLINE,
 };
+use super::meter::Bytes;
 use super::problem::{Problem, Why, problem};
 use capnp::Error;
 use capnp::capability::Promise;
@@ -42,6 +43,8 @@ struct User {
     connections: Cell<usize>,
     logins: Cell<usize>,
     calls: Arc<Semaphore>,
+    /// Bytes of the messages that bring them.
+    calls_len: Rc<Bytes>,
     /// Bytes of answers that were not fetched yet.
     unsent_len: Cell<usize>,
     less: Notify,
@@ -71,6 +74,7 @@ impl Gate {
                 connections: Cell::default(),
                 logins: Cell::default(),
                 calls: Arc::new(Semaphore::new(LOCAL_CALLS_PER_USER_MAX)),
+                calls_len: Bytes::new(CALLS_LEN_MAX),
                 unsent_len: Cell::default(),
                 less: Notify::new(),
             });
@@ -121,6 +125,11 @@ impl Guest {
         }
         logins.set(logins.get() + 1);
         Ok(Attempt(self.clone()))
+    }
+
+    /// Of messages of this user's programs.
+    pub(super) fn bytes(&self) -> Rc<Bytes> {
+        self.user.calls_len.clone()
     }
 
     /// Comes when the connection is to end.

@@ -21,8 +21,9 @@ pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 4;
 /// Connections at a time, all together: each costs some ten kilobytes and a socket.
 pub const CONNECTIONS_MAX: usize = 1024;
 
-/// Connections at a time of one key.
-pub const CONNECTIONS_PER_KEY_MAX: usize = 64;
+/// Connections at a time of one key: a machine has one, and while its network comes and goes some that are not missed
+/// yet; while its service does not run, its programs have one each. Each of them may take some hundred megabytes.
+pub const CONNECTIONS_PER_KEY_MAX: usize = 16;
 
 /// Connections at a time of keys that are no machine's of the office: whoever has not joined yet, or is not trusted any
 /// more. Keys cost nothing to make, so these must not take the place of others.
@@ -38,8 +39,12 @@ pub const STRANGER: Duration = Duration::from_secs(30);
 /// fetched stays in memory.
 pub const STRANGER_LEN: u64 = 64 << 10;
 
-/// Logins, sessions, pins and the like that one connection may have: each holds memory for as long as it is held.
-pub const HELD_MAX: usize = 512;
+/// Logins, sessions, vaults, uploads, pins and the like that one connection may have: each holds memory for as long as it
+/// is held. A program has some five, and those of a machine share a connection.
+pub const HELD_MAX: usize = 2048;
+
+/// The same of one account: others that use the machine are not kept out.
+pub const HELD_PER_ACCOUNT_MAX: usize = 512;
 
 /// Bytes of frames and records on their way to one connection. Who asks for more waits until what came before is sent,
 /// or a machine that asks and does not read could have the host's memory filled.
@@ -48,8 +53,28 @@ pub const ANSWERS_LEN_MAX: usize = 64 << 20;
 /// Writers of one machine at a time, over all its connections: each has files open.
 pub const SESSIONS_PER_MACHINE_MAX: usize = 64;
 
+/// The same of one account on that machine: others that use it can still back up.
+pub const SESSIONS_PER_ACCOUNT_MAX: usize = 16;
+
 /// Calls of one connection that may be under way. A client of ours has fewer than a tenth of it.
 pub const CALLS_MAX: usize = 512;
+
+/// Bytes of messages whose calls are under way, of one connection, or of one user's programs. With so many of them nothing
+/// new is read: a sender's window fits several times.
+pub const CALLS_LEN_MAX: usize = 32 << 20;
+
+/// Calls of one connection that the other side is not done with. It is done with most as soon as they are answered, and
+/// each of the others costs some hundred bytes.
+pub const ANSWERS_MAX: usize = 16 << 10;
+
+/// Capabilities in one message: nobody sends more than one.
+pub const CAPS_PER_MESSAGE_MAX: u32 = 16;
+
+/// Capabilities that one connection keeps, whatever they are: what takes memory is refused before, see [`HELD_MAX`].
+pub const CAPS_MAX: u64 = 8 << 10;
+
+/// Bytes of answers that a connection has not fetched; with so many of them nothing new is read of it.
+pub const UNSENT_LEN_MAX: usize = ANSWERS_LEN_MAX + (16 << 20);
 
 /// Programs of this machine that are connected to its service: each costs some hundred kilobytes.
 pub const LOCAL_CONNECTIONS_MAX: usize = 512;
@@ -103,11 +128,14 @@ pub const PING_DEADLINE: Duration = Duration::from_secs(30);
 /// First and longest wait between attempts to reach the other side again.
 pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
+const _: () = assert!(SESSIONS_PER_ACCOUNT_MAX * 4 <= SESSIONS_PER_MACHINE_MAX);
 // A frame and the message around it fit in what a reader accepts.
 const _: () = assert!(FRAME_LEN_MAX + 4096 < MESSAGE_WORDS_MAX * 8);
 const _: () = assert!(STRANGERS_MAX < CONNECTIONS_MAX && STRANGERS_PER_ADDRESS_MAX < STRANGERS_MAX);
 const _: () = assert!(LOCAL_CALLS_MAX + 32 < CALLS_MAX && LOCAL_CALLS_PER_USER_MAX * 2 < LOCAL_CALLS_MAX);
 const _: () = assert!(LOCAL_CALLS_PER_CONNECTION_MAX < LOCAL_CALLS_PER_USER_MAX);
 const _: () = assert!(LOCAL_CONNECTIONS_PER_USER_MAX * 4 <= LOCAL_CONNECTIONS_MAX);
-const _: () = assert!(LOCAL_LOGINS_PER_USER_MAX * 4 <= HELD_MAX);
+const _: () = assert!(LOCAL_LOGINS_PER_USER_MAX * 4 <= HELD_MAX && HELD_PER_ACCOUNT_MAX * 4 <= HELD_MAX);
+const _: () = assert!(2 * HELD_MAX as u64 <= CAPS_MAX);
+const _: () = assert!(4 * WINDOW_LEN <= CALLS_LEN_MAX && LOCAL_CALLS_MAX < CALLS_MAX && CALLS_MAX < ANSWERS_MAX);
 const _: () = assert!(2 * FRAME_LEN_MAX <= ANSWERS_LEN_MAX && RECORDS_LEN_MAX < ANSWERS_LEN_MAX);

@@ -8,6 +8,7 @@ pub mod gate;
 pub mod ids;
 pub mod keys;
 pub mod limits;
+mod meter;
 pub mod outgoing;
 pub mod problem;
 pub mod rpc;

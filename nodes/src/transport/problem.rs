@@ -105,6 +105,7 @@ impl From<StoreError> for Problem {
             StoreError::Busy { .. } => Why::Busy,
             StoreError::Gone { .. } => Why::Gone,
             StoreError::SessionFailed => Why::SessionFailed,
+            StoreError::TooManyClaims => Why::Usage,
             StoreError::DamagedFrame { .. } | StoreError::Index(KvError::Damaged(_)) => Why::Damaged,
             _ => Why::Other,
         };

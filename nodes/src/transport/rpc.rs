@@ -2,11 +2,13 @@
 
 use super::gate::{Gated, Guest};
 use super::limits::{HANDSHAKE, MESSAGE_NESTING_MAX, MESSAGE_WORDS_MAX, WINDOW_LEN};
+use super::meter::{Meter, Metered};
 use capnp::capability::{Client as AnyClient, FromClientHook};
 use capnp::message::ReaderOptions;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{Disconnector, RpcSystem, twoparty};
 use futures::io::{BufReader, BufWriter};
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -27,13 +29,28 @@ fn options() -> ReaderOptions {
 fn network<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     stream: S,
     side: Side,
-) -> twoparty::VatNetwork<impl futures::AsyncRead + Unpin> {
+) -> (twoparty::VatNetwork<impl futures::AsyncRead + Unpin>, Rc<Cell<usize>>) {
     let (read, write) = tokio::io::split(Breaking(stream));
-    let read = BufReader::with_capacity(BUFFER_LEN, read.compat());
+    let count = Rc::new(Cell::new(0));
+    let read = Tally { read: BufReader::with_capacity(BUFFER_LEN, read.compat()), count: count.clone() };
     let write = BufWriter::with_capacity(BUFFER_LEN, write.compat_write());
     let mut network = twoparty::VatNetwork::new(read, write, side, options());
     network.set_window_size(WINDOW_LEN);
-    network
+    (network, count)
+}
+
+/// Counts the bytes that are taken from it.
+struct Tally<R> {
+    read: R,
+    count: Rc<Cell<usize>>,
+}
+
+impl<R: futures::AsyncRead + Unpin> futures::AsyncRead for Tally<R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let len = ready!(Pin::new(&mut self.read).poll_read(cx, buf))?;
+        self.count.set(self.count.get() + len);
+        Poll::Ready(Ok(len))
+    }
 }
 
 /// A stream that breaks in one way only: however it ends, in the middle of a message too, whoever waits for an answer,
@@ -75,7 +92,17 @@ pub struct Connection {
 impl Connection {
     /// The side that was called; `bootstrap` is what it offers.
     pub fn serving<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, bootstrap: AnyClient) -> Self {
-        Self { system: RpcSystem::new(Box::new(network(stream, Side::Server)), Some(bootstrap)) }
+        Self::metered(stream, bootstrap, Meter::of_one)
+    }
+
+    pub(super) fn metered<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+        stream: S,
+        bootstrap: AnyClient,
+        meter: impl FnOnce(Rc<Cell<usize>>) -> Rc<Meter>,
+    ) -> Self {
+        let (network, read) = network(stream, Side::Server);
+        let network = Metered { network, meter: meter(read) };
+        Self { system: RpcSystem::new(Box::new(network), Some(bootstrap)) }
     }
 
     /// The side that was called by a program on this machine.
@@ -84,13 +111,15 @@ impl Connection {
         bootstrap: AnyClient,
         guest: Rc<Guest>,
     ) -> Self {
-        let network = Gated { network: network(stream, Side::Server), guest };
+        let (network, read) = network(stream, Side::Server);
+        let network = Metered { network, meter: Meter::new(read, guest.bytes()) };
+        let network = Gated { network, guest };
         Self { system: RpcSystem::new(Box::new(network), Some(bootstrap)) }
     }
 
     /// The side that calls.
     pub fn calling<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S) -> Self {
-        Self { system: RpcSystem::new(Box::new(network(stream, Side::Client)), None) }
+        Self { system: RpcSystem::new(Box::new(network(stream, Side::Client).0), None) }
     }
 
     /// What the other side offers.

@@ -5,14 +5,14 @@
 
 use super::limits::{
     CALLS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKE, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
-    HELD_MAX, STRANGER, STRANGER_LEN, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX,
+    HELD_MAX, HELD_PER_ACCOUNT_MAX, STRANGER, STRANGER_LEN, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX,
 };
 use super::outgoing::{Counted, Outgoing, Room};
 use super::problem::{Problem, Why, problem};
 use super::rpc::Connection;
 use super::tls;
 use crate::pulse::Pulse;
-use crate::tracker::names::NodeKey;
+use crate::tracker::names::{AccountId, NodeKey};
 use crate::tracker::sign::SigningKey;
 use capnp::capability::Client as AnyClient;
 use std::collections::HashMap;
@@ -35,6 +35,8 @@ pub struct Peer {
     is_stranger: bool,
     calls: AtomicUsize,
     held: AtomicUsize,
+    /// The same by account.
+    held_by: Mutex<HashMap<AccountId, usize>>,
     /// None where answers are not sent over a line of its own.
     outgoing: Option<Arc<Outgoing>>,
     end: Notify,
@@ -48,7 +50,8 @@ impl Peer {
 
     fn of(key: NodeKey, address: IpAddr, is_stranger: bool, outgoing: Option<Arc<Outgoing>>) -> Arc<Self> {
         let (calls, held) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { key, address, is_stranger, calls, held, outgoing, end: Notify::new() })
+        let held_by = Mutex::default();
+        Arc::new(Self { key, address, is_stranger, calls, held, held_by, outgoing, end: Notify::new() })
     }
 
     /// Waits until a long answer may be made.
@@ -64,11 +67,28 @@ impl Peer {
     /// # Errors
     /// It holds too much.
     pub fn hold(self: &Arc<Self>) -> Result<Held, Problem> {
-        let held = Held(self.clone());
+        let held = Held { peer: self.clone(), account: None };
         match self.held.fetch_add(1, Ordering::AcqRel) < HELD_MAX {
             true => Ok(held),
-            false => Err(problem(Why::Busy, format!("this connection has {HELD_MAX} logins, sessions and pins open"))),
+            false => Err(problem(Why::Busy, format!("this machine has {HELD_MAX} logins, sessions and pins open"))),
         }
+    }
+
+    /// The same for an account.
+    ///
+    /// # Errors
+    /// The account, or the connection, holds too much.
+    pub fn hold_for(self: &Arc<Self>, account: AccountId) -> Result<Held, Problem> {
+        let mut held = self.hold()?;
+        let mut all = self.held_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = all.entry(account).or_default();
+        if *own >= HELD_PER_ACCOUNT_MAX {
+            let text = format!("this account has {own} logins, sessions and pins open on this machine");
+            return Err(problem(Why::Busy, text));
+        }
+        *own += 1;
+        held.account = Some(account);
+        Ok(held)
     }
 
     /// Begins a call; it ends when what is given goes.
@@ -100,11 +120,22 @@ impl Drop for Call {
 }
 
 /// Something that a connection holds.
-pub struct Held(Arc<Peer>);
+pub struct Held {
+    peer: Arc<Peer>,
+    account: Option<AccountId>,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::AcqRel);
+        self.peer.held.fetch_sub(1, Ordering::AcqRel);
+        let Some(account) = self.account else { return };
+        let mut all = self.peer.held_by.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = all.get_mut(&account) {
+            *own -= 1;
+            if *own == 0 {
+                all.remove(&account);
+            }
+        }
     }
 }
 
@@ -363,6 +394,12 @@ mod tests {
         assert!(peer.hold().is_err());
         drop(held);
         assert!(peer.hold().is_ok());
+        let (anna, bert) = (AccountId([1; 16]), AccountId([2; 16]));
+        let own: Vec<Held> = (0..HELD_PER_ACCOUNT_MAX).map(|_| peer.hold_for(anna).unwrap()).collect();
+        assert!(peer.hold_for(anna).is_err() && peer.hold_for(bert).is_ok() && peer.hold().is_ok());
+        drop(own);
+        assert!(peer.hold_for(anna).is_ok() && peer.held_by.lock().unwrap().is_empty());
+        assert_eq!(peer.held.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -375,7 +412,7 @@ mod tests {
         let mut next = 0;
         let more = (0..=255u8).filter(|_| {
             next += 1;
-            all.add(&peer(3 + (next / 50) as u8, 2 + (next / 4) as u8, true))
+            all.add(&peer(20 + (next / 10) as u8, 2 + (next / 4) as u8, true))
         });
         assert_eq!(more.count(), STRANGERS_MAX - STRANGERS_PER_ADDRESS_MAX);
         all.remove(&own[0]);

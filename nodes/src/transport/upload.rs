@@ -6,6 +6,7 @@ use capnp::Error;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use twinkeep_engine::limits::FRAME_LEN_MAX;
 use twinkeep_schema::office_capnp::upload;
 
 /// Takes frames, and verifies them first.
@@ -38,11 +39,15 @@ impl<T: FrameTarget> UploadServer<T> {
 
     async fn take(&self, params: upload::PutParams) -> Result<(), Problem> {
         let _call = (self.begin)()?;
-        let bytes = params.get().and_then(|params| params.get_frame()).map_err(Problem::from)?.to_vec();
-        // Free for the sender's next one while this is verified.
+        let frame = params.get().and_then(|params| params.get_frame()).map_err(Problem::from)?;
+        if frame.len() > FRAME_LEN_MAX {
+            return Err(no_frame(format!("it has {} bytes, at most {FRAME_LEN_MAX} allowed", frame.len())));
+        }
+        let (bytes, target) = (frame.to_vec(), self.target.clone());
+        // The message is kept until then: so what waits here is counted.
+        let taken = self.work.run(move || target.take(bytes)).await;
         drop(params);
-        let target = self.target.clone();
-        self.work.run(move || target.take(bytes)).await
+        taken
     }
 }
 

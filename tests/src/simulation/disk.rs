@@ -62,6 +62,11 @@ impl Disk {
         (DiskFiles { files: tree.files, switch: switch.clone() }, DiskKvHome { home: tree.kv, switch })
     }
 
+    /// Removes a tree.
+    pub fn remove(&self, name: &str) {
+        self.trees().remove(name);
+    }
+
     /// The bytes of a tree, whatever the power: what a power cut now would leave.
     pub fn durable(&self, name: &str) -> (MemoryFiles, MemoryKvHome) {
         let tree = self.trees().get(name).cloned().unwrap_or_default();

@@ -156,6 +156,15 @@ impl Outside for Net {
         Ok(self.0.lists.borrow().clone())
     }
 
+    fn kept(&self, name: &str) -> io::Result<Vec<u8>> {
+        Ok(self.0.notes.borrow().get(name).cloned().unwrap_or_default())
+    }
+
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.notes.borrow_mut().insert(name.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+
     fn keep_lists(&self, bytes: &[u8]) -> io::Result<()> {
         *self.0.lists.borrow_mut() = bytes.to_vec();
         Ok(())

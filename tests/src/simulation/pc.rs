@@ -4,7 +4,7 @@ use super::disk::{Disk, Image};
 use super::liar::Claimed;
 use super::world::{World, secret};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -72,6 +72,8 @@ pub struct Pc {
     pub is_off: Cell<bool>,
     /// The lists of machines it keeps.
     pub lists: RefCell<Vec<u8>>,
+    /// What else it keeps, by name.
+    pub notes: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Frames that its disk has lost: what it said of them before is no fault of the host's.
     lost: RefCell<BTreeSet<FrameId>>,
     /// Older copies of its disk.
@@ -101,6 +103,7 @@ impl Pc {
             forgotten: Rc::default(),
             is_off: Cell::new(false),
             lists: RefCell::default(),
+            notes: RefCell::default(),
             lost: RefCell::default(),
             images: RefCell::default(),
             asleep: RefCell::default(),
@@ -126,6 +129,7 @@ impl Pc {
             forgotten: original.forgotten.clone(),
             is_off: Cell::new(true),
             lists: RefCell::default(),
+            notes: RefCell::default(),
             lost: RefCell::default(),
             images: RefCell::default(),
             asleep: RefCell::default(),
@@ -149,6 +153,7 @@ impl Pc {
     pub fn become_double(&self, original: &Self) {
         self.disk.restore(&original.disk.image());
         *self.lists.borrow_mut() = original.lists.borrow().clone();
+        *self.notes.borrow_mut() = original.notes.borrow().clone();
         *self.lost.borrow_mut() = original.lost.borrow().clone();
         self.is_off.set(false);
     }

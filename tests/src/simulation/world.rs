@@ -5,6 +5,7 @@ use super::oracle::Oracle;
 use super::pc::{Nature, Pc};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -215,6 +216,15 @@ impl Ground for HostGround {
     fn vault(&self, id: VaultId) -> Place {
         let (files, kv) = self.0.tree(&id.to_hex());
         Place { files: Arc::new(files), kv_home: Arc::new(kv) }
+    }
+
+    fn vaults(&self) -> io::Result<Vec<VaultId>> {
+        Ok(self.0.names().iter().filter_map(|name| VaultId::from_hex(name)).collect())
+    }
+
+    fn remove_vault(&self, id: VaultId) -> io::Result<()> {
+        self.0.remove(&id.to_hex());
+        Ok(())
     }
 
     fn space(&self) -> Space {

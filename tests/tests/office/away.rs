@@ -198,3 +198,46 @@ fn what_waits_is_sent_by_whose_it_is() {
     assert_eq!((waiting(pc).len(), listed(pc).pop()), (0, Some(made)));
     assert_eq!(pc.expect(0, &["deliver"]).out, "nothing waits to be sent\n");
 }
+
+/// Copies that count, by machine.
+fn frames(world: &OfficeWorld) -> Vec<u64> {
+    let nodes = world.host.json(&["node", "list"]);
+    nodes.iter().map(|node| node["frames"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn what_is_to_be_elsewhere_is_so_when_it_has_waited() {
+    let mut tree = source(25, SHAPE);
+    let mut world = OfficeWorld::new(2, &["anna"]);
+    world.pcs[0].login("anna");
+    world.pcs[0].backup(&tree.root(), &["--wait", "copies=2"]);
+    let before = frames(&world);
+    assert!(before[0] > 0 && before[1] == 0, "{before:?}");
+    world.host.kill();
+    tree.change();
+    let root = tree.root();
+    let args = ["--json", "backup", root.to_str().unwrap(), "--placement", "spread"];
+    let ran = world.pcs[0].expect(4, &args);
+    assert!(!ran.err.contains("forgotten"), "{}", ran.err);
+    let summary = messages(&ran.out).into_iter().find(|told| told["message_type"] == "summary").unwrap();
+    assert_eq!(summary["placement"], "spread");
+
+    world.host.start();
+    let pc = &world.pcs[0];
+    pc.expect(0, &["deliver", "--wait"]);
+    until("nothing waits any more", PATIENCE, || waiting(pc).is_empty().then_some(()));
+    world.await_twice(PATIENCE);
+    let after = frames(&world);
+    assert!(after[0] == before[0] && after[1] > 0, "{before:?}, then {after:?}");
+    // It was said of that one alone.
+    world.host.kill();
+    tree.change();
+    backup_alone(&world.pcs[0], &tree);
+    world.host.start();
+    let pc = &world.pcs[0];
+    pc.expect(0, &["deliver", "--wait"]);
+    until("nothing waits any more", PATIENCE, || waiting(pc).is_empty().then_some(()));
+    world.await_twice(PATIENCE);
+    let last = frames(&world);
+    assert!(last[0] > after[0] && last[1] == after[1], "{after:?}, then {last:?}");
+}

@@ -55,6 +55,29 @@ fn terminals_know_that_the_host_is_away_on_purpose() {
 }
 
 #[test]
+fn a_terminal_that_starts_meanwhile_knows_it_too() {
+    let mut world = OfficeWorld::new(1, &[]);
+    world.host.expect(0, &["host", "stop", "--planned", "--for", "1h30m"]);
+    world.host.await_ended();
+    let pc = &mut world.pcs[0];
+    pc.kill();
+    pc.start();
+    let told = status(pc);
+    assert!(told["away_until"].is_string(), "{told}");
+    pc.expect(0, &["doctor"]);
+    world.host.start();
+    world.pcs[0].await_connected();
+    assert!(status(&world.pcs[0])["away_until"].is_null());
+    // When it is missed after that, nobody said so.
+    world.host.kill();
+    let pc = &mut world.pcs[0];
+    pc.kill();
+    pc.start();
+    let told = status(pc);
+    assert!(told["away_until"].is_null(), "{told}");
+}
+
+#[test]
 fn a_host_that_is_not_back_in_time_is_missed() {
     let mut world = OfficeWorld::new(1, &[]);
     let before = log_len(&world.pcs[0]);

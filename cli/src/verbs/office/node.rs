@@ -192,6 +192,8 @@ fn show_one(run: &Run, name: &str) -> anyhow::Result<Code> {
             "on_their_way": node.on_their_way,
             "hours_missed": node.hours_missed,
             "given_up": node.given_up,
+            "failures": node.failures,
+            "rests_until": node.rests_until.map(|time| show::timestamp(time).to_string()),
         });
         if let (Some(all), serde_json::Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
@@ -227,6 +229,12 @@ fn lines(run: &Run, node: &NodeRow) -> Vec<(&'static str, String)> {
     }
     if node.hours_missed > 0 {
         lines.push(("missed for", format!("{} that count", show::count(node.hours_missed.into(), "hour"))));
+    }
+    if node.failures > 0 {
+        lines.push(("failed", show::count(node.failures.into(), "time")));
+    }
+    if let Some(until) = node.rests_until {
+        lines.push(("rests until", at(until)));
     }
     let notes = [
         (node.draining, "it is being emptied"),

@@ -17,7 +17,7 @@ use crate::tracker::presence::Event as Seen;
 use crate::tracker::token::{self, JoinToken};
 use crate::transport::ids::one;
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::Peer;
+use crate::transport::serve::{Held, Peer};
 use capnp::Error;
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,18 +35,19 @@ pub struct AdminServer {
     /// From where it came.
     pub(super) peer: Arc<Peer>,
     begin: Box<dyn Fn() -> Result<Option<UserCall>, Problem>>,
+    _held: Option<Held>,
 }
 
 impl AdminServer {
     /// For somebody whose right is asked for anew at every call.
     pub fn new(host: Arc<Host>, actor: Actor, begin: impl Fn() -> Result<Option<UserCall>, Problem> + 'static) -> Self {
         let peer = Peer::new(host.key(), IpAddr::V4(Ipv4Addr::LOCALHOST));
-        Self { host, actor, peer, begin: Box::new(begin) }
+        Self { host, actor, peer, begin: Box::new(begin), _held: None }
     }
 
     /// The same, for somebody who is not on the host.
-    pub(super) fn of(self, peer: Arc<Peer>) -> Self {
-        Self { peer, ..self }
+    pub(super) fn of(self, peer: Arc<Peer>, held: Held) -> Self {
+        Self { peer, _held: Some(held), ..self }
     }
 
     /// Begins a call.

@@ -172,8 +172,8 @@ struct LoginServer {
 }
 
 impl LoginServer {
-    /// The account whose proof this is.
-    fn judge(&self, proof: &[u8], device: Option<AccountDeviceId>) -> Result<Account, Problem> {
+    /// The account whose proof this is, and what it holds here from now on.
+    fn judge(&self, proof: &[u8], device: Option<AccountDeviceId>) -> Result<(Account, Held), Problem> {
         let registry = self.host.office.registry();
         let account = registry.account_by_name(&self.name);
         let device = account.zip(device).and_then(|(account, id)| registry.device(&account.id, &id));
@@ -194,16 +194,19 @@ impl LoginServer {
         match account.filter(|_| is_good) {
             Some(account) => {
                 self.host.throttle().succeeded(subject, self.peer.address, by_device);
-                Ok(account.clone())
+                Ok((account.clone(), self.peer.hold_for(account.id)?))
             }
             // The same for an account there is none of, one that is disabled, and a wrong password.
             None => Err(problem(Why::WrongKey, "wrong account name or password")),
         }
     }
 
-    fn audit(&self, account: Option<AccountId>, kind: AuditKind) -> Event {
-        let text = format!("{} from {}", self.name, self.peer.address);
-        Event::Audit { kind, account, node: Some(self.peer.key), text }
+    /// What is to be written down of this try; nothing where a number will say it.
+    fn audit(&self, account: Option<AccountId>, kind: AuditKind) -> Option<Event> {
+        let (key, address) = (self.peer.key, self.peer.address);
+        let times = self.host.pace().again(self.host.env().clock.elapsed(), (kind, account, key, address))?;
+        let text = format!("{} from {address}{}", self.name, times.words());
+        Some(Event::Audit { kind, account, node: Some(key), text })
     }
 }
 
@@ -225,25 +228,27 @@ impl login_capnp::Server for LoginServer {
         };
         let judged = self.judge(params.get_signature()?, device);
         if let Err(refused) = &judged
-            && refused.why == Why::NotAllowed
+            && matches!(refused.why, Why::NotAllowed | Why::Busy)
         {
             // No try, so no entry: or the log could be filled without end.
             return Err(refused.clone().into());
         }
         let entry = match &judged {
-            Ok(account) => self.audit(Some(account.id), AuditKind::Login),
+            Ok((account, _)) => self.audit(Some(account.id), AuditKind::Login),
             Err(_) => self.audit(None, AuditKind::LoginFailed),
         };
-        let (host, node) = (self.host.clone(), self.peer.key);
-        host.work().run(move || host.office.append(Actor::Node(node), entry)).await?;
-        let account = judged?;
+        if let Some(entry) = entry {
+            let (host, node) = (self.host.clone(), self.peer.key);
+            host.work().run(move || host.office.append(Actor::Node(node), entry)).await?;
+        }
+        let (account, held) = judged?;
         let mut results = results.get();
         if device.is_none() {
             // Of use to who knows the password alone; to others it would be something to try passwords on.
             results.set_wrapped_key(&account.login.wrapped_key);
         }
         let (host, peer, login_key) = (self.host.clone(), self.peer.clone(), account.login.login_key);
-        let caller = Caller { host, peer, account: account.id, device, login_key };
+        let caller = Caller { host, peer, account: account.id, device, login_key, _held: Arc::new(held) };
         results.set_session(capnp_rpc::new_client(UserServer::new(caller)));
         Ok(())
     }

@@ -5,10 +5,11 @@ use crate::host::copier::Wanted;
 use crate::host::online::Scrubbed;
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::Why as Owed;
+use crate::tracker::standing::Fault;
 use crate::transport::ids::{join, split};
 use crate::transport::limits::{IDS_MAX, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
-use capnp::Error;
+use capnp::{Error, ErrorKind};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +22,46 @@ use twinkeep_schema::office_capnp::copies;
 /// Bytes of a frame over which a machine shows a hash.
 const PROVEN_LEN: usize = 64 << 10;
 
+/// Why a line is ended that is not broken.
+const MUTE: &str = "the machine does not answer";
+
 /// Frames of one question to a machine.
 pub(super) const FRAMES_AT_ONCE: usize = 4096;
 
 /// Bytes that a machine verifies in one step, and how long that may take: half a megabyte a second, the slowest disk.
 const SCRUB_STEP: (u64, Duration) = (32 << 20, Duration::from_secs(60));
+
+/// Why an errand was not done.
+#[derive(Debug)]
+pub(super) enum Undone {
+    /// The machine did not do it.
+    Theirs(Error),
+    /// The host could not go on with it.
+    Ours(Problem),
+}
+
+impl Undone {
+    /// What the machine did wrong, if it was the machine.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Ours(_) => None,
+            Self::Theirs(error) if error.kind == ErrorKind::Disconnected && error.extra != MUTE => Some(Fault::Gone),
+            Self::Theirs(_) => Some(Fault::Failed),
+        }
+    }
+}
+
+impl From<Error> for Undone {
+    fn from(error: Error) -> Self {
+        Self::Theirs(error)
+    }
+}
+
+impl From<Problem> for Undone {
+    fn from(problem: Problem) -> Self {
+        Self::Ours(problem)
+    }
+}
 
 pub(super) async fn confirm(
     host: &Arc<Host>,
@@ -55,7 +91,7 @@ pub(super) async fn send(
     machine: MachineNumber,
     copies: &copies::Client,
     frames: &[Wanted],
-) -> Result<(), Error> {
+) -> Result<(), Undone> {
     let upload = deadline(copies.upload_request().send().promise).await?.get()?.get_upload()?;
     let mut sent = BTreeSet::new();
     for wanted in frames {
@@ -71,12 +107,12 @@ pub(super) async fn send(
         sent.insert(wanted.id);
     }
     let answer = deadline(upload.done_request().send().promise).await?;
-    let trouble = answer.get()?.get_problem()?.to_string()?;
+    let trouble = answer.get()?.get_problem()?.to_string().map_err(Error::from)?;
     if planted("copy-counts-unsynced") {
         confirm(host, machine, sent.iter().copied().collect()).await?;
     }
     let answer = deadline(copies.settle_request().send().promise).await?;
-    let settled = split::<FrameId>(answer.get()?.get_frames()?)?;
+    let settled = split::<FrameId>(answer.get()?.get_frames()?).map_err(Error::from)?;
     // Also what others gave it meanwhile.
     confirm(host, machine, settled).await?;
     // What it had already is not named again.
@@ -85,12 +121,21 @@ pub(super) async fn send(
     request.get().set_frames(&join(&ids));
     let answer = deadline(request.send().promise).await?;
     let has = answer.get()?.get_answers()?;
-    let held = ids.into_iter().zip(has).filter(|(_, has)| **has == 1).map(|(id, _)| id).collect();
+    let held: Vec<FrameId> = ids.iter().zip(has).filter(|(_, has)| **has == 1).map(|(id, _)| *id).collect();
+    let is_all = held.len() == ids.len();
     confirm(host, machine, held).await?;
-    match trouble.is_empty() {
-        true => Ok(()),
-        false => Err(Error::failed(trouble)),
+    match (trouble.is_empty(), is_all) {
+        (false, _) => Err(Error::failed(trouble).into()),
+        (true, false) => Err(problem_of("it does not hold what it has taken")),
+        (true, true) => {
+            host.copier.took(machine, host.env().clock.elapsed());
+            Ok(())
+        }
     }
+}
+
+fn problem_of(text: &str) -> Undone {
+    Undone::Theirs(problem(Why::Other, text).into())
 }
 
 pub(super) async fn set_aside(host: &Arc<Host>, copies: &copies::Client, frames: Vec<FrameId>) -> Result<(), Error> {
@@ -107,18 +152,21 @@ pub(super) async fn fetch(
     copies: &copies::Client,
     frames: Vec<FrameId>,
     answer: &mpsc::UnboundedSender<(FrameId, Vec<u8>)>,
-) -> Result<(), Error> {
+) -> Result<(), Undone> {
     for id in frames {
         let mut request = copies.read_request();
         request.get().set_frame(&id.0);
         let bytes = match deadline(request.send().promise).await {
             Ok(read) => read.get()?.get_bytes()?.to_vec(),
-            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error),
+            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error.into()),
             Err(_) => Vec::new(),
         };
         match twinkeep_engine::frame::frame_id(&bytes) == id {
             true => drop(answer.send((id, bytes))),
-            false => retract(host, machine, vec![id]).await?,
+            false => {
+                host.copier.failed(machine, Fault::Lied, host.env().clock.elapsed());
+                retract(host, machine, vec![id]).await?;
+            }
         }
     }
     Ok(())
@@ -132,8 +180,8 @@ pub(super) async fn prove(
     copies: &copies::Client,
     frames: &[Wanted],
     told: Option<&mpsc::UnboundedSender<FrameId>>,
-) -> Result<usize, Error> {
-    let mut proven = 0;
+) -> Result<usize, Undone> {
+    let (mut proven, mut lied) = (0, false);
     for wanted in frames {
         let (tracker, frame) = (host.clone(), *wanted);
         // What is bad here is no measure for others.
@@ -152,12 +200,13 @@ pub(super) async fn prove(
         let expected = blake3::keyed_hash(&nonce, &bytes[offset..offset + len]);
         let shown = match deadline(request.send().promise).await {
             Ok(answer) => answer.get()?.get_proof()? == expected.as_bytes(),
-            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error),
+            Err(error) if Problem::from(&error).why == Why::Unreachable => return Err(error.into()),
             Err(_) => false,
         };
         if !shown {
             tracing::warn!(%machine, frame = %wanted.id, "a machine does not hold what it said");
             retract(host, machine, vec![wanted.id]).await?;
+            lied = true;
             continue;
         }
         proven += 1;
@@ -165,6 +214,12 @@ pub(super) async fn prove(
             // Whoever asked may have gone.
             let _ = told.send(wanted.id);
         }
+    }
+    let now = host.env().clock.elapsed();
+    match (lied, proven) {
+        (true, _) => host.copier.failed(machine, Fault::Lied, now),
+        (false, 0) => {}
+        (false, _) => host.copier.proved(machine, now),
     }
     Ok(proven)
 }
@@ -176,7 +231,7 @@ pub(super) async fn scrub(
     copies: &copies::Client,
     said: u64,
     answer: oneshot::Sender<Scrubbed>,
-) -> Result<(), Error> {
+) -> Result<(), Undone> {
     let mut scrubbed = Scrubbed::default();
     let mut cursor = Vec::new();
     loop {
@@ -185,7 +240,7 @@ pub(super) async fn scrub(
         request.get().set_bytes(SCRUB_STEP.0);
         let told = within(SCRUB_STEP.1, request.send().promise).await?;
         let told = told.get()?;
-        let bad = split::<FrameId>(told.get_bad()?)?;
+        let bad = split::<FrameId>(told.get_bad()?).map_err(Error::from)?;
         scrubbed.frames += told.get_frames();
         scrubbed.bytes += told.get_bytes();
         scrubbed.bad += bad.len() as u64;
@@ -196,7 +251,7 @@ pub(super) async fn scrub(
         }
         // It may get more while it looks; what never ends is no scrub.
         if told.get_frames() == 0 || scrubbed.frames > said.saturating_mul(2).saturating_add(FRAMES_AT_ONCE as u64) {
-            return Err(problem(Why::Other, "the machine verifies what it holds in a circle").into());
+            return Err(problem_of("the machine verifies what it holds in a circle"));
         }
     }
     // Whoever asked may have gone.
@@ -212,7 +267,7 @@ pub(super) async fn deadline<T>(answer: impl Future<Output = Result<T, Error>>) 
 async fn within<T>(time: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match tokio::time::timeout(time, answer).await {
         Ok(answer) => answer,
-        Err(_) => Err(Error::disconnected("the machine does not answer".into())),
+        Err(_) => Err(Error::disconnected(MUTE.into())),
     }
 }
 
@@ -231,4 +286,19 @@ fn read(host: &Host, wanted: &Wanted) -> Result<Option<Vec<u8>>, Problem> {
         host.healer.wake();
     }
     Ok(is_good.then_some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_machine_that_is_mute_is_told_from_one_that_is_gone() {
+        let mute = within::<()>(Duration::from_millis(1), std::future::pending()).await.unwrap_err();
+        assert_eq!(Undone::from(mute).fault(), Some(Fault::Failed));
+        let gone = Error::disconnected("Peer disconnected.".to_owned());
+        assert_eq!(Undone::from(gone).fault(), Some(Fault::Gone));
+        assert_eq!(problem_of("it lists in a circle").fault(), Some(Fault::Failed));
+        assert_eq!(Undone::from(problem(Why::NoSpace, "the host's disk is full")).fault(), None);
+    }
 }

@@ -2,11 +2,13 @@
 
 use crate::host::online::Online;
 use crate::host::{Host, lock};
+use crate::terminal::away::minutes;
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::OwedCounts;
 use crate::tracker::names::NodeKey;
 use crate::tracker::presence::Presence;
 use crate::tracker::registry::{Node, Registry};
+use crate::tracker::standing::{Fault, Rest};
 use std::time::Duration;
 use twinkeep_schema::office_capnp::{admin, node_info};
 
@@ -39,8 +41,30 @@ pub(super) fn tell(host: &Host, counts: &OwedCounts, mut results: admin::NodesRe
             info.set_hours_missed(missed.hours_missed);
             info.set_given_up(missed.is_lost);
         }
-        tell_live(host, &online, node, info);
+        tell_live(host, &online, node, info.reborrow());
+        let now = host.env().clock.elapsed();
+        let Some(rest) = host.copier.standing(machine) else { continue };
+        info.set_failures(rest.failures);
+        if let Some(left) = rest.until.checked_sub(now).filter(|left| !left.is_zero()) {
+            let wall = host.env().clock.now().0;
+            info.set_rests_until(wall.saturating_add(i64::try_from(left.as_nanos()).unwrap_or(i64::MAX)));
+            let has_note = info.reborrow().into_reader().get_note().is_ok_and(|note| !note.is_empty());
+            if let Some(words) = words(&rest, left).filter(|_| !has_note) {
+                info.set_note(&words[..]);
+            }
+        }
     }
+}
+
+/// Why it is given nothing for a while; nothing where it was only switched off.
+fn words(rest: &Rest, left: Duration) -> Option<String> {
+    let what = match rest.fault {
+        Fault::Gone => return None,
+        Fault::Failed => "it failed at what it was asked",
+        Fault::Lied => "it does not hold what it said",
+    };
+    let times = if rest.failures > 1 { format!(", {} times", rest.failures) } else { String::new() };
+    Some(format!("{what}{times}: it rests for {}", minutes(left)))
 }
 
 /// What is known of it because it is there, or was since the host started.

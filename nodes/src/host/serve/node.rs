@@ -1,7 +1,7 @@
 //! A machine that is there: its heartbeats, what it confirms, and the errands it is sent on.
 
 use super::bootstrap::require_active;
-use super::errands::{FRAMES_AT_ONCE, confirm, deadline, fetch, prove, retract, scrub, send, set_aside};
+use super::errands::{FRAMES_AT_ONCE, Undone, confirm, deadline, fetch, prove, retract, scrub, send, set_aside};
 use crate::host::copier::Wanted;
 use crate::host::online::{Errand, Live};
 use crate::host::{Host, lock, watch};
@@ -11,7 +11,9 @@ use crate::tracker::holders::Junk;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{NodeKey, check_label};
 use crate::tracker::nodelist::NodeListError;
+use crate::tracker::pace::Who;
 use crate::tracker::presence::Event as Seen;
+use crate::tracker::standing::Fault;
 use crate::transport::ids::{fixed, join, split};
 use crate::transport::limits::{BEAT, PING_DEADLINE};
 use crate::transport::problem::{Problem, Why, problem};
@@ -62,10 +64,12 @@ pub(super) fn register(
         frames: said.frames,
         version,
         is_compared: false,
+        is_asked: false,
         digests: [None; 2],
         errands: errands.clone(),
     };
-    if grant != live.granted {
+    // One that says something else each time is not written down each time; what it says now counts in any case.
+    if grant != live.granted && host.may_change(Who::Node(key)).is_ok() {
         host.office.append(Actor::Node(key), Event::NodeGrant { key, bytes: live.granted }).map_err(Problem::from)?;
     }
     lock(&host.online).come(key, live);
@@ -131,6 +135,15 @@ struct NodeServer {
     _held: Held,
 }
 
+impl NodeServer {
+    /// Whether it said what is not so, and is given nothing.
+    fn rests(&self) -> bool {
+        let now = self.host.env().clock.elapsed();
+        let rest = self.host.copier.standing(self.number);
+        rest.is_some_and(|rest| rest.fault == Fault::Lied && rest.until > now)
+    }
+}
+
 impl Drop for NodeServer {
     fn drop(&mut self) {
         lock(&self.host.online).go(&self.peer.key, &self.errands);
@@ -170,7 +183,7 @@ impl node_session::Server for NodeServer {
             // It lost something, or a word of it was lost on its way.
             if live.differs((said.digest, believed.digest.0)) {
                 // A connection that has just ended is compared when it comes again.
-                let _ = live.errands.send(Errand::Compare);
+                live.is_asked = live.errands.send(Errand::Compare).is_ok();
             }
         }
         drop(online);
@@ -232,7 +245,7 @@ impl node_session::Server for NodeServer {
         let has_room = online.live(&self.peer.key).is_some_and(|live| live.room() > 0);
         // One machine is one copy, whatever runs on it: the hardware it joined with, as for whoever else is asked.
         let may = node.is_some_and(|node| !node.draining && node.machine_id.0 != self.host.identity.machine_id);
-        let keep = may && has_room && !online.has_twin(&self.peer.key);
+        let keep = may && has_room && !online.has_twin(&self.peer.key) && !self.rests();
         results.get().set_keep(keep);
         Ok(())
     }
@@ -265,20 +278,22 @@ impl Machine {
         }
         self.compared().await;
         while let Some(errand) = queue.recv().await {
-            let result = match errand {
+            let done: Result<(), Undone> = match errand {
                 Errand::Send(frames) => {
                     let sent = send(&self.host, self.number, &self.copies, &frames).await;
                     self.host.copier.done(self.number, &frames);
                     sent
                 }
-                Errand::Drop(frames) => set_aside(&self.host, &self.copies, frames).await,
+                Errand::Drop(frames) => set_aside(&self.host, &self.copies, frames).await.map_err(Undone::from),
                 Errand::Compare => {
                     let compared = self.compare(None).await;
+                    self.asked_no_more();
                     // Else the next heartbeat asks for it again.
                     if compared.is_ok() {
                         self.compared().await;
                     }
-                    compared
+                    // It may be the host's fault, and is no errand that another could do.
+                    compared.map_err(|error| Undone::Ours(error.into()))
                 }
                 Errand::Fetch(frames, answer) => fetch(&self.host, self.number, &self.copies, frames, &answer).await,
                 Errand::Prove(frames, shown) => self.prove(&frames, shown.as_ref()).await,
@@ -287,10 +302,11 @@ impl Machine {
                     scrub(&self.host, self.number, &self.copies, said, answer).await
                 }
             };
-            if let Err(error) = result {
-                tracing::warn!(machine = %self.number, %error, "an errand failed");
+            if let Err(undone) = done {
+                let problem = self.undone(undone);
+                tracing::warn!(machine = %self.number, %problem, "an errand failed");
                 // It may only have been slow: it comes again then, and is compared.
-                if Problem::from(&error).why == Why::Unreachable {
+                if problem.why == Why::Unreachable {
                     return self.peer.hang_up();
                 }
             }
@@ -300,7 +316,18 @@ impl Machine {
         }
     }
 
-    async fn prove(&self, frames: &[Wanted], told: Option<&mpsc::UnboundedSender<FrameId>>) -> Result<(), Error> {
+    /// Another machine is asked next, where this one is to blame.
+    fn undone(&self, undone: Undone) -> Problem {
+        if let Some(fault) = undone.fault() {
+            self.host.copier.failed(self.number, fault, self.host.env().clock.elapsed());
+        }
+        match undone {
+            Undone::Ours(problem) => problem,
+            Undone::Theirs(error) => error.into(),
+        }
+    }
+
+    async fn prove(&self, frames: &[Wanted], told: Option<&mpsc::UnboundedSender<FrameId>>) -> Result<(), Undone> {
         let shown = prove(&self.host, self.number, &self.copies, frames, told).await?;
         if shown > 0 {
             lock(&self.host.online).proven(&self.key, self.host.env().clock.elapsed());
@@ -312,6 +339,13 @@ impl Machine {
     fn is_there(&self) -> bool {
         let errands = self.errands.upgrade();
         errands.is_some_and(|errands| lock(&self.host.online).of(&self.key, &errands).is_some())
+    }
+
+    fn asked_no_more(&self) {
+        let Some(errands) = self.errands.upgrade() else { return };
+        if let Some(live) = lock(&self.host.online).of(&self.key, &errands) {
+            live.is_asked = false;
+        }
     }
 
     /// What it said and what is believed may differ from now on as they do now: it may hold what nobody knows.

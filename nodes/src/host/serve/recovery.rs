@@ -43,13 +43,17 @@ impl proof_capnp::Server for ProofServer {
             self.admin.note("somebody without the recovery kit tried to use it").await?;
             return Err(problem(Why::WrongKey, "this is not the recovery kit of this office").into());
         }
-        results.get().set_recovery(capnp_rpc::new_client(RecoveryServer(self.admin.clone())));
+        let server = RecoveryServer { admin: self.admin.clone(), _held: self.admin.peer.hold()? };
+        results.get().set_recovery(capnp_rpc::new_client(server));
         Ok(())
     }
 }
 
 /// See the module.
-struct RecoveryServer(Rc<AdminServer>);
+struct RecoveryServer {
+    admin: Rc<AdminServer>,
+    _held: Held,
+}
 
 /// What belongs to a new password.
 fn login(told: password::Reader<'_>) -> Result<Login, Error> {
@@ -67,14 +71,14 @@ impl recovery::Server for RecoveryServer {
         params: recovery::VaultsParams,
         mut results: recovery::VaultsResults,
     ) -> Result<(), Error> {
-        let _call = self.0.begin()?;
+        let _call = self.admin.begin()?;
         let name = params.get()?.get_account()?.to_str()?;
-        let registry = self.0.host.office.registry();
+        let registry = self.admin.host.office.registry();
         let mut results = results.get();
         let vaults: Vec<_> = match name {
             "" => registry.vaults().collect(),
             name => {
-                let id = people::account(&self.0.host, name)?;
+                let id = people::account(&self.admin.host, name)?;
                 results.set_account(&id.0);
                 if let Some(account) = registry.account(&id) {
                     results.set_name(&account.name[..]);
@@ -97,13 +101,13 @@ impl recovery::Server for RecoveryServer {
         params: recovery::OpenParams,
         mut results: recovery::OpenResults,
     ) -> Result<(), Error> {
-        let _call = self.0.begin()?;
+        let _call = self.admin.begin()?;
         let id: VaultId = one(params.get()?.get_vault()?)?;
-        let name = company_vault(&self.0.host.office.registry(), &id)?;
-        let vault = self.0.host.vault(id)?;
-        self.0.note(&format!("the vault {name} was opened for reading")).await?;
-        let right = Right::Kit(self.0.clone());
-        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(right, id, vault)));
+        let name = company_vault(&self.admin.host.office.registry(), &id)?;
+        let vault = self.admin.host.vault(id)?;
+        self.admin.note(&format!("the vault {name} was opened for reading")).await?;
+        let (right, held) = (Right::Kit(self.admin.clone()), self.admin.peer.hold()?);
+        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(right, id, vault, held)));
         Ok(())
     }
 
@@ -112,10 +116,10 @@ impl recovery::Server for RecoveryServer {
         params: recovery::ResetParams,
         _results: recovery::ResetResults,
     ) -> Result<(), Error> {
-        let _call = self.0.begin()?;
+        let _call = self.admin.begin()?;
         let params = params.get()?;
         let id = AccountId(fixed(params.get_account()?, "the id of an account")?);
-        let registry = self.0.host.office.registry();
+        let registry = self.admin.host.office.registry();
         let account = registry.account(&id).ok_or_else(|| problem(Why::NotFound, "there is no such account"))?;
         let key = people::public_key(params.get_public_key()?)?;
         let text = format!("{} was given another password", account.name);
@@ -134,7 +138,7 @@ impl recovery::Server for RecoveryServer {
             }
             events.push(Event::VaultMember { vault, account: id, on: true, wrapped });
         }
-        Ok(self.0.append(Event::Together(events)).await?)
+        Ok(self.admin.append(Event::Together(events)).await?)
     }
 
     async fn add_member(
@@ -142,15 +146,15 @@ impl recovery::Server for RecoveryServer {
         params: recovery::AddMemberParams,
         _results: recovery::AddMemberResults,
     ) -> Result<(), Error> {
-        let _call = self.0.begin()?;
+        let _call = self.admin.begin()?;
         let params = params.get()?;
         let vault: VaultId = one(params.get_vault()?)?;
-        let registry = self.0.host.office.registry();
+        let registry = self.admin.host.office.registry();
         let name = company_vault(&registry, &vault)?;
         let (account, wrapped) = people::read_wrap(params.get_wrap()?)?;
         let event = people::membership(&registry, vault, account, wrapped)?;
         let used = kit_used(format!("a member was added to the vault {name}"));
-        Ok(self.0.append(Event::Together(vec![used, event])).await?)
+        Ok(self.admin.append(Event::Together(vec![used, event])).await?)
     }
 }
 

@@ -7,12 +7,14 @@ use super::vault::{Right, VaultServer};
 use crate::host::Host;
 use crate::host::leave::UserCall;
 use crate::tracker::event::{Event, Login};
+use crate::tracker::limits::DEVICES_MAX;
 use crate::tracker::log::Actor;
 use crate::tracker::names::{AccountDeviceId, AccountId, NodeKey, fold};
+use crate::tracker::pace::Who;
 use crate::tracker::registry::{Account, Registry};
 use crate::transport::ids::{fixed, one};
 use crate::transport::problem::{Problem, Why, problem};
-use crate::transport::serve::Peer;
+use crate::transport::serve::{Held, Peer};
 use capnp::Error;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub(super) struct Caller {
     pub device: Option<AccountDeviceId>,
     /// What its password was tried against.
     pub login_key: [u8; 32],
+    /// For as long as anything of it is in use.
+    pub _held: Arc<Held>,
 }
 
 /// Whether a machine is the one that the host runs on, by the host's socket or as a terminal there: what is backed up there
@@ -45,6 +49,11 @@ impl Caller {
     pub fn call(&self) -> Result<UserCall, Problem> {
         self.account()?;
         self.host.leave.begin(self.peer.call()?)
+    }
+
+    /// Gives something that stays in memory for as long as the other side holds it.
+    pub fn hold(&self) -> Result<Held, Problem> {
+        self.peer.hold_for(self.account)
     }
 
     /// The account as it is now.
@@ -93,9 +102,21 @@ impl UserServer {
         Self(caller)
     }
 
+    /// Writes that something was taken back, which is so at most as often as it was given.
     async fn append(&self, event: Event) -> Result<(), Problem> {
         let (host, actor) = (self.0.host.clone(), Actor::Account(self.0.account));
         self.0.host.work().run(move || host.office.append(actor, event)).await.map(drop)
+    }
+
+    /// Fails where the account changes something too often.
+    fn may_change(&self) -> Result<(), Problem> {
+        self.0.host.may_change(Who::Account(self.0.account, self.0.device.is_some()))
+    }
+
+    /// Writes that something is new, if that is not too often.
+    async fn change(&self, event: Event) -> Result<(), Problem> {
+        self.may_change()?;
+        self.append(event).await
     }
 }
 
@@ -140,9 +161,9 @@ impl user_session::Server for UserServer {
         let _call = self.0.call()?;
         let id: VaultId = one(params.get()?.get_vault()?)?;
         self.0.require_member(&id)?;
-        let vault = self.0.host.vault(id)?;
+        let (vault, held) = (self.0.host.vault(id)?, self.0.hold()?);
         let right = Right::Member(self.0.clone());
-        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(right, id, vault)));
+        results.get().set_vault(capnp_rpc::new_client(VaultServer::new(right, id, vault, held)));
         Ok(())
     }
 
@@ -158,7 +179,12 @@ impl user_session::Server for UserServer {
         let mut id = [0; 16];
         self.0.host.env().entropy.fill(&mut id);
         let device = AccountDeviceId(id);
-        self.append(Event::DeviceAdded { account: self.0.account, device, label, key }).await?;
+        let devices = people::trusted(&self.0.host.office.registry(), &self.0.account).len();
+        if devices >= DEVICES_MAX {
+            let hint = "`twinkeep user revoke-device` ends those that are not used any more";
+            return Err(problem(Why::Usage, format!("the account has {devices} devices: {hint}")).into());
+        }
+        self.change(Event::DeviceAdded { account: self.0.account, device, label, key }).await?;
         results.get().set_device(&id);
         Ok(())
     }
@@ -195,7 +221,7 @@ impl user_session::Server for UserServer {
             },
             wrapped_key: params.get_wrapped_key()?.to_vec(),
         };
-        self.append(Event::AccountPassword { id: self.0.account, login }).await?;
+        self.change(Event::AccountPassword { id: self.0.account, login }).await?;
         Ok(())
     }
 
@@ -215,6 +241,7 @@ impl user_session::Server for UserServer {
             members.push(people::read_wrap(told)?);
         }
         self.0.host.has_room()?;
+        self.may_change()?;
         let (actor, owner) = (Actor::Account(self.0.account), self.0.account);
         Ok(vault.make(&self.0.host, actor, Vec::new(), owner, members).await?)
     }
@@ -261,7 +288,7 @@ impl user_session::Server for UserServer {
         if !may {
             return Err(problem(Why::NotAllowed, "only the owner of a vault says who is a member of it").into());
         }
-        self.append(people::membership(&registry, vault, account, wrapped)?).await?;
+        self.change(people::membership(&registry, vault, account, wrapped)?).await?;
         Ok(())
     }
 
@@ -307,7 +334,7 @@ impl user_session::Server for UserServer {
             Some(_) => return Err(problem(Why::NotAllowed, "the account has another key already").into()),
             None => {}
         }
-        self.append(Event::AccountKey { id: self.0.account, key }).await?;
+        self.change(Event::AccountKey { id: self.0.account, key }).await?;
         Ok(())
     }
 
@@ -320,7 +347,7 @@ impl user_session::Server for UserServer {
         if !self.0.account()?.is_admin {
             return Err(problem(Why::NotAllowed, "this account is no administrator's").into());
         }
-        let caller = self.0.clone();
+        let (caller, held) = (self.0.clone(), self.0.hold()?);
         let admin = AdminServer::new(self.0.host.clone(), Actor::Account(self.0.account), move || {
             let call = caller.call()?;
             match caller.account()?.is_admin {
@@ -328,7 +355,7 @@ impl user_session::Server for UserServer {
                 false => Err(problem(Why::NotAllowed, "this account is no administrator's any more")),
             }
         });
-        results.get().set_admin(capnp_rpc::new_client(admin.of(self.0.peer.clone())));
+        results.get().set_admin(capnp_rpc::new_client(admin.of(self.0.peer.clone(), held)));
         Ok(())
     }
 }

@@ -4,12 +4,13 @@ use super::admin::AdminServer;
 use super::user::{Caller, is_on_host};
 use super::write::WriteServer;
 use crate::host::leave::UserCall;
+use crate::host::slots::Slot;
 use crate::host::{Host, HostVault};
 use crate::remote::wire::{get_link, get_place, put_link, put_place, put_texts};
 use crate::tracker::MachineNumber;
 use crate::tracker::limits::LOCK_DAYS;
 use crate::transport::ids::{join, one, split};
-use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX, SESSIONS_PER_MACHINE_MAX};
+use crate::transport::limits::{PLACES_MAX, RECORDS_LEN_MAX};
 use crate::transport::problem::{Problem, Why, problem};
 use crate::transport::serve::{Held, Peer};
 use capnp::Error;
@@ -26,6 +27,9 @@ use twinkeep_schema::office_capnp::{pin, vault};
 
 /// A record's time may be so far from the host's: it was made from a link given a moment ago.
 const RECEIVED_SLACK_NANOS: i64 = 600_000_000_000;
+
+/// Bytes of a place in an answer.
+const PLACE_LEN: usize = 72;
 
 /// Frames whose holders are named when somebody asks how safe a vault is.
 const HOLDERS_OF: u64 = 256;
@@ -45,6 +49,7 @@ pub(super) struct VaultServer {
     right: Right,
     id: VaultId,
     vault: Arc<HostVault>,
+    _held: Held,
 }
 
 struct PinServer {
@@ -55,12 +60,12 @@ struct PinServer {
 impl pin::Server for PinServer {}
 
 impl VaultServer {
-    pub fn new(right: Right, id: VaultId, vault: Arc<HostVault>) -> Self {
+    pub fn new(right: Right, id: VaultId, vault: Arc<HostVault>, held: Held) -> Self {
         let (host, peer) = match &right {
             Right::Member(caller) => (caller.host.clone(), caller.peer.clone()),
             Right::Kit(admin) => (admin.host.clone(), admin.peer.clone()),
         };
-        Self { host, peer, right, id, vault }
+        Self { host, peer, right, id, vault, _held: held }
     }
 
     async fn run<T: Send + 'static, E: Send + 'static>(
@@ -74,14 +79,17 @@ impl VaultServer {
         self.host.work().run(move || work(&vault)).await
     }
 
-    /// Fails where the machine that calls has as many writers as it may have.
-    fn require_writers_left(&self) -> Result<(), Problem> {
-        let host = &self.host;
-        let number = host.office.read(|registry| registry.node(&self.peer.key).map(|node| node.number));
-        let writers = host.keeping().values().filter(|run| Some(run.machine.0) == number).count();
-        match writers < SESSIONS_PER_MACHINE_MAX {
-            true => Ok(()),
-            false => Err(problem(Why::Busy, format!("this machine has {writers} backups under way"))),
+    /// Takes a place among the writers of the machine that calls; on the host itself it is that of no terminal.
+    fn writer_slot(&self, caller: &Caller) -> Result<Slot, Problem> {
+        let number = self.host.office.read(|registry| registry.node(&self.peer.key).map(|node| node.number));
+        self.host.slots.take(MachineNumber(number.unwrap_or_default()), caller.account)
+    }
+
+    /// Gives something that stays in memory for as long as the other side holds it.
+    fn hold(&self) -> Result<Held, Problem> {
+        match &self.right {
+            Right::Member(caller) => caller.hold(),
+            Right::Kit(_) => self.peer.hold(),
         }
     }
 
@@ -235,8 +243,12 @@ impl vault::Server for VaultServer {
     ) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let ids = split::<ChunkId>(params.get()?.get_ids()?)?;
+        let room = self.peer.room(ids.len() * PLACE_LEN).await;
         let places = self.run(move |vault| vault.store.places(&ids)).await?;
         let mut list = results.get().init_places(places.len() as u32);
+        if let Some(room) = room {
+            room.used(places.len() * PLACE_LEN);
+        }
         for (at, place) in (0..).zip(&places) {
             if let Some(place) = place {
                 put_place(place, list.reborrow().get(at));
@@ -281,8 +293,12 @@ impl vault::Server for VaultServer {
         let _call = self.begin_call()?;
         let params = params.get()?;
         let (from, count) = (FrameNumber(params.get_from()), (params.get_count() as usize).min(PLACES_MAX));
+        let room = self.peer.room(count * PLACE_LEN).await;
         let places = self.run(move |vault| vault.store.frames(from, count)).await?;
         let mut list = results.get().init_places(places.len() as u32);
+        if let Some(room) = room {
+            room.used(places.len() * PLACE_LEN);
+        }
         (0..).zip(&places).for_each(|(at, place)| put_place(place, list.reborrow().get(at)));
         Ok(())
     }
@@ -303,8 +319,8 @@ impl vault::Server for VaultServer {
         let (caller, _call) = self.begin_writing()?;
         let (spread, term) = (params.get()?.get_spread(), params.get()?.get_term());
         self.host.has_room()?;
-        let held = self.peer.hold()?;
-        self.require_writers_left()?;
+        let held = self.hold()?;
+        let slot = self.writer_slot(&caller)?;
         let (host, vault) = (self.host.clone(), self.vault.clone());
         let begin = move || {
             host.require_term(term)?;
@@ -312,7 +328,7 @@ impl vault::Server for VaultServer {
         };
         let session = self.host.work().run(begin).await?;
         let id = session.id();
-        let server = WriteServer::new(caller, self.id, self.vault.clone(), session, spread, held);
+        let server = WriteServer::new(caller, self.id, self.vault.clone(), session, spread, (held, slot));
         let mut results = results.get();
         results.set_id(&id.0);
         results.set_session(capnp_rpc::new_client(server));
@@ -414,7 +430,7 @@ impl vault::Server for VaultServer {
     async fn pin(self: Rc<Self>, params: vault::PinParams, mut results: vault::PinResults) -> Result<(), Error> {
         let _call = self.begin_call()?;
         let root: ChunkId = one(params.get()?.get_root()?)?;
-        let held = self.peer.hold()?;
+        let held = self.hold()?;
         let pin = self.run(move |vault| Store::pin(&vault.store, root)).await?;
         results.get().set_pin(capnp_rpc::new_client(PinServer { _pin: pin, _held: held }));
         Ok(())

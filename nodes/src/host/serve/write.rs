@@ -3,6 +3,7 @@
 use super::user::{Caller, used};
 use super::vault::append;
 use crate::host::leave::UserCall;
+use crate::host::slots::Slot;
 use crate::host::{Host, HostVault, WriterRun};
 use crate::remote::wire::get_link;
 use crate::tracker::MachineNumber;
@@ -35,7 +36,7 @@ pub(super) struct WriteServer {
     vault: Arc<HostVault>,
     session: Arc<Frames>,
     settled: RefCell<HashSet<ChunkId>>,
-    _held: Held,
+    _held: (Held, Slot),
 }
 
 /// What is behind an upload: verified frames go into the session.
@@ -88,12 +89,12 @@ impl WriteServer {
         vault: Arc<HostVault>,
         session: Box<dyn Session>,
         spread: bool,
-        held: Held,
+        held: (Held, Slot),
     ) -> Self {
         let host = caller.host.clone();
         let owner = host.office.read(|registry| registry.vault(&id).map(|vault| vault.owner));
         if let Some(number) = host.office.read(|registry| registry.node(&caller.peer.key).map(|node| node.number)) {
-            host.keeping().insert(session.id(), WriterRun { machine: MachineNumber(number), spread });
+            host.writes(session.id(), WriterRun { machine: MachineNumber(number), spread });
         }
         let frames = Frames { host, vault: vault.clone(), id, session, owner };
         Self { caller, id, vault, session: Arc::new(frames), settled: RefCell::default(), _held: held }
@@ -125,8 +126,7 @@ impl WriteServer {
 
 impl Drop for WriteServer {
     fn drop(&mut self) {
-        self.caller.host.keeping().remove(&self.session_id());
-        self.caller.host.copier.wake();
+        self.caller.host.wrote(&self.session_id());
     }
 }
 
@@ -154,8 +154,9 @@ impl write_session::Server for WriteServer {
         mut results: write_session::UploadResults,
     ) -> Result<(), Error> {
         let _call = self.begin_call()?;
-        let (caller, id) = (self.caller.clone(), self.id);
+        let (caller, id, held) = (self.caller.clone(), self.id, self.caller.hold()?);
         let upload = UploadServer::new(self.session.clone(), self.caller.host.work(), move || {
+            let _held = &held;
             caller.require_member(&id)?;
             Ok(Box::new(caller.call()?) as Box<dyn std::any::Any>)
         });

@@ -27,6 +27,7 @@ fn terminal(n: u32) -> Candidate {
         is_draining: false,
         has_twin: false,
         is_confirmed: true,
+        is_resting: false,
         load: 0,
         uptime_share: 50,
     }
@@ -88,12 +89,13 @@ fn nobody_and_why() {
     check(ask(None, false, &[]), &[], not(Hindrance::NobodyJoined));
     check(ask(Some(1), true, &[]), &[terminal(1)], not(Hindrance::OnlyTheWriter));
     check(ask(None, false, &[MachineNumber(2)]), &[terminal(2)], not(Hindrance::HoldsItAlready));
-    let cases: [(Turn<'_>, Hindrance); 10] = [
+    let cases: [(Turn<'_>, Hindrance); 11] = [
         (&|c| c.machine_id = HOST, Hindrance::SameMachine),
         (&|c| c.is_confirmed = false, Hindrance::NotConfirmed),
         (&|c| c.has_twin = true, Hindrance::HasTwin),
         (&|c| c.is_draining = true, Hindrance::Draining),
         (&|c| c.is_on_battery = true, Hindrance::OnBattery),
+        (&|c| c.is_resting = true, Hindrance::Resting),
         (&|c| c.granted = 0, Hindrance::NoRoomGranted),
         (&|c| c.free = 1000, Hindrance::NoRoomLeft),
         (&|c| c.used = 200 * GB, Hindrance::NoRoomLeft),
@@ -124,7 +126,7 @@ fn naive(ask: &Ask<'_>, all: &[Candidate]) -> Option<MachineNumber> {
     {
         able.retain(|c| c.machine != writer && Some(c.machine_id) != machine_id(writer));
     }
-    able.retain(|c| c.is_confirmed && !c.has_twin && !c.is_draining && !c.is_on_battery);
+    able.retain(|c| c.is_confirmed && !c.has_twin && !c.is_draining && !c.is_on_battery && !c.is_resting);
     able.retain(|c| {
         c.granted > 0 && c.used + u64::from(ask.len) <= c.granted.max(c.used) && u64::from(ask.len) <= c.free
     });
@@ -184,6 +186,7 @@ fn any_terminal(dice: &mut Dice, n: u32) -> Candidate {
         is_draining: dice.one_in(8),
         has_twin: dice.one_in(8),
         is_confirmed: !dice.one_in(8),
+        is_resting: dice.one_in(30),
         load: dice.below(3) as u32,
         uptime_share: [0, 50, 100, 200][dice.below(4)],
     }

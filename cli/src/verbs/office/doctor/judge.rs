@@ -332,7 +332,7 @@ pub fn machines(nodes: &[NodeRow], now: Timestamp, zone: &TimeZone) -> Vec<Findi
         }
         if !node.note.is_empty() {
             let finding = Finding::warning("machine", Code::Failed, node.note.clone());
-            found.push(finding.help("join the clone as a machine of its own").about(name));
+            found.push(finding.help(note_helps(&node.note)).about(name));
         }
         if node.presence == "online" {
             there += 1;
@@ -350,6 +350,17 @@ pub fn machines(nodes: &[NodeRow], now: Timestamp, zone: &TimeZone) -> Vec<Findi
         },
     );
     found
+}
+
+/// What helps against what is odd about a machine: the words are those of the host.
+fn note_helps(note: &str) -> &'static str {
+    const WORDS: [(&str, &str); 4] = [
+        ("it rests", "see the log of its service, and `twinkeep doctor` there; it is tried again by itself"),
+        ("runs twice", "join the clone as a machine of its own"),
+        ("its disk", "make room on its disk, or set a smaller reserve in its terminal.toml"),
+        ("on battery", "plug it in"),
+    ];
+    WORDS.iter().find(|(part, _)| note.contains(part)).map_or("see the log of its service", |(_, help)| help)
 }
 
 const JOIN: &str = "a second copy needs another machine: `twinkeep token NAME` here, `twinkeep terminal join` there";
@@ -392,7 +403,8 @@ pub fn copies(vaults: &[VaultRow]) -> Vec<Finding> {
 
 /// What helps against a hindrance: its words are those of the host.
 fn helps(why: &str) -> &'static str {
-    const WORDS: [(&str, &str); 7] = [
+    const WORDS: [(&str, &str); 8] = [
+        ("and rest", "`twinkeep node list` shows which; see the logs of their services, and `twinkeep doctor` there"),
         ("no terminal has joined", JOIN),
         ("confirmed by an admin", "`twinkeep node list` shows who waits, `twinkeep node approve` lets them in"),
         ("a machine of its own", "a terminal on the host's own machine is no second place: another PC"),
@@ -410,6 +422,7 @@ pub fn troubles(troubles: &[TroubleRow]) -> Vec<Finding> {
         "disk" => "disk",
         "log" => "log",
         "question" => "question",
+        "vaults" => "vaults",
         _ => "host",
     };
     let judge = |trouble: &TroubleRow| {
@@ -420,6 +433,7 @@ pub fn troubles(troubles: &[TroubleRow]) -> Vec<Finding> {
                 "a larger disk, or less on it: `twinkeep forget`, later `twinkeep gc`; the marks stand in host.toml"
             }
             "log" => "see why the folder office/ of the host cannot be written: a full disk, a broken one, rights",
+            "vaults" => "put back the newest copy of the folder office/, or take away the folders that are named",
             "question" => "switch them on, or `twinkeep node give-up`",
             _ => "restart the host, and keep what it logged",
         };

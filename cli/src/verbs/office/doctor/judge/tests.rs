@@ -166,6 +166,8 @@ fn who_is_missing_is_told_with_the_time() {
         on_their_way: 0,
         hours_missed: 0,
         given_up: false,
+        failures: 0,
+        rests_until: None,
     };
     let judge = |nodes: &[NodeRow]| machines(nodes, now, &TimeZone::UTC);
     check(&judge(&[])[0], State::Note, Code::Done);
@@ -232,7 +234,7 @@ fn troubles_of_the_host_logins_and_the_kit() {
     check(&troubles(&[])[0], State::Fine, Code::Done);
     check(&troubles(&[trouble("disk", false)])[0], State::Warning, Code::NoSpace);
     check(&troubles(&[trouble("disk", true)])[0], State::Bad, Code::NoSpace);
-    for about in ["log", "question", "threads", "something new"] {
+    for about in ["log", "question", "vaults", "threads", "something new"] {
         let found = troubles(&[trouble(about, true)]);
         check(&found[0], State::Bad, Code::Failed);
         check(&found[1], State::Fine, Code::Done);
