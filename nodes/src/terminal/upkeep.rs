@@ -84,7 +84,8 @@ pub(super) async fn keep_up<O: Outside>(kept: &Arc<Kept>, line: &Rc<Line>, outsi
 /// The host does not answer, or the store does not.
 pub async fn ask_unknown(kept: &Arc<Kept>, session: &node_session::Client, work: Work) -> Result<usize, Error> {
     let mut gone = 0;
-    for ids in kept.unknown().ids().chunks(FRAMES_AT_ONCE) {
+    let all = kept.unknown().ids();
+    for ids in all.chunks(FRAMES_AT_ONCE) {
         let (store, asked) = (kept.store.clone(), ids.to_vec());
         let has = work.run(move || store.has(&asked)).await?;
         // Nobody is told that something is held which is not.

@@ -133,7 +133,7 @@ fn calls_that_do_not_end_are_read_up_to_a_bound() {
         let served = serve();
         let (_read, write) = tokio::io::split(served.near);
         let len = taken(write, 4 * CALLS_LEN_MAX, |number| call_on(0, number, STATUS, MEGABYTE, |_| {})).await;
-        assert!(len >= CALLS_LEN_MAX && len < CALLS_LEN_MAX + (3 << 20), "{} MiB were taken", len >> 20);
+        assert!((CALLS_LEN_MAX..CALLS_LEN_MAX + (3 << 20)).contains(&len), "{} MiB were taken", len >> 20);
     });
 }
 
@@ -144,7 +144,7 @@ fn so_are_calls_on_answers_that_never_come() {
         let (_read, write) = tokio::io::split(served.near);
         let make = |number: u32| call_on(u32::from(number > 1), number, STATUS, MEGABYTE, |_| {});
         let len = taken(write, 4 * CALLS_LEN_MAX, make).await;
-        assert!(len >= CALLS_LEN_MAX && len < CALLS_LEN_MAX + (3 << 20), "{} MiB were taken", len >> 20);
+        assert!((CALLS_LEN_MAX..CALLS_LEN_MAX + (3 << 20)).contains(&len), "{} MiB were taken", len >> 20);
     });
 }
 
@@ -158,7 +158,7 @@ fn who_fetches_no_answers_is_not_listened_to() {
             let _ = root.init_provide().init_recipient().initn_as::<capnp::data::Builder<'_>>(MEGABYTE);
         });
         let len = taken(write, 2 * UNSENT_LEN_MAX, |_| nonsense.clone()).await;
-        assert!(len >= UNSENT_LEN_MAX && len < UNSENT_LEN_MAX + (3 << 20), "{} MiB were taken", len >> 20);
+        assert!((UNSENT_LEN_MAX..UNSENT_LEN_MAX + (3 << 20)).contains(&len), "{} MiB were taken", len >> 20);
     });
 }
 
@@ -198,7 +198,11 @@ fn what_nobody_sends_who_means_well_ends_the_connection() {
         let gives_back = |number| [keeps(number), done(number)].concat();
         assert!(!ends(gives_back, CAPS_MAX as usize + 10).await);
         let many_caps = |count| {
-            move |number| call_on(0, number, HELLO, 8, |call| drop(call.get_params().unwrap().init_cap_table(count)))
+            move |number| {
+                call_on(0, number, HELLO, 8, |call| {
+                    call.get_params().unwrap().init_cap_table(count);
+                })
+            }
         };
         assert!(!ends(many_caps(CAPS_PER_MESSAGE_MAX), 1).await);
         assert!(ends(many_caps(CAPS_PER_MESSAGE_MAX + 1), 1).await, "many capabilities");
