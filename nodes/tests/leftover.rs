@@ -63,7 +63,7 @@ fn what_the_host_never_knows_goes_and_nothing_else() {
             here.take(frame.bytes.clone()).unwrap();
         }
         kept.settle().unwrap();
-        put(&write, &[known.bytes.clone()]).await.unwrap();
+        put(&write, std::slice::from_ref(&known.bytes)).await.unwrap();
         soon(write.checkpoint_request().send().promise).await.unwrap();
         let ask = async || ask_unknown(&kept, &session, Work::Threads).await;
         let ids = || kept.unknown().ids();
@@ -75,7 +75,7 @@ fn what_the_host_never_knows_goes_and_nothing_else() {
         }
         assert_eq!(office.host.holders.inventory(MachineNumber(1)).unwrap().frames, 1, "the host knows of one");
         // It was on its way all the time, and arrives.
-        put(&write, &[late.bytes.clone()]).await.unwrap();
+        put(&write, std::slice::from_ref(&late.bytes)).await.unwrap();
         soon(write.checkpoint_request().send().promise).await.unwrap();
         // A start of the service in between.
         let bytes = kept.unknown().take_changed().unwrap();

@@ -27,7 +27,7 @@ pub(super) enum At {
     /// At the host.
     Host(Arc<RemoteStore>),
     /// On this machine, until the host can be reached; with the lock that says so.
-    Here(Outbox, #[expect(dead_code, reason = "held, not read")] File),
+    Here(Box<Outbox>, #[expect(dead_code, reason = "held, not read")] File),
 }
 
 impl Run {
@@ -146,7 +146,7 @@ impl Run {
         let Some(outbox) = outbox::find(&login, name.as_deref())? else { return Err(error) };
         self.screen.warn(None, &format!("{}: what is backed up now waits on this machine", one_line(&error)));
         let (vault, lock) = outbox.open_to_write(self.env(threads))?;
-        *self.at() = At::Here(outbox, lock);
+        *self.at() = At::Here(Box::new(outbox), lock);
         Ok(vault)
     }
 }
