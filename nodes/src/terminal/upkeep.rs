@@ -84,6 +84,7 @@ pub(super) async fn keep_up<O: Outside>(kept: &Arc<Kept>, line: &Rc<Line>, outsi
 /// The host does not answer, or the store does not.
 pub async fn ask_unknown(kept: &Arc<Kept>, session: &node_session::Client, work: Work) -> Result<usize, Error> {
     let mut gone = 0;
+    // Not held while the host is asked.
     let all = kept.unknown().ids();
     for ids in all.chunks(FRAMES_AT_ONCE) {
         let (store, asked) = (kept.store.clone(), ids.to_vec());
