@@ -331,25 +331,6 @@ impl Host {
         }
     }
 
-    /// A session has begun, from there.
-    pub(crate) fn writes(&self, session: SessionId, run: WriterRun) {
-        self.keeping().insert(session, run);
-        self.share_rows();
-    }
-
-    /// A session has ended.
-    pub(crate) fn wrote(&self, session: &SessionId) {
-        self.keeping().remove(session);
-        self.share_rows();
-        self.copier.wake();
-    }
-
-    /// Rows that wait in all sessions together are not more than those of one alone.
-    fn share_rows(&self) {
-        let writers = self.keeping().len();
-        lock(&self.vaults).values().for_each(|vault| vault.store.share_rows(writers));
-    }
-
     /// From where sessions write.
     pub(crate) fn keeping(&self) -> MutexGuard<'_, HashMap<SessionId, WriterRun>> {
         lock(&self.keeping)
