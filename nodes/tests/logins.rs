@@ -5,7 +5,9 @@ mod office;
 
 use office::{Office, Wire, run, soon, until};
 use twinkeep_nodes::tracker::names::AccountDeviceId;
+use twinkeep_nodes::tracker::sign::SigningKey;
 use twinkeep_nodes::transport::problem::{Problem, Why};
+use twinkeep_schema::office_capnp::user_session;
 
 async fn guess(office: &Office, wire: &Wire, name: &str) -> Problem {
     office.prove(&wire.bootstrap, wire.key, name, &office::key(200), None).await.err().expect("a guess is right")
@@ -13,6 +15,13 @@ async fn guess(office: &Office, wire: &Wire, name: &str) -> Problem {
 
 fn sequence(office: &Office) -> u64 {
     office.host.office.read(|registry| registry.sequence())
+}
+
+async fn add_device(session: &user_session::Client, key: &SigningKey) -> AccountDeviceId {
+    let mut request = session.add_device_request();
+    request.get().set_key(&key.public());
+    let answer = soon(request.send().promise).await.unwrap();
+    AccountDeviceId(answer.get().unwrap().get_device().unwrap().try_into().unwrap())
 }
 
 #[test]
@@ -25,10 +34,7 @@ fn guesses_tell_nothing_and_wait() {
         let wire = office.dial(&office.machine("pc", 1, false)).await;
         let session = office.login(&wire.bootstrap, wire.key, &anna).await.unwrap();
         let device = office::key(50);
-        let mut request = session.add_device_request();
-        request.get().set_key(&device.public());
-        let answer = soon(request.send().promise).await.unwrap();
-        let id = AccountDeviceId(answer.get().unwrap().get_device().unwrap().try_into().unwrap());
+        let id = add_device(&session, &device).await;
 
         // An account, one that is disabled (with its true key too), and none.
         let names = ["anna", "dora", "nobody"];
@@ -70,10 +76,7 @@ fn a_device_that_was_revoked_locks_nobody_out() {
         let wire = office.dial(&office.machine("pc", 1, false)).await;
         let session = office.login(&wire.bootstrap, wire.key, &anna).await.unwrap();
         let device = office::key(50);
-        let mut request = session.add_device_request();
-        request.get().set_key(&device.public());
-        let answer = soon(request.send().promise).await.unwrap();
-        let id = AccountDeviceId(answer.get().unwrap().get_device().unwrap().try_into().unwrap());
+        let id = add_device(&session, &device).await;
         let mut request = session.revoke_device_request();
         request.get().set_device(&id.0);
         soon(request.send().promise).await.unwrap();
