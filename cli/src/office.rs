@@ -270,7 +270,7 @@ impl Session {
         let vaults = self.user.vaults().map_err(told)?;
         let vault = match name {
             Some(name) => vaults::named(&vaults, &self.user.name, name)?,
-            None => vaults::default(&vaults, &self.user.name)?,
+            None => vaults::default(&vaults, &self.user.name, |own| self.user.secret(&self.key, own).is_ok())?,
         };
         let vault = vault.clone();
         let secret = self.user.secret(&self.key, &vault).map_err(|problem| {
