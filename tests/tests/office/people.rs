@@ -184,3 +184,33 @@ fn the_words_of_the_kit_are_tried_before_the_machine_knows_its_host() {
     let named = ran(&["--data", data.to_str().expect("a plain name")]);
     assert!(named.err.contains("recovery words"), "it looks into the words: {}", named.err);
 }
+
+/// Whoever makes new words and does not see them goes on with the old ones.
+#[test]
+fn words_that_nobody_sees_are_never_the_right_ones() {
+    let world = OfficeWorld::new(0, &[]);
+    let host = &world.host;
+    let full = |args: &[&str]| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there is one");
+        let full_too = full.try_clone().expect("a second one");
+        host.home.command(args).stderr(full).stdout(full_too).status().expect("the command runs").code()
+    };
+    let renew = ["host", "kit", "renew", "--recovery-words-file", "kit-words"];
+    let verify = ["host", "kit", "verify", "--recovery-words-file", "kit-words"];
+    assert_eq!(full(&renew), Some(1));
+    host.expect(0, &verify);
+    assert_eq!(full(&[&["--json"], &renew[..]].concat()), Some(1));
+    host.expect(0, &verify);
+    let renewed = host.expect(0, &renew);
+    host.expect(12, &verify);
+    host.home.write("kit-words", &renewed.err);
+    host.expect(0, &verify);
+
+    let stranger = twinkeep_tests::home::Home::new();
+    let init = ["host", "init", "--data", "data"];
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there is one");
+    assert_eq!(stranger.command(&init).stderr(full).status().expect("the command runs").code(), Some(1));
+    assert_ne!(stranger.run(&["host", "status"]).code, Some(0));
+    stranger.write("words", &stranger.expect(0, &init).err);
+    stranger.expect(0, &["host", "kit", "verify", "--recovery-words-file", "words"]);
+}
