@@ -214,3 +214,28 @@ fn words_that_nobody_sees_are_never_the_right_ones() {
     stranger.write("words", &stranger.expect(0, &init).err);
     stranger.expect(0, &["host", "kit", "verify", "--recovery-words-file", "words"]);
 }
+
+#[test]
+fn a_machine_that_has_an_office_is_not_given_another_unasked() {
+    let world = OfficeWorld::new(1, &["anna"]);
+    let settings =
+        |machine: &Machine| std::fs::read_to_string(machine.home.path(".config/twinkeep/office.toml")).unwrap();
+    let before = settings(&world.host);
+    let said = world.host.expect(1, &["host", "init", "--data", "other"]).err;
+    assert!(said.contains("already") && said.contains("office.toml"), "{said}");
+    assert_eq!(settings(&world.host), before);
+    let pc = &world.pcs[0];
+    pc.home.write("token", &world.token("pc9", &["--auto"]));
+    let join = ["terminal", "join", "--token-file", "token", "--grant", "1G", "--data", "other"];
+    assert!(pc.expect(1, &join).err.contains("already"));
+    assert!(!pc.home.path("other").exists());
+    let missing = pc.expect(1, &["terminal", "join", "--token-file", "nope", "--grant", "1G", "--data", "other"]);
+    assert!(missing.err.contains("join token from nope"), "{}", missing.err);
+    // One whose folder is gone is over.
+    pc.home.write(".config/twinkeep/office.toml", "role = \"terminal\"\ndata = \"/nowhere/at/all\"\n");
+    pc.expect(0, &[&join[..], &["--machine-id", &format!("{:032x}", 99)]].concat());
+    let said = world.host.expect(1, &["terminal", "status"]).err;
+    assert!(said.contains("host status"), "{said}");
+    assert!(world.host.expect(1, &["node", "approve", "pc1"]).err.contains("pc1 does not wait"));
+    assert!(world.host.expect(0, &["--yes", "node", "give-up"]).out.contains("nothing is given up"));
+}

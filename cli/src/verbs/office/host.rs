@@ -180,6 +180,7 @@ fn init(run: &Run, args: &InitArgs) -> anyhow::Result<Code> {
     let machine_id = machine_id(args.machine_id.as_deref(), &env)?;
     let options = HostOptions { name: name.clone(), listen: args.listen.clone(), addresses, machine_id };
     let service = Service { role: Role::Host, data: data.clone() };
+    service.refuse_other()?;
     let mut print = String::new();
     let show = |kit: &VaultSecret, key: &SigningKey| {
         let words = kit.words();
