@@ -16,7 +16,7 @@ use twinkeep_engine::source::filter::FilterOptions;
 use twinkeep_engine::vault::{ErrorClass, Vault};
 
 use super::version;
-use crate::error::{Code, told, usage};
+use crate::error::{Code, hinted, told, usage};
 use crate::names::{self, SnapshotFilter, Spec};
 use crate::session::{Run, host_name};
 use crate::{outbox, parse, show, sources, stream, watch};
@@ -140,6 +140,10 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
         .map_err(|error| usage(crate::error::one_line(&error.into())))?;
     let time = args.time.as_deref().map(|text| parse::moment(text, &run.zone)).transpose().map_err(usage)?;
     let threads = args.read_concurrency.map(usize::from);
+    if args.wait.is_some_and(|wait| wait.0 > 1) && run.is_in_folder()? {
+        let text = "--wait copies=2 is for an office: this vault is in a folder, and has no second copy";
+        return Err(hinted(Code::Usage, text, "`twinkeep login NAME` first, or leave --wait out"));
+    }
     let mut vault = if args.dry_run { run.open()? } else { run.open_or_create(threads)? };
     if args.placement == Placement::Spread {
         match run.office_store() {

@@ -239,3 +239,18 @@ fn a_machine_that_has_an_office_is_not_given_another_unasked() {
     assert!(world.host.expect(1, &["node", "approve", "pc1"]).err.contains("pc1 does not wait"));
     assert!(world.host.expect(0, &["--yes", "node", "give-up"]).out.contains("nothing is given up"));
 }
+
+#[test]
+fn what_is_asked_for_wrongly_is_refused() {
+    let home = twinkeep_tests::home::Home::new();
+    home.write("docs/a", "hello");
+    for bad in ["twinkeep:/bert/bert", "twinkeep:bert", "twinkeep:///bert", "twinkeep://bert//team"] {
+        let said = home.expect(2, &["--vault", bad, "backup", "docs"]).err;
+        assert!(said.contains("twinkeep://OWNER/NAME"), "{said}");
+        assert!(!home.path("twinkeep:").exists());
+    }
+    let said = home.expect(2, &["--vault", "folder", "backup", "docs", "--wait", "copies=2"]).err;
+    assert!(said.contains("no second copy"), "{said}");
+    assert!(!home.path("folder").exists());
+    home.expect(0, &["--vault", "folder", "backup", "docs", "--wait", "copies=1"]);
+}
