@@ -259,13 +259,14 @@ impl Kept {
             1 => return format!("1 copy: host; the second is on its way{elsewhere}"),
             _ => {}
         }
-        let mut words = format!("2 copies: host{}", if self.is_host { " (this machine)" } else { "" });
-        let mut is_here = false;
-        for holder in &self.holders {
-            let is_this = self.this_machine.as_ref() == Some(holder);
-            is_here |= is_this;
-            words.push_str(&format!(", {holder}{}", if is_this { " (this PC)" } else { "" }));
-        }
+        let is_this = |holder: &String| self.this_machine.as_ref() == Some(holder);
+        let is_here = self.holders.iter().any(is_this);
+        let named = |holder| format!("{holder}{}", if is_this(holder) { " (this PC)" } else { "" });
+        let others = self.holders.iter().map(named).collect::<Vec<_>>().join(", ");
+        // Each of several has a part, and there is one of each part.
+        let (of_all, one_of) = if self.holders.len() > 1 { (" of everything", "and one of ") } else { ("", "") };
+        let host = if self.is_host { "host (this machine)" } else { "host" };
+        let mut words = format!("2 copies{of_all}: {host}, {one_of}{others}");
         match (self.is_host, is_here) {
             (true, _) => words.push_str("; losing this machine leaves 1"),
             (false, true) => words.push_str("; losing this PC leaves 1"),
@@ -532,7 +533,12 @@ mod tests {
         check(2, &["pc7"], None, "2 copies: host, pc7");
         check(2, &["pc8"], Some("pc7"), "2 copies: host, pc8");
         check(2, &["pc7"], Some("pc7"), "2 copies: host, pc7 (this PC); losing this PC leaves 1");
-        check(2, &["pc7", "pc8"], Some("pc7"), "2 copies: host, pc7 (this PC), pc8; losing this PC leaves 1");
+        check(
+            2,
+            &["pc7", "pc8"],
+            Some("pc7"),
+            "2 copies of everything: host, and one of pc7 (this PC), pc8; losing this PC leaves 1",
+        );
     }
 
     #[test]
