@@ -270,7 +270,8 @@ impl Session {
                 Why::WrongKey => hinted(
                     Code::WrongKey,
                     format!("the office does not let {} in from this machine any more", login.account),
-                    "`twinkeep login NAME` logs in again",
+                    "`twinkeep login NAME` logs in again, unless an administrator has disabled the account: \
+                     the office tells nobody else of that",
                 ),
                 _ => told(problem),
             })?;

@@ -254,3 +254,40 @@ fn what_is_asked_for_wrongly_is_refused() {
     assert!(!home.path("folder").exists());
     home.expect(0, &["--vault", "folder", "backup", "docs", "--wait", "copies=1"]);
 }
+
+#[test]
+fn who_logs_out_without_the_host_is_told_how_to_end_it_there() {
+    let mut world = OfficeWorld::new(2, &["anna"]);
+    world.pcs[0].login("anna");
+    world.host.kill();
+    let said = world.pcs[0].expect(0, &["logout"]).err;
+    let digits = said.split("revoke-device ").nth(1).expect("it says how").split('`').next().expect("and which");
+    world.host.start();
+    let other = &world.pcs[1];
+    other.await_connected();
+    other.login("anna");
+    other.expect(0, &["user", "revoke-device", digits]);
+    assert!(world.pcs[0].expect(0, &["logout"]).err.is_empty(), "nobody is logged in");
+}
+
+#[test]
+fn after_a_reset_the_vault_that_opens_is_meant() {
+    let world = OfficeWorld::new(1, &[]);
+    world.add_user("carla", &["--private"]);
+    let pc = &world.pcs[0];
+    pc.login("carla");
+    pc.home.write("docs/a", "hello");
+    let docs = pc.home.path("docs");
+    pc.backup(&docs, &[]);
+    let reset = ["user", "reset", "carla", "--recovery-words-file", "kit-words", "--new-password-file", "password"];
+    world.host.expect(0, &[&reset[..], &["--give-up-private"]].concat());
+    let said = pc.expect(12, &["snapshots"]).err;
+    assert!(said.contains("disabled") && said.contains("twinkeep login"), "{said}");
+    until("she is let in", AT_ONCE, || {
+        (pc.run(&["login", "carla", "--password-file", "password"]).code == Some(0)).then_some(())
+    });
+    assert!(pc.expect(12, &["backup", "docs"]).err.contains("vault create"));
+    pc.expect(0, &["vault", "create", "carla2"]);
+    pc.backup(&docs, &[]);
+    assert_eq!(pc.json(&["snapshots"]).len(), 1);
+}
