@@ -20,6 +20,7 @@ use twinkeep_nodes::host::ground::{Ground, Space};
 use twinkeep_nodes::host::room::Marks;
 use twinkeep_nodes::host::serve::AdminServer;
 use twinkeep_nodes::host::{Host, Identity};
+use twinkeep_nodes::tracker::event::Event;
 use twinkeep_nodes::tracker::limits::OWNED_MAX;
 use twinkeep_nodes::tracker::log::Actor;
 use twinkeep_nodes::tracker::names::AccountId;
@@ -287,10 +288,17 @@ fn the_owner_says_who_is_a_member_and_who_is_out_is_out_at_once() {
         let theirs = open(&berts, team).await.unwrap();
         refused(Why::NotFound, open(&carlas, team).await);
 
-        // A member says nothing of others, and gives what it has to who is one already.
+        // A member says nothing of others, and takes from nobody what opens the vault.
         refused(Why::NotAllowed, add_member(&berts, team, carla.id).await);
         refused(Why::NotAllowed, remove_member(&berts, team, "anna").await);
+        refused(Why::NotAllowed, add_member(&berts, team, anna.id).await);
+        // It helps one whose key is another now.
+        for byte in [5, 6] {
+            let key = SecretKey::from_bytes(&[byte; 32]).public().0;
+            office.host.office.append(Actor::Host, Event::AccountKey { id: anna.id, key }).unwrap();
+        }
         add_member(&berts, team, anna.id).await.unwrap();
+        refused(Why::NotAllowed, add_member(&berts, team, anna.id).await);
         refused(Why::NotFound, add_member(&carlas, team, carla.id).await);
         refused(Why::NotFound, remove_member(&carlas, team, "bert").await);
         refused(Why::Usage, remove_member(&annas, team, "anna").await);

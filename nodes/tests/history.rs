@@ -9,13 +9,15 @@ use twinkeep_engine::env::{Env, Inline, ManualClock, SeededEntropy, Time};
 use twinkeep_engine::gc::{self, Access, GcOptions};
 use twinkeep_engine::history::DAY;
 use twinkeep_engine::id::VaultId;
+use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::progress::Progress;
 use twinkeep_engine::retention;
+use twinkeep_engine::store::Store;
 use twinkeep_engine::vault::keyring::PasswordCost;
 use twinkeep_engine::vault::{CreateOptions, Unlock, Vault};
 use twinkeep_nodes::host::ground::Folder;
 use twinkeep_nodes::host::setup::{self, HostOptions};
-use twinkeep_nodes::host::{Host, HostVault, collector};
+use twinkeep_nodes::host::{Host, HostVault, collector, trouble};
 use twinkeep_nodes::tracker::MachineNumber;
 use twinkeep_nodes::tracker::event::{Event, Login, VaultKind};
 use twinkeep_nodes::tracker::limits::LOCK_DAYS;
@@ -150,6 +152,37 @@ fn what_was_forgotten_goes_after_both_windows_and_from_the_machines_too() {
     assert_eq!(left.frames + frames_gone, frames.len() as u64, "the machine is believed to hold what is left");
     assert_eq!(world.member.snapshots().unwrap().list.len(), 1);
     assert!(world.member.snapshots().unwrap().damaged.is_empty());
+}
+
+/// Records have no second place: a chain that lost its end must not make garbage of what was backed up.
+#[test]
+fn nothing_is_freed_in_a_vault_whose_last_record_is_lost() {
+    let world = World::new();
+    world.back_up(&noise(1));
+    world.back_up(&noise(2));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let collect = || runtime.block_on(collector::collect(&world.host));
+    assert_eq!(collect().problems, [""; 0]);
+    let records = world.folder.path().join("host/vaults").join(world.member.id().to_hex()).join("records");
+    let mut paths: Vec<_> = std::fs::read_dir(&records).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let frames = || world.vault.store.frames(FrameNumber(0), 1000).unwrap().len();
+    let before = frames();
+    let kept: Vec<_> = paths.iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    for lost in [1, paths.len()] {
+        kept.iter().rev().take(lost).for_each(|(path, _)| std::fs::remove_file(path).unwrap());
+        for _ in 0..3 {
+            let freed = collect();
+            assert_eq!((freed.frames, freed.problems.len()), (0, 1), "{freed:?}");
+            assert!(freed.problems[0].contains("put the files"), "{freed:?}");
+        }
+        assert!(trouble::all(&world.host).iter().any(|trouble| trouble.about == "records"));
+        assert_eq!(frames(), before);
+        kept.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+    }
+    assert_eq!(collect().problems, [""; 0]);
+    assert!(trouble::all(&world.host).iter().all(|trouble| trouble.about != "records"));
+    assert_eq!(world.member.snapshots().unwrap().list.len(), 2);
 }
 
 #[test]

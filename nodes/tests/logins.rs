@@ -63,6 +63,30 @@ fn guesses_tell_nothing_and_wait() {
 }
 
 #[test]
+fn a_device_that_was_revoked_locks_nobody_out() {
+    run(async || {
+        let office = Office::start().await;
+        let anna = office.account("anna", 101, false);
+        let wire = office.dial(&office.machine("pc", 1, false)).await;
+        let session = office.login(&wire.bootstrap, wire.key, &anna).await.unwrap();
+        let device = office::key(50);
+        let mut request = session.add_device_request();
+        request.get().set_key(&device.public());
+        let answer = soon(request.send().promise).await.unwrap();
+        let id = AccountDeviceId(answer.get().unwrap().get_device().unwrap().try_into().unwrap());
+        let mut request = session.revoke_device_request();
+        request.get().set_device(&id.0);
+        soon(request.send().promise).await.unwrap();
+        // A timer there goes on and on.
+        for _ in 0..30 {
+            let told = office.prove(&wire.bootstrap, wire.key, "anna", &device, Some(id)).await.err().unwrap();
+            assert!(matches!(told.why, Why::WrongKey | Why::NotAllowed), "{told:?}");
+        }
+        office.login(&wire.bootstrap, wire.key, &anna).await.unwrap();
+    });
+}
+
+#[test]
 fn what_is_asked_before_a_proof_tells_nothing_either() {
     run(async || {
         let office = Office::start().await;

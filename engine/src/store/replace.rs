@@ -11,6 +11,7 @@ use super::{LocalStore, Result, Store};
 use crate::frame::{FrameHeader, SealedFrame, frame_id};
 use crate::id::{ChunkId, FrameId, Kind, SessionId};
 use crate::index::{self, FrameNumber, FrameState, NewFrame};
+use std::collections::HashSet;
 use std::sync::atomic::AtomicU32;
 
 /// A frame that lost its standing.
@@ -29,6 +30,8 @@ pub struct LostFrame {
 pub struct Replaced {
     /// Frames that count again.
     pub frames: u64,
+    /// Their bytes, where they have no row from before.
+    pub bytes: u64,
     /// Branches that became whole by it.
     pub healed: Vec<ChunkId>,
 }
@@ -52,6 +55,15 @@ impl LocalStore {
                 return Ok(lost);
             }
         }
+    }
+
+    /// How many lost frames hold the only place of a chunk. Looks through all chunks, unless nothing is lost.
+    pub fn missed_frames(&self) -> Result<u64> {
+        if self.lost_frames(1)?.is_empty() {
+            return Ok(0);
+        }
+        let frames: HashSet<FrameNumber> = self.suspects()?.values().map(|row| row.frame).collect();
+        Ok(frames.len() as u64)
     }
 
     /// Puts these bytes in the place of bad frames. Bytes that are not those of the frame are left out, and so is a
@@ -129,7 +141,8 @@ fn put_back(store: &LocalStore, session: SessionId, frames: Vec<(FrameId, Vec<u8
         }
     }
     let (frames, healed) = store.0.commit(packs.end()?)?;
-    Ok(Replaced { frames: frames.len() as u64, healed })
+    let bytes = frames.iter().map(|frame| u64::from(frame.place.len)).sum();
+    Ok(Replaced { frames: frames.len() as u64, bytes, healed })
 }
 
 fn replace(store: &Inner, session: SessionId, frames: Vec<(FrameNumber, Vec<u8>)>) -> Result<Replaced> {
@@ -171,7 +184,7 @@ fn replace(store: &Inner, session: SessionId, frames: Vec<(FrameNumber, Vec<u8>)
     let healed = index::readmit(&mut *write, &back, &|place| store.header_of(place))?;
     write.commit()?;
     index::settle_young(&*store.kv)?;
-    Ok(Replaced { frames: back.len() as u64, healed })
+    Ok(Replaced { frames: back.len() as u64, bytes: 0, healed })
 }
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ pub async fn collect(host: &Arc<Host>) -> Freed {
 }
 
 fn collect_vault(host: &Host, id: VaultId, vault: &HostVault) -> Result<Freed, Problem> {
+    host.tips.require_whole(id, vault)?;
     let access = Access::Keyless { store: &vault.store, retention_days_min: vault.retention_days_min()? };
     let options = GcOptions { notes_removed: true, ..GcOptions::default() };
     let collected = gc::collect(access, &options, &Progress::silent());

@@ -167,6 +167,9 @@ async fn heal(host: &Arc<Host>, id: VaultId, vault: &Arc<HostVault>) -> Result<(
         healed += replaced.frames;
         tracing::info!(vault = %id, frames = replaced.frames, branches = replaced.healed.len(), "frames were healed");
     }
+    // What was stored anew meanwhile is not missed.
+    let looked_at = vault.clone();
+    host.work().run(move || looked_at.count_lost()).await?;
     Ok((lost.len() as u64, healed))
 }
 
@@ -211,6 +214,7 @@ async fn bring_back_some(
     let (tracker, of) = (host.clone(), vault.clone());
     let put_back = move || {
         let put = of.store.put_back(fetched.into_iter().collect())?;
+        Host::count_stored(&of, put.bytes);
         tracker.feed(id, &of)?;
         Ok::<_, Problem>(put.frames)
     };

@@ -21,6 +21,7 @@ pub mod setup;
 pub mod slots;
 pub mod strays;
 pub mod terms;
+pub mod tips;
 pub mod trouble;
 pub mod watch;
 
@@ -51,12 +52,13 @@ use slots::Slots;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tips::Tips;
 use twinkeep_engine::env::Env;
-use twinkeep_engine::id::{FrameId, SessionId, VaultId};
+use twinkeep_engine::id::{ChunkId, FrameId, SessionId, VaultId};
 use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::kv::{KvError, KvHome};
-use twinkeep_engine::store::{LocalStore, Store, StoreError};
-use twinkeep_engine::vault::{HeadBytes, Vault, VaultError};
+use twinkeep_engine::store::{BadFrame, LocalStore, Store, StoreError};
+use twinkeep_engine::vault::{ErrorClass, HeadBytes, Vault, VaultError};
 use watch::Watch;
 
 /// Frames entered in the map of holders at a time.
@@ -121,6 +123,8 @@ pub struct Host {
     pub watch: Watch,
     /// How long it has run, and whether its clock can be believed.
     pub hours: Hours,
+    /// How far the chains of vaults once reached.
+    pub tips: Tips,
     /// What goes where.
     pub copier: Copier,
     /// What machines may let go.
@@ -138,6 +142,8 @@ pub struct Host {
     ground: Box<dyn Ground>,
     /// Folders of vaults that the office does not know and that hold something.
     strays: Vec<VaultId>,
+    /// Vaults that could not be opened, and why.
+    closed: Mutex<BTreeMap<VaultId, String>>,
     vaults: Mutex<BTreeMap<VaultId, Arc<HostVault>>>,
     throttle: Mutex<Throttle>,
     /// How much of the log others may fill.
@@ -167,13 +173,34 @@ pub struct HostVault {
     pub head: HeadBytes,
     /// Bytes of its frames.
     pub stored: AtomicU64,
+    /// Frames that are bad or gone here and hold the only place of something, as far as was looked.
+    pub lost: AtomicU64,
     /// One at a time enters frames in the map of holders.
     feeding: Mutex<()>,
     /// One at a time removes there what collections removed.
     telling: Mutex<()>,
 }
 
+/// Whether an error says that bytes are not there any more, and not that they cannot be had now.
+pub(crate) fn is_lost(error: &StoreError) -> bool {
+    use std::io::ErrorKind::NotFound;
+    matches!(error, StoreError::Files(error) if error.kind() == NotFound || twinkeep_engine::pack::is_media(error))
+}
+
 impl HostVault {
+    /// These were found bad. Gives what is not known any more.
+    pub fn expel(&self, bad: &[BadFrame]) -> Result<Vec<ChunkId>, StoreError> {
+        // Counted anew when others were asked for them.
+        self.lost.fetch_add(bad.len() as u64, Ordering::Relaxed);
+        self.store.expel(bad)
+    }
+
+    /// Looks how many frames are lost here.
+    pub fn count_lost(&self) -> Result<(), StoreError> {
+        self.lost.store(self.store.missed_frames()?, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Days that its snapshots are kept at least: what its config says, and never less than an office keeps.
     pub fn retention_days_min(&self) -> Result<u32, VaultError> {
         Ok(self.head.unverified()?.retention_days_min.max(LOCK_DAYS))
@@ -239,6 +266,7 @@ impl Host {
             online: Mutex::default(),
             watch: Watch::open(ground.office(), env.clock.elapsed()),
             hours: Hours::open(ground.office(), &env),
+            tips: Tips::open(ground.office()),
             copier: Copier::default(),
             mover: Mover::default(),
             healer: Healer::default(),
@@ -248,6 +276,7 @@ impl Host {
             env,
             work,
             ground,
+            closed: Mutex::default(),
             vaults: Mutex::default(),
             throttle: Mutex::new(Throttle::new()),
             pace: Mutex::default(),
@@ -259,13 +288,23 @@ impl Host {
         let vaults: Vec<VaultId> = host.office.read(|registry| registry.vaults().map(|vault| vault.id).collect());
         for id in vaults {
             let told_of = |source| HostError::Vault { vault: id, source: Box::new(source) };
-            let opened = host.open_vault(id).map_err(told_of)?;
+            let opened = match host.open_vault(id) {
+                Ok(opened) => opened,
+                // The others are of use without it.
+                Err(error) if matches!(error.class(), ErrorClass::NoVault | ErrorClass::Damaged) => {
+                    tracing::error!(vault = %id, %error, "a vault cannot be opened: the host goes on without it");
+                    lock(&host.closed).insert(id, error.to_string());
+                    continue;
+                }
+                Err(error) => return Err(told_of(error)),
+            };
             lock(&host.vaults).insert(id, opened.clone());
             host.feed(id, &opened).map_err(told_of)?;
             if let Err(error) = collector::go_on(&host, id, &opened) {
                 tracing::warn!(vault = %id, %error, "cannot go on with what was freed: the next collection does");
             }
         }
+        host.look_at_tips();
         watch::begin(&host)?;
         if let Err(error) = host.hours.note(&host.env, &host.vaults()) {
             tracing::warn!(%error, "cannot take note of what was recorded");
@@ -331,25 +370,6 @@ impl Host {
         }
     }
 
-    /// A session has begun, from there.
-    pub(crate) fn writes(&self, session: SessionId, run: WriterRun) {
-        self.keeping().insert(session, run);
-        self.share_rows();
-    }
-
-    /// A session has ended.
-    pub(crate) fn wrote(&self, session: &SessionId) {
-        self.keeping().remove(session);
-        self.share_rows();
-        self.copier.wake();
-    }
-
-    /// Rows that wait in all sessions together are not more than those of one alone.
-    fn share_rows(&self) {
-        let writers = self.keeping().len();
-        lock(&self.vaults).values().for_each(|vault| vault.store.share_rows(writers));
-    }
-
     /// From where sessions write.
     pub(crate) fn keeping(&self) -> MutexGuard<'_, HashMap<SessionId, WriterRun>> {
         lock(&self.keeping)
@@ -372,11 +392,21 @@ impl Host {
 
     /// A vault.
     pub fn vault(&self, id: VaultId) -> Result<Arc<HostVault>, Problem> {
-        let vault = lock(&self.vaults).get(&id).cloned();
-        vault.ok_or_else(|| problem(Why::NotFound, format!("there is no vault {id}")))
+        if let Some(vault) = lock(&self.vaults).get(&id).cloned() {
+            return Ok(vault);
+        }
+        Err(match lock(&self.closed).get(&id) {
+            Some(why) => problem(Why::Damaged, format!("the host cannot open the vault {id}: {why}")),
+            None => problem(Why::NotFound, format!("there is no vault {id}")),
+        })
     }
 
-    /// All vaults.
+    /// Vaults that could not be opened, and why.
+    pub fn closed(&self) -> Vec<(VaultId, String)> {
+        lock(&self.closed).iter().map(|(id, why)| (*id, why.clone())).collect()
+    }
+
+    /// All vaults that are open.
     pub fn vaults(&self) -> Vec<(VaultId, Arc<HostVault>)> {
         lock(&self.vaults).iter().map(|(id, vault)| (*id, vault.clone())).collect()
     }
@@ -424,7 +454,8 @@ impl Host {
             stored += rows.iter().map(|(_, place)| u64::from(place.len)).sum::<u64>();
         }
         let (store, stored) = (keyless.store, AtomicU64::new(stored));
-        Ok(Arc::new(HostVault { store, head, stored, feeding: Mutex::default(), telling: Mutex::default() }))
+        let lost = AtomicU64::new(store.missed_frames()?);
+        Ok(Arc::new(HostVault { store, head, stored, lost, feeding: Mutex::default(), telling: Mutex::default() }))
     }
 
     /// Enters in the map of holders what a vault has got since.

@@ -1,12 +1,14 @@
-//! Who may begin one more session of writing: a machine so many, and of those one account not all.
+//! Who may begin one more session of writing: a machine so many, and of those one account not all; and what all that
+//! write share.
 
-use super::lock;
+use super::{Host, WriterRun, lock};
 use crate::tracker::MachineNumber;
 use crate::tracker::names::AccountId;
 use crate::transport::limits::{SESSIONS_PER_ACCOUNT_MAX, SESSIONS_PER_MACHINE_MAX};
 use crate::transport::problem::{Problem, Why, problem};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use twinkeep_engine::id::SessionId;
 
 /// See the module.
 #[derive(Default)]
@@ -45,6 +47,27 @@ impl Drop for Slot {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(all.remove(&self.of)),
         }
+    }
+}
+
+impl Host {
+    /// A session has begun, from there.
+    pub(crate) fn writes(&self, session: SessionId, run: WriterRun) {
+        self.keeping().insert(session, run);
+        self.share_rows();
+    }
+
+    /// A session has ended.
+    pub(crate) fn wrote(&self, session: &SessionId) {
+        self.keeping().remove(session);
+        self.share_rows();
+        self.copier.wake();
+    }
+
+    /// Rows that wait in all sessions together are not more than those of one alone.
+    fn share_rows(&self) {
+        let writers = self.keeping().len();
+        lock(&self.vaults).values().for_each(|vault| vault.store.share_rows(writers));
     }
 }
 

@@ -3,11 +3,12 @@
 use super::room::{self, Room};
 use super::{Host, lock};
 use crate::tracker::registry::NodeStatus;
+use std::sync::atomic::Ordering;
 
 /// Something an administrator should know of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trouble {
-    /// What it is about, for programs: `disk`, `question`, `log`, `vaults` or `threads`.
+    /// What it is about, for programs: `disk`, `question`, `log`, `vaults`, `records`, `damage` or `threads`.
     pub about: &'static str,
     /// Whether something does not work because of it, or is not decided.
     pub is_serious: bool,
@@ -48,10 +49,38 @@ pub fn all(host: &Host) -> Vec<Trouble> {
             ids.join(", ")
         )
     });
+    let closed = host.closed();
+    let closed = (!closed.is_empty()).then(|| {
+        let names = closed.iter().map(|(id, why)| match host.office.read(|office| office.vault(id).cloned()) {
+            Some(vault) => format!("{} ({id}: {why})", vault.name),
+            None => format!("{id}: {why}"),
+        });
+        let names: Vec<String> = names.collect();
+        format!("these vaults cannot be opened: {}; put them back from a copy and restart the host", names.join(", "))
+    });
+    let short = host.tips.short();
+    let short = (!short.is_empty()).then(|| {
+        let ids: Vec<String> = short.iter().map(ToString::to_string).collect();
+        format!(
+            "records of the vaults {} are lost or damaged, and with them snapshots: put the files in records/ back from a \
+             copy; until then nothing is freed there",
+            ids.join(", ")
+        )
+    });
+    let lost: u64 = host.vaults().iter().map(|(_, vault)| vault.lost.load(Ordering::Relaxed)).sum();
+    let lost = (lost > 0).then(|| {
+        format!(
+            "{lost} frames are damaged or gone at the host, and no machine that is there has them: forget no machine \
+             that may; `twinkeep scrub start` tries again, and backups of what they held mend it"
+        )
+    });
     let found = [
         ("threads", threads.map(|text| (true, text))),
         ("log", log.map(|text| (true, text))),
         ("disk", disk),
+        ("vaults", closed.map(|text| (true, text))),
+        ("records", short.map(|text| (true, text))),
+        ("damage", lost.map(|text| (true, text))),
         ("vaults", strays.map(|text| (true, text))),
         ("question", host.watch.question().map(|text| (true, text))),
     ];

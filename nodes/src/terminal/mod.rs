@@ -11,5 +11,6 @@ pub mod service;
 pub mod setup;
 pub mod trusted;
 pub mod unknown;
+pub mod upkeep;
 
 pub use service::{Settings, run};

@@ -190,6 +190,8 @@ pub struct VaultEntry {
     pub company_wrap: Vec<u8>,
     /// Its secret wrapped to the key of each member.
     pub members: BTreeMap<AccountId, Vec<u8>>,
+    /// Members that have got another key since, so that theirs may not open it any more.
+    pub shut_out: BTreeSet<AccountId>,
     /// When it was made.
     pub made: Time,
 }

@@ -62,9 +62,13 @@ pub async fn host(world: Rc<World>) -> turmoil::Result {
 
 /// Does what the administrator was told to.
 async fn administer(world: Rc<World>, host: Arc<Host>) {
-    let admin: admin::Client = capnp_rpc::new_client(AdminServer::new(host, Actor::Host, || Ok(None)));
+    let admin: admin::Client = capnp_rpc::new_client(AdminServer::new(host.clone(), Actor::Host, || Ok(None)));
     loop {
-        let command = world.commands.borrow_mut().pop_front();
+        let mut command = world.commands.borrow_mut().pop_front();
+        // In the end somebody answers what the host asks.
+        if world.is_calm.get() && world.habits.forget && host.hours.question(host.env()).is_some() {
+            command = command.or(Some(Command::ClockIsRight));
+        }
         let Some(command) = command else {
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
@@ -114,7 +118,10 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
         }
         Command::Collect => collect(world, admin).await?,
         Command::CollectAndCut(writes) => {
-            world.disk.cut_after(*writes);
+            // What was asked for before everything was mended is done all the same.
+            if !world.is_calm.get() {
+                world.disk.cut_after(*writes);
+            }
             collect(world, admin).await?;
         }
         Command::ClockIsRight if world.skew.load(Ordering::Relaxed) != 0 => {

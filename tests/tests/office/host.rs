@@ -103,3 +103,82 @@ fn what_an_index_made_anew_cannot_name_comes_back_from_the_pcs() {
     }
     world.await_twice(PATIENCE);
 }
+
+/// A pack of one vault is gone at the host while its other holder is off: the host says so, nothing is called safe that
+/// is not, and nobody else waits for it.
+#[test]
+fn what_the_host_has_lost_is_said_and_holds_up_nobody_else() {
+    let mut world = OfficeWorld::new(3, &["anna", "ben"]);
+    let (first, second) = (source(48, SHAPE), source(49, SHAPE));
+    world.pcs[0].login("anna");
+    world.pcs[1].login("ben");
+    let made = world.pcs[0].backup(&first.root(), &["--wait", "copies=2"]);
+    let id = made["snapshot_id"].as_str().expect("an id").to_owned();
+    world.pcs[0].stop();
+    world.host.stop();
+    let packs = world.vault_dirs().into_iter().flat_map(|dir| fs::read_dir(dir.join("packs")).expect("packs"));
+    let packs: Vec<_> = packs.map(|pack| pack.expect("a pack").path()).collect();
+    let leaf = packs.iter().find(|path| path.extension().is_some_and(|ext| ext == "leaf")).expect("leaves");
+    fs::remove_file(leaf).expect("a pack is removed");
+    world.host.start();
+    world.pcs[1].await_connected();
+    world.pcs[2].await_connected();
+
+    // Ben's copies do not wait behind what is lost.
+    let bens = world.pcs[1].backup(&second.root(), &["--placement", "spread", "--wait", "copies=2"]);
+    assert_eq!(bens["level"], "P2", "{bens}");
+    world.pcs[2].login("anna");
+    let target = world.pcs[2].home.path("back");
+    let ran = world.pcs[2].run(&["restore", "latest", "--target", target.to_str().expect("a plain name")]);
+    assert_eq!(ran.code, Some(18), "what is left is restored, and it is said that something is not: {ran:?}");
+    world.host.expect(18, &["scrub", "start"]);
+    let said = world.host.expect(0, &["host", "status"]).out;
+    assert!(said.contains("damaged or gone at the host") && !said.contains("everything is kept twice"), "{said}");
+    let said = world.host.expect(4, &["copies", "status"]).out;
+    assert!(!said.contains("everything is kept twice"), "{said}");
+    let password = world.pcs[2].home.path("password");
+    let said = world.pcs[2].expect(18, &["backup", password.to_str().expect("a plain name")]).out;
+    assert!(said.contains("1 copy: host"), "what the vault holds is not all there: {said}");
+
+    // The other holder is back: all is as it was.
+    world.pcs[0].start();
+    world.pcs[0].await_connected();
+    world.host.expect(17, &["scrub", "start"]);
+    world.await_twice(PATIENCE);
+    world.host.expect(0, &["copies", "status"]);
+    if judge::is_there() {
+        world.pcs[0].restores_equal(&id, &first.root(), &first.root());
+    }
+}
+
+#[test]
+fn a_vault_that_is_lost_keeps_no_host_from_starting() {
+    let mut world = OfficeWorld::new(1, &["anna", "ben"]);
+    let tree = source(50, SHAPE);
+    for name in ["anna", "ben"] {
+        world.pcs[0].login(name);
+        world.pcs[0].backup(&tree.root(), &["--wait", "copies=2"]);
+    }
+    world.host.stop();
+    let aside = world.host.home.path("aside");
+    let whole = |dir: &std::path::Path| fs::read_dir(dir.join("records")).expect("records").count() > 0;
+    let vault = world.vault_dirs().into_iter().find(|dir| whole(dir)).expect("a vault");
+    fs::rename(&vault, &aside).expect("a folder is moved");
+    world.host.start();
+    world.pcs[0].await_connected();
+    let said = world.host.expect(0, &["host", "status"]).out;
+    assert!(said.contains("cannot be opened"), "{said}");
+    let can = ["anna", "ben"].map(|name| {
+        world.pcs[0].login(name);
+        world.pcs[0].run(&["snapshots"]).code == Some(0)
+    });
+    assert_eq!(can.iter().filter(|can| **can).count(), 1, "one is lost, the other is not");
+    world.host.stop();
+    fs::rename(&aside, &vault).expect("a folder is moved back");
+    world.host.start();
+    world.pcs[0].await_connected();
+    for name in ["anna", "ben"] {
+        world.pcs[0].login(name);
+        world.pcs[0].expect(0, &["check", "--read-data"]);
+    }
+}

@@ -23,6 +23,7 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use twinkeep_engine::crypto::PublicKey;
 use twinkeep_engine::id::FrameId;
@@ -226,14 +227,24 @@ impl admin::Server for AdminServer {
                 let Some(entry) = registry.vault(&id) else { continue };
                 let owner = registry.account(&entry.owner);
                 let owed = counts.vaults.iter().find(|count| count.vault == id);
+                let owed = owed.map_or((0, 0), |owed| (owed.frames, owed.bytes));
+                // What is bad here has one place at most.
+                let (owed, why) = match vault.lost.load(Ordering::Relaxed) {
+                    0 => (owed, host.copier.hindrance(id).map_or(String::new(), |hindrance| hindrance.to_string())),
+                    lost => {
+                        let why =
+                            format!("{lost} frames are damaged or gone at the host, and no machine has given them");
+                        ((owed.0 + lost, owed.1), why)
+                    }
+                };
                 rows.push(VaultRow {
                     id: id.0,
                     name: entry.name.clone(),
                     kind: kind_word(entry.kind),
                     owner: owner.map_or(String::new(), |owner| owner.name.clone()),
-                    bytes: vault.stored.load(std::sync::atomic::Ordering::Relaxed),
-                    owed: owed.map_or((0, 0), |owed| (owed.frames, owed.bytes)),
-                    why: host.copier.hindrance(id).map_or(String::new(), |hindrance| hindrance.to_string()),
+                    bytes: vault.stored.load(Ordering::Relaxed),
+                    owed,
+                    why,
                 });
             }
             Ok::<_, HoldersError>(rows)
@@ -315,7 +326,8 @@ impl admin::Server for AdminServer {
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
         let questions = [self.host.watch.question(), self.host.hours.question(self.host.env())];
         status.set_question(&questions.into_iter().flatten().collect::<Vec<_>>().join("\n")[..]);
-        status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum());
+        let lost: u64 = self.host.vaults().iter().map(|(_, vault)| vault.lost.load(Ordering::Relaxed)).sum();
+        status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum::<u64>() + lost);
         status.set_reserve(self.host.identity.marks.reserve_of(space.total));
         let troubles = trouble::all(&self.host);
         let mut list = status.init_troubles(troubles.len() as u32);

@@ -177,7 +177,6 @@ impl LoginServer {
         let registry = self.host.office.registry();
         let account = registry.account_by_name(&self.name);
         let device = account.zip(device).and_then(|(account, id)| registry.device(&account.id, &id));
-        let device = device.filter(|device| !device.revoked);
         let subject = Subject::new(account.map(|account| &account.id), &self.name);
         let now = self.host.env().clock.elapsed();
         let host = self.host.key();
@@ -188,7 +187,8 @@ impl LoginServer {
             .begin(now, subject, self.peer.address, by_device)
             .map_err(|wait| problem(Why::NotAllowed, wait.to_string()))?;
         let is_good = match by_device {
-            true => account.is_some_and(|account| !account.disabled),
+            // One that was revoked is no guess at a password either, or its tries would lock out whoever knows it.
+            true => account.is_some_and(|account| !account.disabled) && device.is_some_and(|device| !device.revoked),
             false => device.is_none() && challenge.verify(account, proof),
         };
         match account.filter(|_| is_good) {

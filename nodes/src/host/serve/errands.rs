@@ -1,8 +1,8 @@
 //! What a machine is asked to do with its store of copies, and what follows from its answers.
 
-use crate::host::Host;
 use crate::host::copier::Wanted;
 use crate::host::online::Scrubbed;
+use crate::host::{Host, is_lost};
 use crate::tracker::MachineNumber;
 use crate::tracker::holders::Why as Owed;
 use crate::tracker::standing::Fault;
@@ -97,7 +97,7 @@ pub(super) async fn send(
     for wanted in frames {
         let (tracker, frame) = (host.clone(), *wanted);
         // Gone since, or bad here: its owner hears of it in another way.
-        let Some(bytes) = host.work().run(move || read(&tracker, &frame)).await? else {
+        let Some(bytes) = host.work().run(move || Ok::<_, Problem>(read(&tracker, &frame))).await? else {
             host.copier.note_unreadable(wanted.id, host.env().clock.elapsed());
             continue;
         };
@@ -153,7 +153,10 @@ pub(super) async fn fetch(
     frames: Vec<FrameId>,
     answer: &mpsc::UnboundedSender<(FrameId, Vec<u8>)>,
 ) -> Result<(), Undone> {
-    for id in frames {
+    let tracker = host.clone();
+    let asked = frames.clone();
+    let holders = host.work().run(move || tracker.holders.holders_of(&asked)).await?;
+    for (id, holders) in frames.into_iter().zip(holders) {
         let mut request = copies.read_request();
         request.get().set_frame(&id.0);
         let bytes = match deadline(request.send().promise).await {
@@ -163,6 +166,8 @@ pub(super) async fn fetch(
         };
         match twinkeep_engine::frame::frame_id(&bytes) == id {
             true => drop(answer.send((id, bytes))),
+            // Everybody is asked for what nobody is known to hold.
+            false if !holders.contains(&machine) => {}
             false => {
                 host.copier.failed(machine, Fault::Lied, host.env().clock.elapsed());
                 retract(host, machine, vec![id]).await?;
@@ -185,7 +190,8 @@ pub(super) async fn prove(
     for wanted in frames {
         let (tracker, frame) = (host.clone(), *wanted);
         // What is bad here is no measure for others.
-        let Some(bytes) = host.work().run(move || read(&tracker, &frame)).await? else { continue };
+        let read = move || Ok::<_, Problem>(read(&tracker, &frame));
+        let Some(bytes) = host.work().run(read).await? else { continue };
         let (mut nonce, mut dice) = ([0; 32], [0; 8]);
         host.env().entropy.fill(&mut nonce);
         host.env().entropy.fill(&mut dice);
@@ -271,34 +277,32 @@ async fn within<T>(time: Duration, answer: impl Future<Output = Result<T, Error>
     }
 }
 
-/// A frame of a vault, verified.
-fn read(host: &Host, wanted: &Wanted) -> Result<Option<Vec<u8>>, Problem> {
+/// A frame of a vault, verified; nothing where it cannot be had now, for whatever reason: others go on without it.
+fn read(host: &Host, wanted: &Wanted) -> Option<Vec<u8>> {
+    match try_read(host, wanted) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::warn!(frame = %wanted.id, vault = %wanted.vault, %error, "a frame of the host cannot be read");
+            None
+        }
+    }
+}
+
+fn try_read(host: &Host, wanted: &Wanted) -> Result<Option<Vec<u8>>, Problem> {
     let vault = host.vault(wanted.vault)?;
     let place = vault.store.frames(wanted.number, 1)?.into_iter().find(|place| place.frame == wanted.id);
     let Some(place) = place else { return Ok(None) };
     let mut bytes = Vec::new();
-    vault.store.read_frame(&place, &mut bytes)?;
-    let is_good = twinkeep_engine::frame::frame_id(&bytes) == wanted.id;
+    let is_good = match vault.store.read_frame(&place, &mut bytes) {
+        Ok(()) => twinkeep_engine::frame::frame_id(&bytes) == wanted.id,
+        Err(error) if is_lost(&error) => false,
+        Err(error) => return Err(error.into()),
+    };
     if !is_good {
         tracing::warn!(frame = %wanted.id, vault = %wanted.vault, "a frame of the host is damaged");
         // Whoever holds the other copy gives it back.
-        vault.store.expel(&[BadFrame::from(&place)])?;
+        vault.expel(&[BadFrame::from(&place)])?;
         host.healer.wake();
     }
     Ok(is_good.then_some(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_machine_that_is_mute_is_told_from_one_that_is_gone() {
-        let mute = within::<()>(Duration::from_millis(1), std::future::pending()).await.unwrap_err();
-        assert_eq!(Undone::from(mute).fault(), Some(Fault::Failed));
-        let gone = Error::disconnected("Peer disconnected.".to_owned());
-        assert_eq!(Undone::from(gone).fault(), Some(Fault::Gone));
-        assert_eq!(problem_of("it lists in a circle").fault(), Some(Fault::Failed));
-        assert_eq!(Undone::from(problem(Why::NoSpace, "the host's disk is full")).fault(), None);
-    }
 }

@@ -284,7 +284,7 @@ impl Machine {
                     self.host.copier.done(self.number, &frames);
                     sent
                 }
-                Errand::Drop(frames) => set_aside(&self.host, &self.copies, frames).await.map_err(Undone::from),
+                Errand::Drop(frames) => self.drop_some(frames).await.map_err(Undone::from),
                 Errand::Compare => {
                     let compared = self.compare(None).await;
                     self.asked_no_more();
@@ -362,6 +362,13 @@ impl Machine {
         }
         self.host.copier.wake();
         self.host.mover.wake();
+    }
+
+    /// Has it set aside what it may still let go: it may have listed some of it since, or others have lost theirs.
+    async fn drop_some(&self, frames: Vec<FrameId>) -> Result<(), Error> {
+        let (tracker, number) = (self.host.clone(), self.number);
+        let frames = self.host.work().run(move || tracker.holders.let_go(number, &frames)).await?;
+        if frames.is_empty() { Ok(()) } else { set_aside(&self.host, &self.copies, frames).await }
     }
 
     /// Of each frame, whether a collection removed it.

@@ -284,7 +284,9 @@ impl user_session::Server for UserServer {
         let (account, wrapped) = people::read_wrap(params.get_wrap()?)?;
         let registry = self.0.host.office.registry();
         let entry = registry.vault(&vault);
-        let may = entry.is_some_and(|vault| vault.owner == self.0.account || vault.members.contains_key(&account));
+        // A member helps another one whose key is new; what opens the vault for somebody it takes from nobody.
+        let is_shut_out = |account| entry.is_some_and(|vault| vault.shut_out.contains(account));
+        let may = entry.is_some_and(|vault| vault.owner == self.0.account) || is_shut_out(&account);
         if !may {
             return Err(problem(Why::NotAllowed, "only the owner of a vault says who is a member of it").into());
         }

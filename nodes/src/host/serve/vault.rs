@@ -5,7 +5,7 @@ use super::user::{Caller, is_on_host};
 use super::write::WriteServer;
 use crate::host::leave::UserCall;
 use crate::host::slots::Slot;
-use crate::host::{Host, HostVault};
+use crate::host::{Host, HostVault, is_lost};
 use crate::remote::wire::{get_link, get_place, put_link, put_place, put_texts};
 use crate::tracker::MachineNumber;
 use crate::tracker::limits::LOCK_DAYS;
@@ -17,7 +17,7 @@ use capnp::Error;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
-use twinkeep_engine::files::FilesError;
+use std::sync::atomic::Ordering;
 use twinkeep_engine::history::{self, History, RefState};
 use twinkeep_engine::id::{ChunkId, VaultId};
 use twinkeep_engine::index::{FrameNumber, PackNumber};
@@ -155,12 +155,10 @@ pub(super) fn append(
         let is_here = (place.count, place.previous) == (link.count, link.previous);
         is_here.then(|| bytes.to_vec())
     })?;
+    if taken.is_some() {
+        host.tips.reached(vault.store.vault(), &link, bytes);
+    }
     Ok(taken.is_some())
-}
-
-/// Whether an error says that the bytes are not there any more, and not that they cannot be had now.
-fn is_lost(error: &FilesError) -> bool {
-    error.kind() == std::io::ErrorKind::NotFound || twinkeep_engine::pack::is_media(error)
 }
 
 /// Whether a member may say this of the vault's history. The host has no key to see who says it, so what it lets in must
@@ -274,8 +272,11 @@ impl vault::Server for VaultServer {
                     return Err(StoreError::Gone { frame: place.frame });
                 };
                 let mut bytes = Vec::new();
-                vault.store.read_frame(&found, &mut bytes)?;
-                Ok(bytes)
+                match vault.store.read_frame(&found, &mut bytes) {
+                    // As bytes that are wrong: the reader has it looked at, and goes on.
+                    Err(error) if is_lost(&error) => Ok(Vec::new()),
+                    read => read.map(|()| bytes),
+                }
             })
             .await?;
         results.get().set_bytes(&bytes);
@@ -453,12 +454,12 @@ impl vault::Server for VaultServer {
                         Ok(()) if twinkeep_engine::frame::frame_id(&bytes) == row.id => {}
                         Ok(()) => bad.push(BadFrame::from(&place)),
                         Err(StoreError::Gone { .. }) => {}
-                        Err(StoreError::Files(error)) if is_lost(&error) => bad.push(BadFrame::from(&place)),
+                        Err(error) if is_lost(&error) => bad.push(BadFrame::from(&place)),
                         // Without means, such as descriptors, nothing can be said of it.
                         Err(error) => return Err(error),
                     }
                 }
-                vault.store.expel(&bad)
+                vault.expel(&bad)
             })
             .await?;
         self.host.healer.wake();
@@ -495,7 +496,7 @@ impl vault::Server for VaultServer {
                     .map(|node| node.name.clone())
                     .collect();
                 // What is bad here is not here: the other copy is then the only one.
-                let is_bad_here = !vault.store.unwhole()?.is_empty();
+                let is_bad_here = vault.lost.load(Ordering::Relaxed) > 0 || !vault.store.unwhole()?.is_empty();
                 let owed = match host.holders.is_owed_below(id, newest.saturating_sub(1))? || is_bad_here {
                     _ if twinkeep_engine::zoo::planted("level-ignores-owed") => 0,
                     false => 0,

@@ -6,7 +6,7 @@
 
 use super::change::Change;
 use super::rows::{Junk, META, damaged};
-use super::{Holders, MachineNumber, Result, expect_few};
+use super::{Holders, MachineNumber, Result, Why, expect_few};
 use crate::tracker::limits::REMOVED_MAX;
 use twinkeep_engine::id::FrameId;
 use twinkeep_engine::kv::{self, Read};
@@ -87,6 +87,31 @@ impl Holders {
         let read = self.kv.read()?;
         let removed = |id: &FrameId| Ok(read.get(META, &id_key(id))?.is_some());
         Ok(ids.iter().map(removed).collect::<kv::Result<_>>()?)
+    }
+
+    /// Of these frames those that a machine may drop when this is said: those that collections removed, and those that
+    /// enough others hold. It is no holder of them from now on, even if it has listed them since it was first told to.
+    pub fn let_go(&self, machine: MachineNumber, ids: &[FrameId]) -> Result<Vec<FrameId>> {
+        expect_few(ids.len())?;
+        let mut change = self.change()?;
+        let mut gone = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(number) = change.number(id)? else {
+                if change.read().get(META, &id_key(id))?.is_some() {
+                    gone.push(*id);
+                }
+                continue;
+            };
+            let old = change.tracked(number)?;
+            let mut new = old.clone();
+            new.drop_holder(machine, Why::Dropped);
+            if new.holders.len() >= self.copies_wanted {
+                change.replace(number, Some(&old), Some(&new))?;
+                gone.push(*id);
+            }
+        }
+        change.commit()?;
+        Ok(gone)
     }
 
     /// What a machine holds that the map does not know, as it was last listed.

@@ -372,6 +372,29 @@ fn the_oldest_removals_are_forgotten_first() {
 }
 
 #[test]
+fn what_is_ordered_dropped_goes_only_if_that_is_still_right() {
+    let holders = new_holders(1);
+    let [one, two] = [MachineNumber(1), MachineNumber(2)];
+    holders.enter(vault_of(1), &[new_frame(0, 0, None), new_frame(1, 1, None)], 2).unwrap();
+    let both = [id(0), id(1)];
+    let of = |frame: usize| holders.holders_of(&[id(frame)]).unwrap().remove(0);
+    [one, two].into_iter().for_each(|machine| drop(holders.confirm(machine, &both).unwrap()));
+    assert_eq!(holders.release(one, &both).unwrap(), both);
+    // Before the order is given it lists what it holds, and the other loses something.
+    holders.confirm(one, &both).unwrap();
+    holders.retract(two, &[id(1)], Why::ScrubFailed).unwrap();
+    assert_eq!(
+        holders.let_go(one, &[id(0), id(1), id(2)]).unwrap(),
+        [id(0)],
+        "of what nobody knows nothing is dropped"
+    );
+    assert_eq!((of(0), of(1)), (vec![two], vec![one]));
+    assert_eq!(holders.let_go(one, &[id(0)]).unwrap(), [id(0)], "it was released already");
+    holders.remove_frames(&[id(1)]).unwrap();
+    assert_eq!(holders.let_go(one, &[id(1)]).unwrap(), [id(1)], "it is gone from the host");
+}
+
+#[test]
 fn what_is_unknown_is_remembered_until_something_of_it_may_be_known() {
     let holders = new_holders(1);
     let machine = MachineNumber(2);

@@ -66,7 +66,7 @@ impl Registry {
             Event::AccountPassword { id, login } => self.account_mut(id).map(|to| to.login = login.clone()),
             Event::AccountDisabled { id, on } => self.account_mut(id).map(|to| to.disabled = *on),
             Event::AccountQuota { id, bytes } => self.account_mut(id).map(|to| to.quota = *bytes),
-            Event::AccountKey { id, key } => self.account_mut(id).map(|to| to.key = Some(*key)),
+            Event::AccountKey { id, key } => self.change_key(id, *key),
             Event::DeviceAdded { .. } => self.add_device(event, time),
             Event::DeviceRevoked { account, device } => self.revoke_device(account, device),
             Event::DevicesRevoked { account } => self.revoke_devices(account),
@@ -75,6 +75,16 @@ impl Registry {
             Event::Together(_) => Err(RegistryError::Contradiction("one step stands within another")),
             Event::Audit { .. } => Ok(()),
         }
+    }
+
+    fn change_key(&mut self, id: &AccountId, key: [u8; 32]) -> Result<()> {
+        let before = self.account_mut(id)?.key.replace(key);
+        if before.is_some_and(|before| before != key) {
+            for vault in self.vaults.values_mut().filter(|vault| vault.members.contains_key(id)) {
+                vault.shut_out.insert(*id);
+            }
+        }
+        Ok(())
     }
 
     fn make_token(&mut self, event: &Event) -> Result<()> {
@@ -256,6 +266,7 @@ impl Registry {
             kind: *kind,
             company_wrap: company_wrap.clone(),
             members: Default::default(),
+            shut_out: Default::default(),
             made: time,
         };
         self.vaults.insert(*vault, made);
@@ -283,6 +294,7 @@ impl Registry {
             return vault.members.remove(account).map(drop).ok_or_else(|| unknown("member", account));
         }
         vault.members.insert(*account, wrapped.clone());
+        vault.shut_out.remove(account);
         Ok(())
     }
 
