@@ -124,6 +124,24 @@ impl Service {
         })
     }
 
+    /// Refuses where this machine has another already, as far as this user says; one whose folder is gone is over.
+    pub fn refuse_other(&self) -> anyhow::Result<()> {
+        let path = config_dir()?.join("office.toml");
+        let Some(own) = read_toml::<Self>(&path)? else { return Ok(()) };
+        if (own.role == self.role && own.data == self.data) || !own.data.exists() {
+            return Ok(());
+        }
+        let what = match own.role {
+            Role::Host => "the host of an office",
+            Role::Terminal => "a terminal of an office",
+        };
+        Err(hinted(
+            Code::Failed,
+            format!("this machine is {what} already, in {}", own.data.display()),
+            format!("if that is over, remove {}; the folder stays as it is", path.display()),
+        ))
+    }
+
     /// Remembers it.
     pub fn remember(&self) -> anyhow::Result<()> {
         write_toml(&config_dir()?.join("office.toml"), self)
@@ -252,7 +270,8 @@ impl Session {
                 Why::WrongKey => hinted(
                     Code::WrongKey,
                     format!("the office does not let {} in from this machine any more", login.account),
-                    "`twinkeep login NAME` logs in again",
+                    "`twinkeep login NAME` logs in again, unless an administrator has disabled the account: \
+                     the office tells nobody else of that",
                 ),
                 _ => told(problem),
             })?;
@@ -270,7 +289,7 @@ impl Session {
         let vaults = self.user.vaults().map_err(told)?;
         let vault = match name {
             Some(name) => vaults::named(&vaults, &self.user.name, name)?,
-            None => vaults::default(&vaults, &self.user.name)?,
+            None => vaults::default(&vaults, &self.user.name, |own| self.user.secret(&self.key, own).is_ok())?,
         };
         let vault = vault.clone();
         let secret = self.user.secret(&self.key, &vault).map_err(|problem| {

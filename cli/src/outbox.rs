@@ -2,9 +2,12 @@
 //!
 //! In the data folder, in `outbox/`: `<vault id>.toml` is what opens the vault, as the office last gave it; and the folder
 //! `<vault id>/`, while something waits, is a vault of the same name and keys that holds it. It opens like any other. Who
-//! writes to it holds `<vault id>.lock` together with others, who sends it and clears it away holds that alone. Where
-//! `<vault id>.spread` is, no second copy of what waits is to stay on this machine.
+//! writes to it holds `<vault id>.lock` together with others; who makes it, sends it and clears it away holds that alone.
+//! Where `<vault id>.spread` is, no second copy of what waits is to stay on this machine.
+//!
+//! What always holds: a folder in which anything was stored goes only when all of it is at the office.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::env::Env;
 use twinkeep_engine::forward::{Forwarded, forward};
-use twinkeep_engine::id::VaultId;
+use twinkeep_engine::id::{ChunkId, VaultId};
 use twinkeep_engine::progress::Progress;
 use twinkeep_engine::vault::{HeadBytes, Place, Unlock, Vault};
 use twinkeep_nodes::remote::office::{User, VaultOf, service_status};
@@ -24,13 +27,16 @@ use twinkeep_nodes::tracker::member::open_vault;
 use twinkeep_nodes::tracker::names::AccountId;
 
 use crate::dirs;
-use crate::error::{Code, one_line, told};
+use crate::error::{Code, judge, one_line, told};
 use crate::office::{self, Login, Session};
 use crate::session::owner;
 use crate::vaults;
 
 /// How long somebody waits who has nothing else to do while others are at it.
 pub const LOCK_WAIT: Duration = Duration::from_secs(60);
+
+/// How long somebody who makes it waits for others to look whether it is made.
+const MAKE_WAIT: Duration = Duration::from_millis(300);
 
 /// How often a service looks whether something waits, and how long it rests at most after a failure.
 const LOOK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
@@ -65,6 +71,10 @@ pub fn folder() -> Option<PathBuf> {
     root().ok().filter(|root| root.is_dir())
 }
 
+fn known_path(root: &Path, vault: VaultId) -> PathBuf {
+    root.join(format!("{}.toml", vault.to_hex()))
+}
+
 /// Keeps what opens a vault, for when the office is out of reach.
 pub fn remember(user: &User, vault: &VaultOf, head: &HeadBytes) -> anyhow::Result<()> {
     let known = Known {
@@ -77,7 +87,7 @@ pub fn remember(user: &User, vault: &VaultOf, head: &HeadBytes) -> anyhow::Resul
         keyring: HEX.encode(&head.keyring),
     };
     let root = root()?;
-    let path = root.join(format!("{}.toml", vault.id.to_hex()));
+    let path = known_path(&root, vault.id);
     if read(&path).ok().flatten().as_ref() == Some(&known) {
         return Ok(());
     }
@@ -101,8 +111,8 @@ fn read(path: &Path) -> anyhow::Result<Option<Known>> {
     }
 }
 
-/// All of this user, whichever account they are of.
-fn all() -> anyhow::Result<Vec<Outbox>> {
+/// The vaults that have a file or a folder of this kind of name, in order.
+fn vaults_with(suffix: &str) -> anyhow::Result<Vec<VaultId>> {
     let root = root()?;
     let entries = match fs::read_dir(&root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -111,15 +121,44 @@ fn all() -> anyhow::Result<Vec<Outbox>> {
     let mut found = Vec::new();
     for entry in entries {
         let name = entry.with_context(|| format!("cannot list {}", root.display()))?.file_name();
-        let vault = name.to_str().and_then(|name| name.strip_suffix(".toml")).and_then(VaultId::from_hex);
-        if let Some(vault) = vault
-            && let Some(known) = read(&root.join(&name))?
-        {
-            found.push(Outbox { root: root.clone(), vault, known });
-        }
+        found.extend(name.to_str().and_then(|name| name.strip_suffix(suffix)).and_then(VaultId::from_hex));
     }
-    found.sort_by_key(|outbox| outbox.vault);
+    found.sort();
     Ok(found)
+}
+
+/// All of this user, whichever account they are of; without those whose file cannot be used.
+fn all() -> anyhow::Result<Vec<Outbox>> {
+    let root = root()?;
+    let open = |vault: VaultId| {
+        let known = read(&known_path(&root, vault)).ok().flatten()?;
+        Some(Outbox { root: root.clone(), vault, known })
+    };
+    Ok(vaults_with(".toml")?.into_iter().filter_map(open).collect())
+}
+
+/// Puts files aside that cannot be used, so that none of them stops what has nothing to do with it. What was in them the
+/// office gives again.
+pub fn set_damaged_aside(warn: impl Fn(String)) -> anyhow::Result<()> {
+    let root = root()?;
+    for vault in vaults_with(".toml")? {
+        let path = known_path(&root, vault);
+        let Err(error) = read(&path) else { continue };
+        let aside = path.with_extension("toml.damaged");
+        let where_to = match fs::rename(&path, &aside) {
+            Ok(()) => format!("it is put aside as {}", aside.display()),
+            Err(error) => format!("it cannot be put aside: {error}"),
+        };
+        let what = error.to_string();
+        warn(format!("{what}: {where_to}; the office writes it anew when its vault is used again"));
+    }
+    Ok(())
+}
+
+/// Whether anything waits, whoever it is of.
+pub fn is_any_waiting() -> anyhow::Result<bool> {
+    let root = root()?;
+    Ok(vaults_with("")?.into_iter().any(|vault| root.join(vault.to_hex()).is_dir()))
 }
 
 /// Those in which something waits.
@@ -127,6 +166,14 @@ pub fn waiting() -> anyhow::Result<Vec<Outbox>> {
     let mut all = all()?;
     all.retain(|outbox| outbox.folder().is_dir());
     Ok(all)
+}
+
+/// Folders in which something waits, and of which nothing is known here any more.
+fn unknown() -> anyhow::Result<Vec<VaultId>> {
+    let (root, known) = (root()?, all()?);
+    let mut found = vaults_with("")?;
+    found.retain(|vault| root.join(vault.to_hex()).is_dir() && known.iter().all(|outbox| outbox.vault != *vault));
+    Ok(found)
 }
 
 /// The one of a vault, by its name or the beginning of its id; without a name the account's own.
@@ -137,7 +184,9 @@ pub fn find(login: &Login, name: Option<&str>) -> anyhow::Result<Option<Outbox>>
     // As it is chosen where the office can be asked.
     let meant = match name {
         Some(name) => vaults::named(&infos, &login.account, name),
-        None => vaults::default(&infos, &login.account),
+        None => vaults::default(&infos, &login.account, |info| {
+            all.iter().any(|outbox| outbox.vault == info.id && outbox.secret().is_ok())
+        }),
     };
     let Ok(meant) = meant.map(|vault| vault.id) else { return Ok(None) };
     Ok(all.into_iter().find(|outbox| outbox.vault == meant))
@@ -151,6 +200,15 @@ pub fn secret(vault: VaultId) -> anyhow::Result<Option<VaultSecret>> {
 }
 
 impl Outbox {
+    /// One of which nothing is known but where it is, and who would send it.
+    fn unknown(vault: VaultId, account: &str) -> anyhow::Result<Self> {
+        let [account_id, name, owner] = [const { String::new() }; 3];
+        let [wrapped, config, keyring] = [const { String::new() }; 3];
+        let account = account.to_owned();
+        let known = Known { account, account_id, name, owner, wrapped, config, keyring };
+        Ok(Self { root: root()?, vault, known })
+    }
+
     /// The vault as far as it is known here.
     fn info(&self) -> VaultOf {
         let owner = if self.known.owner.is_empty() { &self.known.account } else { &self.known.owner };
@@ -181,7 +239,7 @@ impl Outbox {
     }
 
     fn damaged(&self) -> anyhow::Error {
-        let path = self.root.join(format!("{}.toml", self.vault.to_hex()));
+        let path = known_path(&self.root, self.vault);
         told(Code::Failed, format!("{} does not hold what it should", path.display()))
     }
 
@@ -214,22 +272,72 @@ impl Outbox {
     /// Opens it to back up into; makes it first where nothing waits. The lock is to be held as long as it is used.
     pub fn open_to_write(&self, env: Env) -> anyhow::Result<(Vault, File)> {
         let busy = || told(Code::Busy, "what waits on this machine is being sent: try again in a moment");
-        let lock = self.lock(false, LOCK_WAIT)?.ok_or_else(busy)?;
-        self.clear_sent();
-        let place = Place::folder(&self.folder());
-        if !Vault::exists(&place)? {
-            let part = |text: &str| HEX.decode(text.as_bytes()).map_err(|_| self.damaged());
-            let head = HeadBytes { config: part(&self.known.config)?, keyring: part(&self.known.keyring)? };
-            if head.vault()? != self.vault {
-                return Err(self.damaged());
+        let begun = Instant::now();
+        loop {
+            let lock = self.lock(false, LOCK_WAIT)?.ok_or_else(busy)?;
+            if Vault::exists(&Place::folder(&self.folder()))? {
+                return Ok((self.open(env)?, lock));
             }
-            match Vault::place(&place, &head) {
-                // Another backup made it meanwhile.
-                Err(twinkeep_engine::vault::VaultError::Exists) => {}
-                made => drop(made.with_context(|| format!("cannot write to {}", self.folder().display()))?),
+            drop(lock);
+            // Alone: two that made it at once would each take the other's half for a damaged one.
+            match self.lock(true, MAKE_WAIT)? {
+                Some(_alone) => self.make()?,
+                None if begun.elapsed() > LOCK_WAIT => return Err(busy()),
+                // Another backup makes it, or has made it and goes on.
+                None => {}
             }
         }
-        Ok((self.open(env)?, lock))
+    }
+
+    /// Makes it, unless it is there. The lock is held alone.
+    fn make(&self) -> anyhow::Result<()> {
+        self.clear_sent();
+        let place = Place::folder(&self.folder());
+        if self.holds_something()? {
+            return self.mend();
+        }
+        if Vault::exists(&place)? {
+            return Ok(());
+        }
+        let made = Vault::place(&place, &self.head()?);
+        made.map(drop).with_context(|| format!("cannot write to {}", self.folder().display()))
+    }
+
+    /// Config and keyring, as the office gave them last.
+    fn head(&self) -> anyhow::Result<HeadBytes> {
+        let part = |text: &str| HEX.decode(text.as_bytes()).map_err(|_| self.damaged());
+        let head = HeadBytes { config: part(&self.known.config)?, keyring: part(&self.known.keyring)? };
+        if head.vault()? == self.vault { Ok(head) } else { Err(self.damaged()) }
+    }
+
+    /// Whether anything was ever stored in it, vault or not.
+    fn holds_something(&self) -> anyhow::Result<bool> {
+        for name in Vault::FILLED {
+            let path = self.folder().join(name);
+            let mut entries = match fs::read_dir(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                entries => entries.with_context(|| format!("cannot list {}", path.display()))?,
+            };
+            if entries.next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Puts config and keyring back where somebody took them away. The lock is held alone.
+    fn mend(&self) -> anyhow::Result<()> {
+        for (name, of) in
+            [("keyring", (|head| head.keyring) as fn(HeadBytes) -> Vec<u8>), ("config", |head| head.config)]
+        {
+            let path = self.folder().join(name);
+            if path.exists() || path.with_extension("copy").exists() {
+                continue;
+            }
+            let bytes = &of(self.head()?);
+            secrets::replace(&path, bytes).with_context(|| format!("cannot put {} back", path.display()))?;
+        }
+        Ok(())
     }
 
     fn spread_path(&self) -> PathBuf {
@@ -264,20 +372,29 @@ impl Outbox {
         let Sending { env, progress, patience } = *sending;
         let Some(_lock) = self.lock(true, patience)? else { return Ok(Sent::Busy) };
         self.clear_sent();
-        if !Vault::exists(&Place::folder(&self.folder()))? {
+        if !Vault::exists(&Place::folder(&self.folder()))? && !self.holds_something()? {
             // It was being made when its maker ended: there is nothing in it.
             // Or somebody has sent it while we waited.
             let _ = fs::remove_dir_all(self.folder());
             self.spread_no_more()?;
             return Ok(Sent::Nothing);
         }
-        let (to, store) = session.open(Some(&self.vault.to_hex()), env.clone(), |text| tracing::warn!("{text}"))?;
+        let opened = session.open(Some(&self.vault.to_hex()), env.clone(), |text| progress.warn("", text));
+        let (to, store) = opened.map_err(|error| self.not_there(error))?;
         if self.spread_path().exists() {
             store.spread();
         }
+        // What opens it may be another now, as after a reset of the password.
+        let known = read(&known_path(&self.root, self.vault))?.unwrap_or_else(|| self.known.clone());
+        let now = Self { root: self.root.clone(), vault: self.vault, known };
+        now.mend()?;
         let sent = {
-            let from = self.open(env.clone())?;
-            forward(&from, &to, progress).with_context(|| format!("cannot send {}", self.folder().display()))?
+            let from = now.open(env.clone())?;
+            let before: HashSet<ChunkId> = to.received()?.into_iter().map(|received| received.id).collect();
+            let sent = forward(&from, &to, progress);
+            let mut sent = sent.with_context(|| format!("cannot send {}", self.folder().display()))?;
+            sent.done.retain(|id| !before.contains(id));
+            sent
         };
         if sent.is_all() {
             // Before the folder: one that is sent once more has arrived, and where is settled.
@@ -288,6 +405,20 @@ impl Outbox {
             self.clear_sent();
         }
         Ok(Sent::Done(sent))
+    }
+
+    /// What can be done where the office lets the account into the vault no more.
+    fn not_there(&self, error: anyhow::Error) -> anyhow::Error {
+        if judge(&error).0 != Code::NoVault {
+            return error;
+        }
+        let (name, account, folder) = (vaults::location(&self.info()), &self.known.account, self.folder());
+        let text = format!(
+            "{name} is no vault of {account} any more; `twinkeep --vault {} restore latest --target FOLDER` brings back \
+             what is in it",
+            folder.display()
+        );
+        told(Code::NoVault, text)
     }
 
     fn sent(&self) -> PathBuf {
@@ -317,13 +448,22 @@ pub enum Sent {
     Busy,
     /// There was nothing in it.
     Nothing,
-    /// It was gone through.
+    /// It was gone through; of snapshots those are named that were not at the office before.
     Done(Forwarded),
 }
 
 /// Sends all that waits for the account of a session; gives what each of them came to.
 pub fn deliver(session: &Session, sending: &Sending<'_>) -> anyhow::Result<Vec<(Outbox, anyhow::Result<Sent>)>> {
     let mut done = Vec::new();
+    for vault in unknown()? {
+        // Opening it at the office gives what is to be known of it.
+        let warn = |text: String| sending.progress.warn("", text);
+        if let Err(error) = session.open(Some(&vault.to_hex()), sending.env.clone(), warn) {
+            let outbox = Outbox::unknown(vault, &session.user.name)?;
+            let text = format!("what opens it is not known here, nor at the office: {}", one_line(&error));
+            done.push((outbox, Err(told(judge(&error).0, text))));
+        }
+    }
     for outbox in waiting()?.into_iter().filter(|outbox| outbox.known.account == session.user.name) {
         let sent = outbox.send(session, sending);
         done.push((outbox, sent));
@@ -336,8 +476,8 @@ pub fn courier(socket: &Path, env: &Env) {
     let (mut wait, mut last) = (LOOK.0, String::new());
     loop {
         std::thread::sleep(wait);
-        let is_due = waiting().is_ok_and(|waiting| !waiting.is_empty())
-            && service_status(socket).is_ok_and(|status| status.connected);
+        let is_due =
+            is_any_waiting().is_ok_and(|is_any| is_any) && service_status(socket).is_ok_and(|status| status.connected);
         let went = if is_due { deliver_all(env) } else { Ok(()) };
         match went {
             Ok(()) => (wait, last) = (LOOK.0, String::new()),
@@ -353,6 +493,7 @@ pub fn courier(socket: &Path, env: &Env) {
 }
 
 fn deliver_all(env: &Env) -> anyhow::Result<()> {
+    set_damaged_aside(|text| tracing::warn!("{text}"))?;
     let progress = Progress::new(|warning| tracing::warn!(warning = %warning.message, "in what waits to be sent"));
     let sending = Sending { env, progress: &progress, patience: Duration::ZERO };
     for (outbox, sent) in deliver(&Session::begin()?, &sending)? {

@@ -36,12 +36,18 @@ pub fn given(globals: &Globals, var: Var<'_>) -> anyhow::Result<Option<Password>
 
 /// The first line of a file, or of what a command prints; `None` where neither is named.
 pub fn from_either(file: Option<&Path>, command: Option<&str>) -> anyhow::Result<Option<Password>> {
-    if let Some(path) = file {
-        let from = || format!("cannot read the password from {}", path.display());
-        let file = File::open(path).with_context(from)?;
-        return first_line(file).with_context(from).and_then(|line| not_empty(line, &path.display())).map(Some);
+    match from_file(file, "password")? {
+        Some(password) => Ok(Some(password)),
+        None => command.map(from_command).transpose(),
     }
-    command.map(from_command).transpose()
+}
+
+/// The first line of a file that holds `what`; `None` where none is named.
+pub fn from_file(file: Option<&Path>, what: &str) -> anyhow::Result<Option<Password>> {
+    let Some(path) = file else { return Ok(None) };
+    let from = || format!("cannot read the {what} from {}", path.display());
+    let file = File::open(path).with_context(from)?;
+    first_line(file).with_context(from).and_then(|line| not_empty(line, &path.display())).map(Some)
 }
 
 /// The secret that a file of recovery words says.

@@ -102,6 +102,26 @@ impl Screen {
         self.write_stderr(text);
     }
 
+    /// What is shown only once and must not be missed: words to standard error, with `json` a message instead. It has been
+    /// written when this returns.
+    pub fn once(&self, text: &str, message_type: &str, fields: &Value) -> std::io::Result<()> {
+        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = || {
+            if !self.json {
+                let mut stderr = std::io::stderr().lock();
+                return writeln!(stderr, "{text}").and_then(|()| stderr.flush());
+            }
+            let mut line = serde_json::to_vec(&Message { message_type, fields })?;
+            line.push(b'\n');
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(&line).and_then(|()| stdout.flush())
+        };
+        match &*bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
     /// The end of a failed run.
     pub fn failure(&self, error: &anyhow::Error) -> Code {
         let (code, hint) = error::judge(error);

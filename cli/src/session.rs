@@ -87,13 +87,16 @@ impl Run {
         match &self.globals.vault {
             None if office::login()?.is_some() => Ok(Site::Office(None)),
             None => Ok(Site::Folder(dirs::default_vault(&dirs::process_var)?)),
-            Some(text) => match text.strip_prefix("twinkeep://") {
-                Some(name) => {
-                    Ok(Site::Office(Some(name.trim_end_matches('/').to_owned()).filter(|name| !name.is_empty())))
-                }
+            Some(text) => match text.strip_prefix("twinkeep:") {
+                Some(name) => Ok(Site::Office(office_name(name).ok_or_else(|| bad_office_name(text))?)),
                 None => Ok(Site::Folder(folder_of(text)?)),
             },
         }
+    }
+
+    /// Whether the vault is in a folder of this machine, and at no office.
+    pub fn is_in_folder(&self) -> anyhow::Result<bool> {
+        Ok(matches!(self.site()?, Site::Folder(_)))
     }
 
     /// Whether what is asked for is asked of the office: the vault is there, or this is its host and no other is named.
@@ -393,6 +396,18 @@ enum Site {
     Office(Option<String>),
 }
 
+/// The name of a vault after `twinkeep:`, or of none; nothing where it is not written as it should be.
+fn office_name(text: &str) -> Option<Option<String>> {
+    let name = text.strip_prefix("//")?.trim_end_matches('/');
+    let is_good = name.is_empty() || name.split('/').all(|part| !part.is_empty());
+    is_good.then(|| Some(name.to_owned()).filter(|name| !name.is_empty()))
+}
+
+fn bad_office_name(text: &str) -> anyhow::Error {
+    let hint = "write twinkeep://OWNER/NAME, or twinkeep:// for one's own; a folder of such a name as ./twinkeep:…";
+    hinted(Code::Usage, format!("{text:?} names no vault of an office"), hint)
+}
+
 fn folder_of(text: &str) -> anyhow::Result<PathBuf> {
     if text.is_empty() {
         return Err(usage("the vault's location is empty"));
@@ -512,6 +527,19 @@ pub fn in_frame(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn vaults_of_the_office_are_written_with_two_slashes() {
+        let check = |text: &str, expected: Option<Option<&str>>| {
+            assert_eq!(office_name(text), expected.map(|name| name.map(str::to_owned)), "{text}");
+        };
+        check("//", Some(None));
+        check("//bert", Some(Some("bert")));
+        check("//bert/team/", Some(Some("bert/team")));
+        for bad in ["", "/bert", "/bert/bert", "bert", "///bert", "//bert//team"] {
+            check(bad, None);
+        }
+    }
 
     #[test]
     fn words_are_framed_and_numbered() {

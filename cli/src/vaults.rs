@@ -42,12 +42,19 @@ pub fn named<'a>(vaults: &'a [VaultOf], account: &str, name: &str) -> anyhow::Re
 }
 
 /// The vault that is meant where none is named: the account's own of its name, else its only own. One that somebody else
-/// made, or gave, is never meant.
+/// made, or gave, is never meant; one that `opens` says the account cannot open only where there is no other.
 ///
 /// # Errors
 /// Exit 10: there is none.
-pub fn default<'a>(vaults: &'a [VaultOf], account: &str) -> anyhow::Result<&'a VaultOf> {
-    let own: Vec<&VaultOf> = vaults.iter().filter(|vault| vault.owner == account && vault.is_own()).collect();
+pub fn default<'a>(
+    vaults: &'a [VaultOf],
+    account: &str,
+    opens: impl Fn(&VaultOf) -> bool,
+) -> anyhow::Result<&'a VaultOf> {
+    let mut own: Vec<&VaultOf> = vaults.iter().filter(|vault| vault.owner == account && vault.is_own()).collect();
+    if own.len() > 1 && own.iter().any(|vault| opens(vault)) {
+        own.retain(|vault| opens(vault));
+    }
     let of_name = own.iter().find(|vault| fold(&vault.name) == fold(account));
     match (of_name, &own[..]) {
         (Some(vault), _) | (None, [vault]) => Ok(vault),
@@ -109,7 +116,18 @@ mod tests {
         check("70707070", Some(0x70));
         check("7070", None);
         check("nothing", None);
-        assert_eq!(default(&vaults, "anna").unwrap().id.0[0], 0x20);
+        assert_eq!(default(&vaults, "anna", |_| true).unwrap().id.0[0], 0x20);
+    }
+
+    #[test]
+    fn a_vault_that_does_not_open_any_more_is_not_meant() {
+        let vaults = [vault(0x10, "anna", "anna", 72), vault(0x20, "anna", "second", 72)];
+        let meant = |vaults: &[VaultOf], opens: &[u8]| {
+            default(vaults, "anna", |vault| opens.contains(&vault.id.0[0])).ok().map(|vault| vault.id.0[0])
+        };
+        assert_eq!(meant(&vaults, &[0x10, 0x20]), Some(0x10));
+        assert_eq!(meant(&vaults, &[0x20]), Some(0x20), "the one that was made after a reset");
+        assert_eq!(meant(&vaults, &[]), Some(0x10), "which says what is wrong with it");
     }
 
     #[test]
@@ -117,10 +135,10 @@ mod tests {
         let own = vault(0x20, "anna", "first", 72);
         let slipped = vault(0x10, "bert", "anna", 80);
         let posing = vault(0x11, "anna", "anna", 80);
-        assert_eq!(default(&[slipped.clone(), posing.clone(), own], "anna").unwrap().id.0[0], 0x20);
-        assert!(default(&[slipped, posing], "anna").is_err());
-        assert!(default(&[], "anna").is_err());
+        assert_eq!(default(&[slipped.clone(), posing.clone(), own], "anna", |_| true).unwrap().id.0[0], 0x20);
+        assert!(default(&[slipped, posing], "anna", |_| true).is_err());
+        assert!(default(&[], "anna", |_| true).is_err());
         let two = [vault(1, "anna", "one", 72), vault(2, "anna", "two", 72)];
-        assert!(default(&two, "anna").is_err(), "which of the two is not said");
+        assert!(default(&two, "anna", |_| true).is_err(), "which of the two is not said");
     }
 }

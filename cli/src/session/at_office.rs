@@ -30,6 +30,14 @@ pub(super) enum At {
     Here(Box<Outbox>, #[expect(dead_code, reason = "held, not read")] File),
 }
 
+/// What became of what waited on this machine.
+pub struct Delivered {
+    /// Nothing of the account's is left of it.
+    pub is_all: bool,
+    /// So many snapshots are at the office that were not before.
+    pub snapshots: usize,
+}
+
 impl Run {
     /// How safe what was stored at the office is; none for a vault in a folder.
     pub fn office_store(&self) -> Option<Arc<RemoteStore>> {
@@ -93,14 +101,15 @@ impl Run {
         self.open_in_session(&session, name, threads)
     }
 
-    /// Sends what was backed up while the host was away; tells what came of it. Gives whether nothing is left of it.
-    /// Whoever is at it already is waited for so long.
-    pub fn deliver(&self, session: &office::Session, patience: Duration) -> anyhow::Result<bool> {
+    /// Sends what was backed up while the host was away; tells what came of it. Whoever is at it already is waited for so
+    /// long.
+    pub fn deliver(&self, session: &office::Session, patience: Duration) -> anyhow::Result<Delivered> {
         let screen = self.screen.clone();
         let progress = Progress::new(move |warning| screen.warn(None, &warning.message));
         let env = self.env(None);
         let sending = Sending { env: &env, progress: &progress, patience };
-        let mut is_all = true;
+        let mut delivered = Delivered { is_all: true, snapshots: 0 };
+        outbox::set_damaged_aside(|text| self.screen.warn(None, &text))?;
         for (outbox, sent) in outbox::deliver(session, &sending)? {
             let mut left: Vec<String> = Vec::new();
             match sent {
@@ -109,6 +118,7 @@ impl Run {
                 Ok(Sent::Done(sent)) => {
                     left.extend(sent.left.iter().map(|(id, why)| format!("snapshot {}: {why}", show::short(id))));
                     left.extend(sent.faults.iter().cloned());
+                    delivered.snapshots += sent.done.len();
                     self.tell_sent(&outbox, &sent)?;
                 }
                 Err(error) => left.push(one_line(&error)),
@@ -117,9 +127,9 @@ impl Run {
                 let text = format!("what waits in {} stays there: {why}", outbox.folder().display());
                 self.screen.warn(None, &text);
             }
-            is_all &= left.is_empty();
+            delivered.is_all &= left.is_empty();
         }
-        Ok(is_all)
+        Ok(delivered)
     }
 
     fn tell_sent(&self, outbox: &Outbox, sent: &Forwarded) -> anyhow::Result<()> {
@@ -132,6 +142,9 @@ impl Run {
             });
             return self.screen.message("delivered", &fields);
         }
+        if sent.done.is_empty() {
+            return Ok(());
+        }
         let snapshots = show::count(sent.done.len() as u64, "snapshot");
         let bytes = show::size(sent.bytes);
         self.screen.tell(&format!("sent {snapshots} made while the host was away, {bytes}"))
@@ -143,6 +156,7 @@ impl Run {
     /// The same error where this machine has never written to that vault.
     pub fn fall_back(&self, error: anyhow::Error, threads: Option<usize>) -> anyhow::Result<Vault> {
         let (Site::Office(name), Some(login)) = (self.site()?, office::login()?) else { return Err(error) };
+        outbox::set_damaged_aside(|text| self.screen.warn(None, &text))?;
         let Some(outbox) = outbox::find(&login, name.as_deref())? else { return Err(error) };
         self.screen.warn(None, &format!("{}: what is backed up now waits on this machine", one_line(&error)));
         let (vault, lock) = outbox.open_to_write(self.env(threads))?;

@@ -16,7 +16,7 @@ use twinkeep_engine::source::filter::FilterOptions;
 use twinkeep_engine::vault::{ErrorClass, Vault};
 
 use super::version;
-use crate::error::{Code, told, usage};
+use crate::error::{Code, hinted, told, usage};
 use crate::names::{self, SnapshotFilter, Spec};
 use crate::session::{Run, host_name};
 use crate::{outbox, parse, show, sources, stream, watch};
@@ -140,6 +140,10 @@ pub fn run(run: &Run, args: &BackupArgs) -> anyhow::Result<Code> {
         .map_err(|error| usage(crate::error::one_line(&error.into())))?;
     let time = args.time.as_deref().map(|text| parse::moment(text, &run.zone)).transpose().map_err(usage)?;
     let threads = args.read_concurrency.map(usize::from);
+    if args.wait.is_some_and(|wait| wait.0 > 1) && run.is_in_folder()? {
+        let text = "--wait copies=2 is for an office: this vault is in a folder, and has no second copy";
+        return Err(hinted(Code::Usage, text, "`twinkeep login NAME` first, or leave --wait out"));
+    }
     let mut vault = if args.dry_run { run.open()? } else { run.open_or_create(threads)? };
     if args.placement == Placement::Spread {
         match run.office_store() {
@@ -255,13 +259,14 @@ impl Kept {
             1 => return format!("1 copy: host; the second is on its way{elsewhere}"),
             _ => {}
         }
-        let mut words = format!("2 copies: host{}", if self.is_host { " (this machine)" } else { "" });
-        let mut is_here = false;
-        for holder in &self.holders {
-            let is_this = self.this_machine.as_ref() == Some(holder);
-            is_here |= is_this;
-            words.push_str(&format!(", {holder}{}", if is_this { " (this PC)" } else { "" }));
-        }
+        let is_this = |holder: &String| self.this_machine.as_ref() == Some(holder);
+        let is_here = self.holders.iter().any(is_this);
+        let named = |holder| format!("{holder}{}", if is_this(holder) { " (this PC)" } else { "" });
+        let others = self.holders.iter().map(named).collect::<Vec<_>>().join(", ");
+        // Each of several has a part, and there is one of each part.
+        let (of_all, one_of) = if self.holders.len() > 1 { (" of everything", "and one of ") } else { ("", "") };
+        let host = if self.is_host { "host (this machine)" } else { "host" };
+        let mut words = format!("2 copies{of_all}: {host}, {one_of}{others}");
         match (self.is_host, is_here) {
             (true, _) => words.push_str("; losing this machine leaves 1"),
             (false, true) => words.push_str("; losing this PC leaves 1"),
@@ -528,7 +533,12 @@ mod tests {
         check(2, &["pc7"], None, "2 copies: host, pc7");
         check(2, &["pc8"], Some("pc7"), "2 copies: host, pc8");
         check(2, &["pc7"], Some("pc7"), "2 copies: host, pc7 (this PC); losing this PC leaves 1");
-        check(2, &["pc7", "pc8"], Some("pc7"), "2 copies: host, pc7 (this PC), pc8; losing this PC leaves 1");
+        check(
+            2,
+            &["pc7", "pc8"],
+            Some("pc7"),
+            "2 copies of everything: host, and one of pc7 (this PC), pc8; losing this PC leaves 1",
+        );
     }
 
     #[test]

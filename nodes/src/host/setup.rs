@@ -55,6 +55,9 @@ pub enum SetupError {
     /// The kit opens, and holds other keys than the host.
     #[error("the recovery kit is of another host")]
     OtherKit,
+    /// Nobody has seen the new words of the kit.
+    #[error("the words of the recovery kit cannot be shown, and without them nothing is changed")]
+    Unseen(#[source] io::Error),
     /// The rest.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -203,6 +206,17 @@ fn key_path(data: &Path, name: &str) -> PathBuf {
 
 /// Makes a host in a folder. Gives the secret of its recovery kit, which is kept nowhere else.
 pub fn init(data: &Path, env: &Env, options: &HostOptions) -> Result<VaultSecret, SetupError> {
+    init_shown(data, env, options, |_, _| Ok(()))
+}
+
+/// Makes a host in a folder after `show` has shown the secret of its recovery kit, which is kept nowhere else, and the
+/// host's own key. Where that fails there is no host, and it can be made again.
+pub fn init_shown(
+    data: &Path,
+    env: &Env,
+    options: &HostOptions,
+    show: impl FnOnce(&VaultSecret, &SigningKey) -> io::Result<()>,
+) -> Result<VaultSecret, SetupError> {
     if settings_path(data).exists() {
         return Err(SetupError::Exists(data.to_owned()));
     }
@@ -226,6 +240,7 @@ pub fn init(data: &Path, env: &Env, options: &HostOptions) -> Result<VaultSecret
     let sealed = seal_kit(&kit, [company.expose(), &authority, &node], env);
     let path = data.join("kit");
     secrets::replace(&path, &sealed).map_err(failed(&path))?;
+    show(&kit, &SigningKey::from_seed(&node)).map_err(SetupError::Unseen)?;
     Host::create(&Folder(data.to_owned()), env, SigningKey::from_seed(&authority))?;
     let file = HostFile {
         name: options.name.clone(),
@@ -350,13 +365,21 @@ pub fn verify_kit(data: &Path, kit: &VaultSecret) -> Result<(), SetupError> {
     if is_same { Ok(()) } else { Err(SetupError::OtherKit) }
 }
 
-/// Seals a new kit in the place of the old one, whose words open nothing any more.
-pub fn renew_kit(data: &Path, env: &Env, old: &VaultSecret) -> Result<VaultSecret, SetupError> {
+/// Seals a new kit in the place of the old one, whose words open nothing any more; first `show` shows the secret of the
+/// new one. Where that fails the old one stays.
+pub fn renew_kit(
+    data: &Path,
+    env: &Env,
+    old: &VaultSecret,
+    show: impl FnOnce(&VaultSecret) -> io::Result<()>,
+) -> Result<VaultSecret, SetupError> {
     verify_kit(data, old)?;
     let opened = open_kit(data, old)?;
     let kit = VaultSecret::random(&*env.entropy);
     let sealed = seal_kit(&kit, [opened.company.expose(), opened.authority.seed(), opened.node.seed()], env);
     let path = data.join("kit");
+    // Before: words that nobody has seen open nothing for anybody.
+    show(&kit).map_err(SetupError::Unseen)?;
     secrets::replace(&path, &sealed).map_err(failed(&path))?;
     Ok(kit)
 }
@@ -401,6 +424,9 @@ mod tests {
             addresses: vec!["127.0.0.1:7272".into()],
             machine_id: [7; 16],
         };
+        let full = || Err(io::ErrorKind::StorageFull.into());
+        assert!(matches!(init_shown(&data, &env, &options, |_, _| full()), Err(SetupError::Unseen(_))));
+        assert!(matches!(load(&data), Err(SetupError::Missing(_))));
         let kit = init(&data, &env, &options).unwrap();
         assert!(matches!(init(&data, &env, &options), Err(SetupError::Exists(_))));
         verify_kit(&data, &kit).unwrap();
@@ -418,7 +444,9 @@ mod tests {
             let problem = file.sending(&data).err().unwrap().to_string();
             assert!(problem.contains(word) && problem.contains("host.toml"), "{problem}");
         }
-        let new = renew_kit(&data, &env, &kit).unwrap();
+        assert!(matches!(renew_kit(&data, &env, &kit, |_| full()), Err(SetupError::Unseen(_))));
+        verify_kit(&data, &kit).unwrap();
+        let new = renew_kit(&data, &env, &kit, |_| Ok(())).unwrap();
         assert!(matches!(verify_kit(&data, &kit), Err(SetupError::Kit)));
         verify_kit(&data, &new).unwrap();
         let identity = load(&data).unwrap();

@@ -241,3 +241,149 @@ fn what_is_to_be_elsewhere_is_so_when_it_has_waited() {
     let last = frames(&world);
     assert!(last[0] > after[0] && last[1] == after[1], "{after:?}, then {last:?}");
 }
+
+/// Who sits there takes away what makes it a vault: it is the only copy of what was backed up.
+#[test]
+fn what_waits_is_never_thrown_away_unread() {
+    let mut world = OfficeWorld::new(1, &["anna"]);
+    let mut tree = source(26, SHAPE);
+    world.pcs[0].login("anna");
+    world.pcs[0].backup(&tree.root(), &[]);
+    for lost in [&["config", "config.copy"][..], &["config", "config.copy", "keyring", "keyring.copy", "index"]] {
+        world.host.kill();
+        let mut made = vec![id(&backup_alone(&world.pcs[0], &tree))];
+        let folder = waiting(&world.pcs[0]).pop().expect("something waits");
+        for name in lost {
+            let path = folder.join(name);
+            if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
+                .expect("it is there");
+        }
+        // The next backup goes on in it, too.
+        tree.change();
+        made.push(id(&backup_alone(&world.pcs[0], &tree)));
+        std::fs::remove_file(folder.join("config")).expect("it is there");
+        std::fs::remove_file(folder.join("config.copy")).expect("it is there");
+        world.host.start();
+        let pc = &world.pcs[0];
+        pc.expect(0, &["deliver", "--wait"]);
+        until("nothing waits any more", PATIENCE, || waiting(pc).is_empty().then_some(()));
+        let there = listed(pc);
+        assert!(made.iter().all(|id| there.contains(id)), "{lost:?}: {made:?} in {there:?}");
+        tree.change();
+    }
+}
+
+#[test]
+fn several_backups_at_once_wait_in_one_vault() {
+    let mut world = OfficeWorld::new(1, &["anna"]);
+    let pc = &world.pcs[0];
+    pc.login("anna");
+    let docs: Vec<PathBuf> = (0..4).map(|number| pc.home.path(&format!("docs{number}"))).collect();
+    for number in 0..docs.len() {
+        pc.home.write(&format!("docs{number}/a"), &format!("hello {number}"));
+    }
+    pc.backup(&docs[0], &[]);
+    world.host.kill();
+    let pc = &world.pcs[0];
+    for round in 0..6 {
+        let begin = |docs: &PathBuf| pc.begin_backup(docs);
+        let running: Vec<_> = docs.iter().map(begin).collect();
+        for child in running {
+            let done = child.wait_with_output().expect("it ends");
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert_eq!(done.status.code(), Some(4), "round {round}: {said}");
+            assert!(!said.contains("damaged"), "round {round}: {said}");
+        }
+        let folder = waiting(pc).pop().expect("something waits");
+        let here = pc.json(&["--vault", folder.to_str().expect("a plain name"), "snapshots"]);
+        assert_eq!(here.len(), docs.len(), "round {round}");
+        let names = std::fs::read_dir(&folder).expect("it can be listed");
+        let names: Vec<String> =
+            names.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        assert!(!names.iter().any(|name| name.contains("broken")), "round {round}: {names:?}");
+        std::fs::remove_dir_all(&folder).expect("it can be removed");
+    }
+}
+
+#[test]
+fn what_waited_is_sent_after_a_reset_of_the_password() {
+    let mut world = OfficeWorld::new(1, &["anna"]);
+    let mut tree = source(27, SHAPE);
+    // The service does not come first.
+    world.pcs[0].login("anna");
+    world.pcs[0].backup(&tree.root(), &[]);
+    world.host.kill();
+    tree.change();
+    let made = id(&backup_alone(&world.pcs[0], &tree));
+    let lock = waiting(&world.pcs[0]).pop().expect("something waits").with_extension("lock");
+    let lock = std::fs::File::open(lock).expect("it is there");
+    lock.lock_shared().expect("nobody sends it meanwhile");
+    world.host.start();
+    let reset = ["user", "reset", "anna", "--recovery-words-file", "kit-words", "--new-password-file", "password"];
+    world.host.expect(0, &reset);
+    let pc = &world.pcs[0];
+    pc.await_connected();
+    pc.login("anna");
+    drop(lock);
+    let said = pc.expect(0, &["deliver"]);
+    assert!(said.err.is_empty(), "{}", said.err);
+    assert_eq!((waiting(pc).len(), listed(pc).pop()), (0, Some(made)));
+}
+
+#[test]
+fn a_damaged_file_of_the_outbox_stops_nobody() {
+    let mut world = OfficeWorld::new(1, &["anna"]);
+    let tree = source(28, SHAPE);
+    world.pcs[0].login("anna");
+    world.pcs[0].backup(&tree.root(), &[]);
+    let outbox = ".local/share/twinkeep/outbox";
+    let own = std::fs::read_dir(world.pcs[0].home.path(outbox)).expect("it is there");
+    let own = own.map(|entry| entry.expect("an entry").path()).find(|path| path.extension() == Some("toml".as_ref()));
+    let own = own.expect("its vault is known here");
+    // Of another vault, and empty.
+    world.pcs[0].home.write(&format!("{outbox}/{}.toml", "77".repeat(16)), "");
+    let said = world.pcs[0].expect(0, &["backup", tree.root().to_str().expect("a plain name")]);
+    assert!(said.err.contains("put aside"), "{}", said.err);
+    let said = world.pcs[0].expect(0, &["backup", tree.root().to_str().expect("a plain name")]);
+    assert!(!said.err.contains("put aside"), "it is told once: {}", said.err);
+    // Its own, while something waits.
+    world.host.kill();
+    world.pcs[0].home.write(&format!("{outbox}/{}.toml", "77".repeat(16)), "account = 7");
+    let made = id(&backup_alone(&world.pcs[0], &tree));
+    std::fs::write(&own, "account = [").expect("it can be written");
+    let said = world.pcs[0].expect(16, &["backup", tree.root().to_str().expect("a plain name")]);
+    assert!(said.err.contains("put aside"), "{}", said.err);
+    world.host.start();
+    let pc = &world.pcs[0];
+    pc.expect(0, &["deliver", "--wait"]);
+    until("nothing waits any more", PATIENCE, || waiting(pc).is_empty().then_some(()));
+    assert_eq!(listed(pc).pop(), Some(made));
+    assert!(own.exists(), "the office gave it again");
+}
+
+#[test]
+fn who_is_no_member_any_more_is_told_how_to_read_what_waits() {
+    let mut world = OfficeWorld::new(1, &["anna", "ben"]);
+    let pc = &world.pcs[0];
+    pc.login("anna");
+    pc.expect(0, &["vault", "create", "team", "--shared", "--member", "ben"]);
+    pc.home.write("docs/a", "hello");
+    let docs = pc.home.path("docs");
+    pc.login("ben");
+    pc.backup(&docs, &["--vault", "twinkeep://anna/team"]);
+    world.host.kill();
+    world.pcs[0].expect(4, &["backup", "--vault", "twinkeep://anna/team", docs.to_str().expect("a plain name")]);
+    let folder = waiting(&world.pcs[0]).pop().expect("something waits");
+    let lock = std::fs::File::open(folder.with_extension("lock")).expect("it is there");
+    lock.lock_shared().expect("nobody sends it meanwhile");
+    world.host.start();
+    world.host.expect(0, &["--yes", "vault", "remove-member", "anna/team", "ben"]);
+    drop(lock);
+    let pc = &world.pcs[0];
+    pc.await_connected();
+    let said = pc.expect(4, &["deliver"]).err;
+    let folder = folder.to_str().expect("a plain name");
+    assert!(said.contains("twinkeep://anna/team") && said.contains(&format!("--vault {folder} restore")), "{said}");
+    let target = pc.home.path("back");
+    pc.expect(0, &["--vault", folder, "restore", "latest", "--target", target.to_str().expect("a plain name")]);
+}

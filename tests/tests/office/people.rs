@@ -184,3 +184,110 @@ fn the_words_of_the_kit_are_tried_before_the_machine_knows_its_host() {
     let named = ran(&["--data", data.to_str().expect("a plain name")]);
     assert!(named.err.contains("recovery words"), "it looks into the words: {}", named.err);
 }
+
+/// Whoever makes new words and does not see them goes on with the old ones.
+#[test]
+fn words_that_nobody_sees_are_never_the_right_ones() {
+    let world = OfficeWorld::new(0, &[]);
+    let host = &world.host;
+    let full = |args: &[&str]| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there is one");
+        let full_too = full.try_clone().expect("a second one");
+        host.home.command(args).stderr(full).stdout(full_too).status().expect("the command runs").code()
+    };
+    let renew = ["host", "kit", "renew", "--recovery-words-file", "kit-words"];
+    let verify = ["host", "kit", "verify", "--recovery-words-file", "kit-words"];
+    assert_eq!(full(&renew), Some(1));
+    host.expect(0, &verify);
+    assert_eq!(full(&[&["--json"], &renew[..]].concat()), Some(1));
+    host.expect(0, &verify);
+    let renewed = host.expect(0, &renew);
+    host.expect(12, &verify);
+    host.home.write("kit-words", &renewed.err);
+    host.expect(0, &verify);
+
+    let stranger = twinkeep_tests::home::Home::new();
+    let init = ["host", "init", "--data", "data"];
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there is one");
+    assert_eq!(stranger.command(&init).stderr(full).status().expect("the command runs").code(), Some(1));
+    assert_ne!(stranger.run(&["host", "status"]).code, Some(0));
+    stranger.write("words", &stranger.expect(0, &init).err);
+    stranger.expect(0, &["host", "kit", "verify", "--recovery-words-file", "words"]);
+}
+
+#[test]
+fn a_machine_that_has_an_office_is_not_given_another_unasked() {
+    let world = OfficeWorld::new(1, &["anna"]);
+    let settings =
+        |machine: &Machine| std::fs::read_to_string(machine.home.path(".config/twinkeep/office.toml")).unwrap();
+    let before = settings(&world.host);
+    let said = world.host.expect(1, &["host", "init", "--data", "other"]).err;
+    assert!(said.contains("already") && said.contains("office.toml"), "{said}");
+    assert_eq!(settings(&world.host), before);
+    let pc = &world.pcs[0];
+    pc.home.write("token", &world.token("pc9", &["--auto"]));
+    let join = ["terminal", "join", "--token-file", "token", "--grant", "1G", "--data", "other"];
+    assert!(pc.expect(1, &join).err.contains("already"));
+    assert!(!pc.home.path("other").exists());
+    let missing = pc.expect(1, &["terminal", "join", "--token-file", "nope", "--grant", "1G", "--data", "other"]);
+    assert!(missing.err.contains("join token from nope"), "{}", missing.err);
+    // One whose folder is gone is over.
+    pc.home.write(".config/twinkeep/office.toml", "role = \"terminal\"\ndata = \"/nowhere/at/all\"\n");
+    pc.expect(0, &[&join[..], &["--machine-id", &format!("{:032x}", 99)]].concat());
+    let said = world.host.expect(1, &["terminal", "status"]).err;
+    assert!(said.contains("host status"), "{said}");
+    assert!(world.host.expect(1, &["node", "approve", "pc1"]).err.contains("pc1 does not wait"));
+    assert!(world.host.expect(0, &["--yes", "node", "give-up"]).out.contains("nothing is given up"));
+}
+
+#[test]
+fn what_is_asked_for_wrongly_is_refused() {
+    let home = twinkeep_tests::home::Home::new();
+    home.write("docs/a", "hello");
+    for bad in ["twinkeep:/bert/bert", "twinkeep:bert", "twinkeep:///bert", "twinkeep://bert//team"] {
+        let said = home.expect(2, &["--vault", bad, "backup", "docs"]).err;
+        assert!(said.contains("twinkeep://OWNER/NAME"), "{said}");
+        assert!(!home.path("twinkeep:").exists());
+    }
+    let said = home.expect(2, &["--vault", "folder", "backup", "docs", "--wait", "copies=2"]).err;
+    assert!(said.contains("no second copy"), "{said}");
+    assert!(!home.path("folder").exists());
+    home.expect(0, &["--vault", "folder", "backup", "docs", "--wait", "copies=1"]);
+}
+
+#[test]
+fn who_logs_out_without_the_host_is_told_how_to_end_it_there() {
+    let mut world = OfficeWorld::new(2, &["anna"]);
+    world.pcs[0].login("anna");
+    world.host.kill();
+    let said = world.pcs[0].expect(0, &["logout"]).err;
+    let digits = said.split("revoke-device ").nth(1).expect("it says how").split('`').next().expect("and which");
+    world.host.start();
+    let other = &world.pcs[1];
+    other.await_connected();
+    other.login("anna");
+    other.expect(0, &["user", "revoke-device", digits]);
+    assert!(world.pcs[0].expect(0, &["logout"]).err.is_empty(), "nobody is logged in");
+}
+
+#[test]
+fn after_a_reset_the_vault_that_opens_is_meant() {
+    let world = OfficeWorld::new(1, &[]);
+    world.add_user("carla", &["--private"]);
+    let pc = &world.pcs[0];
+    pc.login("carla");
+    pc.home.write("docs/a", "hello");
+    let docs = pc.home.path("docs");
+    pc.backup(&docs, &[]);
+    let reset = ["user", "reset", "carla", "--recovery-words-file", "kit-words", "--new-password-file", "password"];
+    world.host.expect(0, &[&reset[..], &["--give-up-private"]].concat());
+    let said = pc.expect(12, &["snapshots"]).err;
+    assert!(said.contains("disabled") && said.contains("twinkeep login"), "{said}");
+    until("she is let in", AT_ONCE, || {
+        (pc.run(&["login", "carla", "--password-file", "password"]).code == Some(0)).then_some(())
+    });
+    assert!(pc.expect(12, &["backup", "docs"]).err.contains("vault create"));
+    pc.expect(0, &["vault", "create", "carla2"]);
+    pc.backup(&docs, &[]);
+    assert_eq!(pc.json(&["snapshots"]).len(), 1);
+}

@@ -27,10 +27,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// Sends it.
 pub fn run(run: &Run, args: &DeliverArgs) -> anyhow::Result<Code> {
-    if outbox::waiting()?.is_empty() {
-        if !run.screen.json {
-            run.screen.tell("nothing waits to be sent")?;
-        }
+    if !outbox::is_any_waiting()? {
+        run.screen.tell("nothing waits to be sent")?;
         return Ok(Code::Done);
     }
     let session = loop {
@@ -39,10 +37,14 @@ pub fn run(run: &Run, args: &DeliverArgs) -> anyhow::Result<Code> {
             begun => break begun?,
         }
     };
-    let is_all = run.deliver(&session, outbox::LOCK_WAIT)?;
+    let delivered = run.deliver(&session, outbox::LOCK_WAIT)?;
+    if delivered.snapshots == 0 && !outbox::is_any_waiting()? {
+        // What was there had arrived before.
+        run.screen.tell("nothing waits to be sent")?;
+    }
     for outbox in outbox::waiting()?.iter().filter(|outbox| outbox.account() != session.user.name) {
         let (name, account) = (outbox.name(), outbox.account());
         run.screen.warn(None, &format!("what waits for {name} is {account}'s, who has to be logged in to send it"));
     }
-    Ok(if is_all { Code::Done } else { Code::FewerCopies })
+    Ok(if delivered.is_all { Code::Done } else { Code::FewerCopies })
 }

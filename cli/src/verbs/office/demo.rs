@@ -138,8 +138,8 @@ impl Stage<'_> {
     }
 }
 
-/// Flips one bit in the middle of the largest file below a folder.
-fn flip_bit(folder: &Path) -> anyhow::Result<()> {
+/// Flips one bit in the largest file below a folder, after so many quarters of it.
+fn flip_bit(folder: &Path, quarters: u64) -> anyhow::Result<()> {
     let mut largest: Option<(u64, PathBuf)> = None;
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -156,9 +156,9 @@ fn flip_bit(folder: &Path) -> anyhow::Result<()> {
     let (len, path) = largest.context("there is nothing to damage")?;
     let mut file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     let mut byte = [0];
-    file.seek(SeekFrom::Start(len / 2))?;
+    file.seek(SeekFrom::Start(len / 4 * quarters))?;
     file.read_exact(&mut byte)?;
-    file.seek(SeekFrom::Start(len / 2))?;
+    file.seek(SeekFrom::Start(len / 4 * quarters))?;
     Ok(file.write_all(&[byte[0] ^ 1])?)
 }
 
@@ -265,10 +265,11 @@ fn play(stage: &mut Stage<'_>, source: &Path) -> anyhow::Result<()> {
     stage.say(
         "\nA bit flips on the host's disk, and one on pc2's. Both are found, and each heals from the other's copy.",
     )?;
-    flip_bit(&root.join("host/data/vaults"))?;
+    // Copies lie in the same order: at the same part of it the two might be of one frame, which nothing heals.
+    flip_bit(&root.join("host/data/vaults"), 1)?;
     let held: Vec<&str> = ["pc2", "pc3"].into_iter().filter(|pc| holds(&root.join(pc))).collect();
     if let Some(machine) = held.first() {
-        flip_bit(&root.join(machine).join("data/copies/packs"))?;
+        flip_bit(&root.join(machine).join("data/copies/packs"), 3)?;
     }
     stage.shown("host", &["scrub", "start"])?;
     stage.settled()?;

@@ -9,13 +9,15 @@ use clap::{Args, Subcommand};
 use jiff::civil::Weekday;
 use serde_json::json;
 use tokio::net::TcpListener;
+use twinkeep_engine::crypto::VaultSecret;
 use twinkeep_engine::env::{Env, Time};
 use twinkeep_nodes::host::ground::Folder;
 use twinkeep_nodes::host::setup::{self, HostOptions, Sending, SetupError};
 use twinkeep_nodes::host::terms::{Pace, Terms};
 use twinkeep_nodes::host::{Host, leave, run as run_host, trouble};
 use twinkeep_nodes::remote::admin::TroubleRow;
-use twinkeep_nodes::transport::keys::fingerprint;
+use twinkeep_nodes::tracker::sign::SigningKey;
+use twinkeep_nodes::transport::keys::{fingerprint, node_key};
 use twinkeep_nodes::transport::limits::PORT;
 use twinkeep_nodes::work::Work;
 
@@ -177,27 +179,25 @@ fn init(run: &Run, args: &InitArgs) -> anyhow::Result<Code> {
     };
     let machine_id = machine_id(args.machine_id.as_deref(), &env)?;
     let options = HostOptions { name: name.clone(), listen: args.listen.clone(), addresses, machine_id };
-    let kit = setup::init(&data, &env, &options).map_err(setup_told)?;
-    Service { role: Role::Host, data: data.clone() }.remember()?;
-    let identity = setup::load(&data).map_err(setup_told)?;
-    let key = twinkeep_nodes::transport::keys::node_key(&identity.key);
-    let words = kit.words();
-    if run.screen.json {
-        run.screen.message(
-            "host_initialized",
-            &json!({
-                "name": name,
-                "data": data.to_string_lossy(),
-                "addresses": options.addresses,
-                "fingerprint": fingerprint(&key),
-                "words": words.as_str(),
-            }),
-        )?;
-        return Ok(Code::Done);
-    }
-    run.screen.notice(&kit_words(&words, &data));
+    let service = Service { role: Role::Host, data: data.clone() };
+    service.refuse_other()?;
+    let mut print = String::new();
+    let show = |kit: &VaultSecret, key: &SigningKey| {
+        let words = kit.words();
+        print = fingerprint(&node_key(key));
+        let fields = json!({
+            "name": name,
+            "data": data.to_string_lossy(),
+            "addresses": options.addresses,
+            "fingerprint": print,
+            "words": words.as_str(),
+        });
+        run.screen.once(&kit_words(&words, &data), "host_initialized", &fields)
+    };
+    setup::init_shown(&data, &env, &options, show).map_err(setup_told)?;
+    service.remember()?;
     run.screen.tell(&format!("made the host {name} in {}", data.display()))?;
-    run.screen.tell(&format!("its key is {}", fingerprint(&key)))?;
+    run.screen.tell(&format!("its key is {print}"))?;
     run.screen.tell("`twinkeep host run` runs it")?;
     Ok(Code::Done)
 }
@@ -401,16 +401,15 @@ fn kit(run: &Run, args: &KitArgs) -> anyhow::Result<Code> {
             }
         }
         KitVerb::Renew => {
-            let new = setup::renew_kit(&data, &run.env(Some(1)), &words).map_err(setup_told)?.words();
+            let show = |new: &VaultSecret| {
+                let new = new.words();
+                let fields = json!({ "data": data.to_string_lossy(), "words": new.as_str() });
+                run.screen.once(&kit_words(&new, &data), "kit_renewed", &fields)
+            };
+            setup::renew_kit(&data, &run.env(Some(1)), &words, show).map_err(setup_told)?;
             // Of the new ones nobody knows yet whether they were written down right.
             note_kit(run, &data, None);
-            match run.screen.json {
-                true => {
-                    let fields = json!({ "data": data.to_string_lossy(), "words": new.as_str() });
-                    run.screen.message("kit_renewed", &fields)?;
-                }
-                false => run.screen.notice(&kit_words(&new, &data)),
-            }
+            run.screen.tell("these words open the kit from now on, and those before open nothing any more")?;
         }
     }
     Ok(Code::Done)

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::dirs;
-use crate::error::{Code, usage};
+use crate::error::{Code, one_line, usage};
 use crate::office;
 use crate::outbox;
 use crate::password;
@@ -44,13 +44,25 @@ pub fn run(run: &Run, args: &LoginArgs) -> anyhow::Result<Code> {
     Ok(Code::Done)
 }
 
+/// Sends what waits, and says that this machine does not log in again.
+fn tell_office(run: &Run) -> anyhow::Result<()> {
+    let session = office::Session::begin()?;
+    run.deliver(&session, outbox::LOCK_WAIT)?;
+    session.user.revoke_device(session.device).map_err(office::told)
+}
+
 /// Logs out.
 pub fn logout(run: &Run, _args: &LogoutArgs) -> anyhow::Result<Code> {
     // The office is told while it can be; the keys go in any case.
-    if let Ok(session) = office::Session::begin() {
-        run.deliver(&session, outbox::LOCK_WAIT)?;
-        let revoked = session.user.revoke_device(session.device);
-        revoked.unwrap_or_else(|problem| run.screen.warn(None, &format!("the office was not told: {problem}")));
+    if let Some(login) = office::login()? {
+        tell_office(run).unwrap_or_else(|error| {
+            let (why, id) = (one_line(&error), login.device.get(..8).unwrap_or(&login.device));
+            let text = format!(
+                "the office was not told ({why}): {} on another PC ends this login there, too",
+                format_args!("`twinkeep user revoke-device {id}` of {}", login.account)
+            );
+            run.screen.warn(None, &text);
+        });
     }
     for outbox in outbox::waiting().unwrap_or_default() {
         let (folder, account) = (outbox.folder(), outbox.account().to_owned());

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use twinkeep_engine::env::Time;
 use twinkeep_nodes::remote::admin::{NodeChange, NodeRow};
+use twinkeep_nodes::tracker::limits::MISSING_HOURS;
 use twinkeep_nodes::transport::keys::fingerprint;
 
 use crate::error::{Code, hinted, usage};
@@ -84,7 +85,14 @@ pub fn run(run: &Run, args: &NodeArgs) -> anyhow::Result<Code> {
     match &args.verb {
         NodeVerb::List(args) => list(run, args),
         NodeVerb::Show(args) => show_one(run, &args.name),
-        NodeVerb::Approve(args) => change(run, &args.name, NodeChange::Approve, ["approved", "takes part from now on"]),
+        NodeVerb::Approve(args) => {
+            let node = named(admin()?.nodes().map_err(told)?, &args.name)?;
+            if node.status != "pending" {
+                let text = format!("{} does not wait to be let in: it is {}", node.name, node.status);
+                return Err(hinted(Code::Failed, text, "`twinkeep node list` shows which machines wait for approval"));
+            }
+            change(run, &args.name, NodeChange::Approve, ["approved", "takes part from now on"])
+        }
         NodeVerb::Drain(args) => {
             let words = match args.off {
                 true => ["used", "is used again"],
@@ -98,11 +106,17 @@ pub fn run(run: &Run, args: &NodeArgs) -> anyhow::Result<Code> {
             change(run, &args.name, NodeChange::Forget, words)
         }
         NodeVerb::GiveUp => {
+            let admin = admin()?;
             confirmed(run, "give up the terminals that are missing now")?;
-            admin()?.give_up().map_err(told)?;
-            match run.screen.json {
-                true => run.screen.message("given_up", &json!({}))?,
-                false => run.screen.tell("those missing now are given up; their copies are made again elsewhere")?,
+            let is_missing = |node: &NodeRow| node.hours_missed >= MISSING_HOURS && !node.given_up;
+            let is_any = admin.nodes().map_err(told)?.iter().any(is_missing);
+            admin.give_up().map_err(told)?;
+            match (run.screen.json, is_any) {
+                (true, _) => run.screen.message("given_up", &json!({}))?,
+                (_, true) => {
+                    run.screen.tell("those missing now are given up; their copies are made again elsewhere")?
+                }
+                (_, false) => run.screen.tell("no terminal is missing: nothing is given up")?,
             }
             Ok(Code::Done)
         }

@@ -85,7 +85,7 @@ pub fn run(run: &Run, args: &TerminalArgs) -> anyhow::Result<Code> {
 }
 
 fn token(args: &JoinArgs) -> anyhow::Result<JoinToken> {
-    let text = match password::from_either(args.token_file.as_deref(), None)? {
+    let text = match password::from_file(args.token_file.as_deref(), "join token")? {
         Some(text) => text,
         None if password::can_ask() => password::ask("join token")?,
         None => return Err(usage("give the token with --token-file FILE")),
@@ -98,8 +98,10 @@ fn join(run: &Run, args: &JoinArgs) -> anyhow::Result<Code> {
     let env = run.env(Some(1));
     let data = std::path::absolute(&args.data)?;
     let machine_id = machine_id(args.machine_id.as_deref(), &env)?;
+    let service = Service { role: Role::Terminal, data: data.clone() };
+    service.refuse_other()?;
     let (file, joined) = setup::join(&data, &env, &token, args.grant, machine_id).map_err(told)?;
-    Service { role: Role::Terminal, data: data.clone() }.remember()?;
+    service.remember()?;
     let key = setup::load(&data, "").map_err(told)?.0.key;
     let print = twinkeep_nodes::transport::keys::fingerprint(&twinkeep_nodes::transport::keys::node_key(&key));
     if run.screen.json {
@@ -179,7 +181,11 @@ fn serve_terminal(run: &Run, args: &RunArgs) -> anyhow::Result<Code> {
 }
 
 fn status(run: &Run) -> anyhow::Result<Code> {
-    let status = service_status(&Service::get()?.socket()).map_err(told)?;
+    let service = Service::get()?;
+    if service.role == Role::Host {
+        return Err(hinted(Code::Failed, "this machine is the host, and no terminal", "`twinkeep host status`"));
+    }
+    let status = service_status(&service.socket()).map_err(told)?;
     if run.screen.json {
         run.screen.message(
             "terminal",
