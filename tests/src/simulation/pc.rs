@@ -74,6 +74,8 @@ pub struct Pc {
     pub lists: RefCell<Vec<u8>>,
     /// What else it keeps, by name.
     pub notes: RefCell<BTreeMap<String, Vec<u8>>>,
+    /// Whether something on its disk ever rotted.
+    pub has_rotted: Cell<bool>,
     /// Frames that its disk has lost: what it said of them before is no fault of the host's.
     lost: RefCell<BTreeSet<FrameId>>,
     /// Older copies of its disk.
@@ -104,6 +106,7 @@ impl Pc {
             is_off: Cell::new(false),
             lists: RefCell::default(),
             notes: RefCell::default(),
+            has_rotted: Cell::default(),
             lost: RefCell::default(),
             images: RefCell::default(),
             asleep: RefCell::default(),
@@ -130,6 +133,7 @@ impl Pc {
             is_off: Cell::new(true),
             lists: RefCell::default(),
             notes: RefCell::default(),
+            has_rotted: Cell::default(),
             lost: RefCell::default(),
             images: RefCell::default(),
             asleep: RefCell::default(),
@@ -154,6 +158,7 @@ impl Pc {
         self.disk.restore(&original.disk.image());
         *self.lists.borrow_mut() = original.lists.borrow().clone();
         *self.notes.borrow_mut() = original.notes.borrow().clone();
+        self.has_rotted.set(original.has_rotted.get());
         *self.lost.borrow_mut() = original.lost.borrow().clone();
         self.is_off.set(false);
     }

@@ -113,7 +113,8 @@ impl Driver<'_> {
             Fault::OldPc => pc.disk.restore(&images[self.dice.below(images.len())]),
             _ => {}
         }
-        if matches!(fault, Fault::LosePc | Fault::OldPc) {
+        // What rotted beside a frame may be what it takes to find it without the index.
+        if matches!(fault, Fault::LosePc | Fault::OldPc) || fault == Fault::LosePcIndex && pc.has_rotted.get() {
             pc.excuse(&world);
         }
         true
@@ -127,6 +128,7 @@ impl Driver<'_> {
             Fault::RotPc => {
                 let rotten = pc.disk.rot("copies", "", &mut self.dice);
                 if rotten.is_some() {
+                    pc.has_rotted.set(true);
                     pc.excuse(&world);
                 }
                 rotten.is_some()
@@ -198,8 +200,9 @@ impl Driver<'_> {
         if self.dice.one_in(2) {
             world.disk.lose_maps(|name| name == "holders");
         }
-        // Of what came after the copy it knows nothing.
+        // Of what came after the copy it knows nothing, not even what machines were told to drop.
         if world.habits.forget {
+            world.pcs.iter().for_each(|pc| pc.excuse(&world));
             world.oracle.borrow_mut().forget_removed(&world);
         }
         match members {
