@@ -182,12 +182,17 @@ impl LoginServer {
         let host = self.host.key();
         let challenge = Challenge { challenge: &self.challenge, name: &self.name, node: &self.peer.key, host: &host };
         let by_device = device.is_some_and(|device| challenge.verify_key(&device.key, proof));
+        // One that was revoked tries for itself: that is no guess at a password, and takes nothing from who knows it, nor
+        // from the account's other devices.
+        let subject = match device.filter(|device| by_device && device.revoked) {
+            Some(device) => Subject::new(None, &format!("revoked {}", NodeKey(device.key).to_hex())),
+            None => subject,
+        };
         self.host
             .throttle()
             .begin(now, subject, self.peer.address, by_device)
             .map_err(|wait| problem(Why::NotAllowed, wait.to_string()))?;
         let is_good = match by_device {
-            // One that was revoked is no guess at a password either, or its tries would lock out whoever knows it.
             true => account.is_some_and(|account| !account.disabled) && device.is_some_and(|device| !device.revoked),
             false => device.is_none() && challenge.verify(account, proof),
         };
