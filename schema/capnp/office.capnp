@@ -139,7 +139,7 @@ interface UserSession {
   accountKey @9 (account :Text) -> (id :Data, name :Text, publicKey :Data);
   # What vaults are wrapped to for an account.
   addMember @10 (vault :Data, wrap :Wrap) -> ();
-  # To a shared vault: by its owner, and of who is a member already by any other.
+  # To a shared vault: by its owner; by another member only what opens it for a member whose key is another since.
   removeMember @11 (vault :Data, account :Text) -> ();
   # By the owner of the vault, or by the account itself.
   devices @12 () -> (devices :List(Device));
