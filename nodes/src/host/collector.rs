@@ -8,12 +8,13 @@ use super::{Host, HostVault, lock};
 use crate::tracker::MachineNumber;
 use crate::tracker::limits::FRAMES_PER_CHANGE_MAX;
 use crate::transport::problem::{Problem, Why, problem};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use twinkeep_engine::gc::{self, Access, GcOptions};
 use twinkeep_engine::id::{FrameId, VaultId};
+use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::progress::Progress;
 use twinkeep_engine::zoo::planted;
 
@@ -114,13 +115,14 @@ fn tell_removed(host: &Host, id: VaultId, vault: &HostVault) -> Result<u64, Prob
     if removed.is_empty() {
         return Ok(0);
     }
+    let gone = not_here(vault, &removed)?;
     let mut orders: BTreeMap<MachineNumber, Vec<FrameId>> = BTreeMap::new();
-    for part in removed.chunks(FRAMES_PER_CHANGE_MAX) {
+    for part in gone.chunks(FRAMES_PER_CHANGE_MAX) {
         for (frame, machines) in host.holders.remove_frames(part)? {
             machines.into_iter().for_each(|machine| orders.entry(machine).or_default().push(frame));
         }
     }
-    // A frame may have stood in two places, of which one went: what is still here is entered again.
+    // What moved has another number now.
     host.feed_again(id, vault)?;
     for part in removed.chunks(FRAMES_PER_CHANGE_MAX) {
         vault.store.forget_removed(part)?;
@@ -140,6 +142,21 @@ fn tell_removed(host: &Host, id: VaultId, vault: &HostVault) -> Result<u64, Prob
         }
     }
     Ok(copies)
+}
+
+/// Of these frames those that the vault's index has no row of. One may have stood in two places, of which one went; and
+/// where the other one is bad, the copies elsewhere are all that is left of it.
+fn not_here(vault: &HostVault, removed: &[FrameId]) -> Result<Vec<FrameId>, Problem> {
+    let mut gone: BTreeSet<FrameId> = removed.iter().copied().collect();
+    let mut from = FrameNumber(0);
+    loop {
+        let rows = vault.store.frame_rows(from, FRAMES_PER_CHANGE_MAX)?;
+        let Some((last, _)) = rows.last() else { return Ok(gone.into_iter().collect()) };
+        from = FrameNumber(last.0.saturating_add(1));
+        for (_, place) in &rows {
+            gone.remove(&place.id);
+        }
+    }
 }
 
 /// Leaves those that are nowhere at the host any more.
