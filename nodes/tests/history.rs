@@ -185,6 +185,25 @@ fn nothing_is_freed_in_a_vault_whose_last_record_is_lost() {
     assert_eq!(world.member.snapshots().unwrap().list.len(), 2);
 }
 
+/// A record that is added while the chain is looked through is none that was lost.
+#[test]
+fn who_looks_at_a_chain_that_grows_misses_nothing() {
+    let world = World::new();
+    let (host, vault) = (world.host.clone(), world.vault.clone());
+    let growing = std::thread::spawn(move || {
+        for number in 0_u32..300 {
+            let record = number.to_le_bytes().to_vec();
+            let link = vault.store.append(&mut |_| Some(record.clone())).unwrap().unwrap();
+            host.tips.reached(vault.store.vault(), &link, &record);
+        }
+    });
+    while !growing.is_finished() {
+        world.host.tips.require_whole(world.member.id(), &world.vault).unwrap();
+    }
+    growing.join().unwrap();
+    world.host.tips.require_whole(world.member.id(), &world.vault).unwrap();
+}
+
 #[test]
 fn what_was_freed_before_the_host_stopped_goes_from_the_map_when_it_starts() {
     let world = World::new();

@@ -86,12 +86,13 @@ impl Tips {
     /// # Errors
     /// [`Why::Damaged`] if it is not.
     pub fn require_whole(&self, id: VaultId, vault: &HostVault) -> Result<(), Problem> {
+        // Held while they are read: what is added meanwhile would be known here and not among them.
+        let mut rows = lock(&self.rows);
         let records = vault.store.records()?;
         let tip_of = |count: u64| {
             let record = records.iter().rfind(|record| record.count == count)?;
             Some(Tip { count, hash: blake3::hash(record.bytes.as_ref().ok()?) })
         };
-        let mut rows = lock(&self.rows);
         if let Some(tip) = rows.get(&id)
             && tip_of(tip.count) != Some(*tip)
         {
