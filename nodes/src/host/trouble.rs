@@ -3,7 +3,6 @@
 use super::room::{self, Room};
 use super::{Host, lock};
 use crate::tracker::registry::NodeStatus;
-use std::sync::atomic::Ordering;
 
 /// Something an administrator should know of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,7 +66,7 @@ pub fn all(host: &Host) -> Vec<Trouble> {
             ids.join(", ")
         )
     });
-    let lost: u64 = host.vaults().iter().map(|(_, vault)| vault.lost.load(Ordering::Relaxed)).sum();
+    let lost = host.lost();
     let lost = (lost > 0).then(|| {
         format!(
             "{lost} frames are damaged or gone at the host, and no machine that is there has them: forget no machine \

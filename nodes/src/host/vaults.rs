@@ -68,6 +68,11 @@ impl Host {
         })
     }
 
+    /// Frames that are bad or gone here, of all vaults together.
+    pub fn lost(&self) -> u64 {
+        self.vaults().iter().map(|(_, vault)| vault.lost.load(Ordering::Relaxed)).sum()
+    }
+
     /// Vaults that could not be opened, and why.
     pub fn closed(&self) -> Vec<(VaultId, String)> {
         lock(&self.closed).iter().map(|(id, why)| (*id, why.clone())).collect()

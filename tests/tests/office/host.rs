@@ -167,7 +167,9 @@ fn a_vault_that_is_lost_keeps_no_host_from_starting() {
     world.host.start();
     world.pcs[0].await_connected();
     let said = world.host.expect(0, &["host", "status"]).out;
-    assert!(said.contains("cannot be opened"), "{said}");
+    assert!(said.contains("cannot be opened") && !said.contains("everything is kept twice"), "{said}");
+    let said = world.host.expect(4, &["copies", "why"]).out;
+    assert!(said.contains("the host cannot open the vault"), "{said}");
     let can = ["anna", "ben"].map(|name| {
         world.pcs[0].login(name);
         world.pcs[0].run(&["snapshots"]).code == Some(0)

@@ -9,11 +9,12 @@ use crate::host::leave::{self, AWAY_SECS_MAX, UserCall};
 use crate::host::{Host, collector, healer, trouble, watch};
 use crate::tracker::MachineNumber;
 use crate::tracker::event::{AuditKind, Event};
-use crate::tracker::holders::HoldersError;
+use crate::tracker::holders::{HoldersError, OwedCounts};
 use crate::tracker::log::Actor;
 use crate::tracker::member::recovery_challenge;
 use crate::tracker::names::{AccountId, NodeKey};
 use crate::tracker::presence::Event as Seen;
+use crate::tracker::registry::{Registry, VaultEntry};
 use crate::tracker::token::{self, JoinToken};
 use crate::transport::ids::one;
 use crate::transport::problem::{Problem, Why, problem};
@@ -221,32 +222,8 @@ impl admin::Server for AdminServer {
         let rows = move || {
             let counts = host.holders.owed_counts()?;
             let registry = host.office.registry();
-            let mut rows = Vec::new();
-            for (id, vault) in host.vaults() {
-                // One that was being made, and is not known to the office, is nobody's.
-                let Some(entry) = registry.vault(&id) else { continue };
-                let owner = registry.account(&entry.owner);
-                let owed = counts.vaults.iter().find(|count| count.vault == id);
-                let owed = owed.map_or((0, 0), |owed| (owed.frames, owed.bytes));
-                // What is bad here has one place at most.
-                let (owed, why) = match vault.lost.load(Ordering::Relaxed) {
-                    0 => (owed, host.copier.hindrance(id).map_or(String::new(), |hindrance| hindrance.to_string())),
-                    lost => {
-                        let why =
-                            format!("{lost} frames are damaged or gone at the host, and no machine has given them");
-                        ((owed.0 + lost, owed.1), why)
-                    }
-                };
-                rows.push(VaultRow {
-                    id: id.0,
-                    name: entry.name.clone(),
-                    kind: kind_word(entry.kind),
-                    owner: owner.map_or(String::new(), |owner| owner.name.clone()),
-                    bytes: vault.stored.load(Ordering::Relaxed),
-                    owed,
-                    why,
-                });
-            }
+            let rows: Vec<VaultRow> =
+                registry.vaults().map(|entry| VaultRow::of(&host, &registry, &counts, entry)).collect();
             Ok::<_, HoldersError>(rows)
         };
         let rows = self.host.work().run(rows).await?;
@@ -326,8 +303,9 @@ impl admin::Server for AdminServer {
         status.set_vaults(u32::try_from(self.host.vaults().len()).unwrap_or(u32::MAX));
         let questions = [self.host.watch.question(), self.host.hours.question(self.host.env())];
         status.set_question(&questions.into_iter().flatten().collect::<Vec<_>>().join("\n")[..]);
-        let lost: u64 = self.host.vaults().iter().map(|(_, vault)| vault.lost.load(Ordering::Relaxed)).sum();
-        status.set_owed_frames(counts.vaults.iter().map(|count| count.frames).sum::<u64>() + lost);
+        let owed: u64 = counts.vaults.iter().map(|count| count.frames).sum();
+        // Of a vault that cannot be opened nobody knows how much it is.
+        status.set_owed_frames(owed + self.host.lost() + self.host.closed().len() as u64);
         status.set_reserve(self.host.identity.marks.reserve_of(space.total));
         let troubles = trouble::all(&self.host);
         let mut list = status.init_troubles(troubles.len() as u32);
@@ -507,4 +485,31 @@ struct VaultRow {
     bytes: u64,
     owed: (u64, u64),
     why: String,
+}
+
+impl VaultRow {
+    fn of(host: &Host, registry: &Registry, counts: &OwedCounts, entry: &VaultEntry) -> Self {
+        let owed = counts.vaults.iter().find(|count| count.vault == entry.id);
+        let (frames, bytes) = owed.map_or((0, 0), |owed| (owed.frames, owed.bytes));
+        let (stored, owed, why) = match host.vault(entry.id) {
+            // Nobody knows how much of it is left.
+            Err(error) => (0, (frames.max(1), bytes), error.text),
+            Ok(vault) => {
+                let hindrance = || host.copier.hindrance(entry.id).map_or(String::new(), |it| it.to_string());
+                let (owed, why) = match vault.lost.load(Ordering::Relaxed) {
+                    0 => ((frames, bytes), hindrance()),
+                    // What is bad here has one place at most.
+                    lost => {
+                        let why =
+                            format!("{lost} frames are damaged or gone at the host, and no machine has given them");
+                        ((frames + lost, bytes), why)
+                    }
+                };
+                (vault.stored.load(Ordering::Relaxed), owed, why)
+            }
+        };
+        let owner = registry.account(&entry.owner).map_or(String::new(), |owner| owner.name.clone());
+        let (name, kind) = (entry.name.clone(), kind_word(entry.kind));
+        Self { id: entry.id.0, name, kind, owner, bytes: stored, owed, why }
+    }
 }
