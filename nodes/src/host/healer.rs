@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::Instant;
 use twinkeep_engine::id::{FrameId, VaultId};
 use twinkeep_engine::index::FrameNumber;
 use twinkeep_engine::progress::Progress;
@@ -63,11 +62,12 @@ pub struct Health {
 
 /// Heals for as long as the host runs.
 pub async fn run(host: Arc<Host>) {
-    let mut looked: Option<Instant> = None;
+    let mut due = Duration::ZERO;
     loop {
+        let now = host.env().clock.elapsed();
         // All frames are looked through for it.
-        if looked.is_none_or(|looked| looked.elapsed() >= PACE) {
-            looked = Some(Instant::now());
+        if now >= due {
+            due = now + PACE;
             match bring_back(&host).await {
                 Ok(0) => {}
                 Ok(frames) => tracing::warn!(frames, "what an index that was made anew did not find is there again"),
@@ -151,12 +151,12 @@ async fn heal(host: &Arc<Host>, id: VaultId, vault: &Arc<HostVault>) -> Result<(
     let lost = host.work().run(move || looked_at.store.lost_frames(LOST_MAX)).await?;
     let mut healed = 0;
     for part in lost.chunks(FRAMES_AT_ONCE) {
-        let fetched = fetch(host, part.iter().map(|lost| lost.id).collect()).await?;
+        let mut fetched = fetch(host, part.iter().map(|lost| lost.id).collect()).await?;
         if fetched.is_empty() || twinkeep_engine::zoo::planted("healer-gives-up") {
             continue;
         }
         let frames: Vec<(FrameNumber, Vec<u8>)> =
-            part.iter().filter_map(|lost| Some((lost.number, fetched.get(&lost.id)?.clone()))).collect();
+            part.iter().filter_map(|lost| Some((lost.number, fetched.remove(&lost.id)?))).collect();
         let (mending, tracker) = (vault.clone(), host.clone());
         let replace = move || {
             let numbers: Vec<FrameNumber> = frames.iter().map(|(number, _)| *number).collect();
