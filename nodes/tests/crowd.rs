@@ -2,23 +2,20 @@
 
 mod office;
 
-use office::{Account, Mill, Office, begin, done, local_of, open, run, soon, until, upload};
+use office::{Account, Mill, Office, begin, done, is_connected, local_of, open, run, soon, terminal, until, upload};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use twinkeep_engine::store::Store;
 use twinkeep_nodes::host::ground::Folder;
-use twinkeep_nodes::terminal::copies::Kept;
-use twinkeep_nodes::terminal::{self, Settings, ground};
 use twinkeep_nodes::transport::keys::node_key;
 use twinkeep_nodes::transport::limits::{
     CALLS_MAX, LOCAL_CONNECTIONS_PER_USER_MAX, LOCAL_LOGINS_PER_USER_MAX, LOCAL_UNSENT_MAX,
 };
 use twinkeep_nodes::transport::problem::{Problem, Why};
 use twinkeep_nodes::transport::rpc::Connection;
-use twinkeep_nodes::work::Work;
 use twinkeep_schema::office_capnp::{bootstrap, local};
 
 /// Connections that are left to whoever works.
@@ -26,37 +23,6 @@ const LEFT: usize = 4;
 
 /// Frames of a backup.
 const FRAMES: usize = 40;
-
-/// A terminal that runs, by its socket.
-async fn terminal(office: &Office) -> PathBuf {
-    let key = office.machine("pc", 7, false);
-    let data = office.temp.path().join("pc");
-    std::fs::create_dir_all(&data).unwrap();
-    let opened = ground::copies(&data, office.env.clone(), "test").unwrap();
-    let socket = ground::socket(&data);
-    let listener = UnixListener::bind(&socket).unwrap();
-    let settings = Settings {
-        data,
-        name: "pc".into(),
-        key,
-        hosts: vec![office.address.to_string()],
-        host_key: office.host.key(),
-        authority: office.host.office.authority(),
-        machine_id: [7; 16],
-        version: "1".into(),
-    };
-    let (env, kept) = (office.env.clone(), Kept::new(opened.store, 1 << 30));
-    let running = terminal::run(settings, kept, env, Work::Threads, listener, std::future::pending());
-    tokio::task::spawn_local(async move { drop(running.await) });
-    let local = local_of(&socket).await;
-    until("the terminal reaches its host", async || is_connected(&local).await).await;
-    socket
-}
-
-async fn is_connected(local: &local::Client) -> bool {
-    let answer = soon(local.status_request().send().promise).await.expect("the service answers who is connected");
-    answer.get().unwrap().get_status().unwrap().get_connected()
-}
 
 /// The tracker's bootstrap as a program is lent it.
 async fn lent(local: &local::Client) -> Result<bootstrap::Client, capnp::Error> {
@@ -174,7 +140,7 @@ async fn beside_a_crowd(office: &Office, socket: &Path, worker: &local::Client) 
 fn a_backup_goes_on_beside_a_crowd_at_a_terminal() {
     run(async || {
         let office = Office::start().await;
-        let socket = terminal(&office).await;
+        let socket = terminal(&office, office.machine("pc", 7, false), [7; 16]).await;
         let worker = local_of(&socket).await;
         beside_a_crowd(&office, &socket, &worker).await;
         assert_eq!(office.host.connections.count(), 1, "it is the same line");
@@ -195,7 +161,7 @@ fn a_backup_goes_on_beside_a_crowd_at_the_host() {
 fn one_user_has_so_many_connections_and_logins() {
     run(async || {
         let office = Office::start().await;
-        let socket = terminal(&office).await;
+        let socket = terminal(&office, office.machine("pc", 7, false), [7; 16]).await;
         // The one of the test's own beginning has ended or not; one is kept in any case.
         let first = local_of(&socket).await;
         assert!(is_connected(&first).await);

@@ -1,18 +1,17 @@
 //! What each caller holds: every capability that it can get hold of.
 
-use crate::office::{self, Account, Office, Wire, any, begin, local_of, open, soon, until, upload};
+use crate::office::{self, Account, Office, Wire, any, begin, local_of, open, soon, terminal, upload};
 use capnp::capability::Client as AnyClient;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
-use tokio::net::UnixListener;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls;
 use twinkeep_engine::crypto::SecretKey;
 use twinkeep_engine::id::{FrameId, VaultId};
 use twinkeep_nodes::terminal::copies::{CopiesServer, Kept};
-use twinkeep_nodes::terminal::{self, Settings, ground, order};
+use twinkeep_nodes::terminal::order;
 use twinkeep_nodes::tracker::event::Event;
 use twinkeep_nodes::tracker::log::Actor;
 use twinkeep_nodes::tracker::member::recovery_answer;
@@ -108,41 +107,6 @@ async fn reach_account(hand: &mut Hand, session: user_session::Client, vault: Va
     hand.caps.insert("UserSession", any(session));
 }
 
-/// A terminal's folder and store.
-pub fn kept(office: &Office, name: &str) -> Arc<Kept> {
-    let data = office.temp.path().join(name);
-    std::fs::create_dir_all(&data).unwrap();
-    Kept::new(ground::copies(&data, office.env.clone(), name).unwrap().store, 1 << 30)
-}
-
-/// A terminal that runs, and what it offers to programs beside it.
-async fn terminal(office: &Office, key: SigningKey) -> local::Client {
-    let data = office.temp.path().join("terminal");
-    let kept = kept(office, "terminal");
-    let socket = ground::socket(&data);
-    let listener = UnixListener::bind(&socket).unwrap();
-    let settings = Settings {
-        data,
-        name: "pc".into(),
-        key,
-        hosts: vec![office.address.to_string()],
-        host_key: office.host.key(),
-        authority: office.host.office.authority(),
-        machine_id: [3; 16],
-        version: "1".into(),
-    };
-    let env = office.env.clone();
-    let running = terminal::run(settings, kept, env, Work::Threads, listener, std::future::pending());
-    tokio::task::spawn_local(async move { drop(running.await) });
-    let local = local_of(&socket).await;
-    until("the terminal reaches its host", async || {
-        let answer = soon(local.status_request().send().promise).await.unwrap();
-        answer.get().unwrap().get_status().unwrap().get_connected()
-    })
-    .await;
-    local
-}
-
 /// A TLS connection that shows no key.
 pub async fn keyless_is_refused(office: &Office) -> bool {
     #[derive(Debug)]
@@ -235,7 +199,11 @@ pub async fn hands(office: &Office, copies: &copies::Client, kept: Arc<Kept>) ->
 
     hands.insert("host", a_programs_hand(&office.local().await, copies, "nobody-host", &office.company()).await);
     let pc = office.machine("pc", 30, false);
-    hands.insert("program", a_programs_hand(&terminal(office, pc).await, copies, "nobody-pc", &office.company()).await);
+    hands.insert(
+        "program",
+        a_programs_hand(&local_of(&terminal(office, pc, [3; 16]).await).await, copies, "nobody-pc", &office.company())
+            .await,
+    );
 
     let mut tracker =
         Hand { order: order::sign(office.host.office.signing_key(), &[FrameId([1; 32])]), ..Hand::default() };

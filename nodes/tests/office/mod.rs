@@ -3,7 +3,7 @@
 
 use capnp::capability::{Client as AnyClient, FromClientHook};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,6 +23,8 @@ use twinkeep_nodes::host::ground::Folder;
 use twinkeep_nodes::host::serve::BootstrapServer;
 use twinkeep_nodes::host::setup::{self, HostOptions};
 use twinkeep_nodes::host::{self, Host};
+use twinkeep_nodes::terminal::copies::Kept;
+use twinkeep_nodes::terminal::{self, Settings, ground};
 use twinkeep_nodes::tracker::event::{Event, Login, VaultKind};
 use twinkeep_nodes::tracker::log::Actor;
 use twinkeep_nodes::tracker::login::Challenge;
@@ -289,6 +291,43 @@ impl Office {
         let answer = answer.get()?;
         Ok((answer.get_session()?, answer.get_wrapped_key()?.to_vec()))
     }
+}
+
+/// A store of copies in a folder of this name.
+pub fn kept(office: &Office, name: &str) -> Arc<Kept> {
+    let data = office.temp.path().join(name);
+    std::fs::create_dir_all(&data).unwrap();
+    Kept::new(ground::copies(&data, office.env.clone(), name).unwrap().store, 1 << 30)
+}
+
+/// The service of a terminal, which runs and has reached its host, by its socket.
+pub async fn terminal(office: &Office, key: SigningKey, machine_id: [u8; 16]) -> PathBuf {
+    let data = office.temp.path().join("terminal");
+    let kept = kept(office, "terminal");
+    let socket = ground::socket(&data);
+    let listener = UnixListener::bind(&socket).unwrap();
+    let settings = Settings {
+        data,
+        name: "pc".into(),
+        key,
+        hosts: vec![office.address.to_string()],
+        host_key: office.host.key(),
+        authority: office.host.office.authority(),
+        machine_id,
+        version: "1".into(),
+    };
+    let env = office.env.clone();
+    let running = terminal::run(settings, kept, env, Work::Threads, listener, std::future::pending());
+    tokio::task::spawn_local(async move { drop(running.await) });
+    let local = local_of(&socket).await;
+    until("the terminal reaches its host", async || is_connected(&local).await).await;
+    socket
+}
+
+/// Whether the service behind a socket has reached the host.
+pub async fn is_connected(local: &local::Client) -> bool {
+    let answer = soon(local.status_request().send().promise).await.expect("the service answers who is connected");
+    answer.get().unwrap().get_status().unwrap().get_connected()
 }
 
 /// What a socket of this machine offers.

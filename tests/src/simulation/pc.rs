@@ -91,7 +91,11 @@ pub struct Pc {
 impl Pc {
     /// One that has not joined.
     pub fn new(seed: u64, at: usize, nature: Nature) -> Rc<Self> {
-        Rc::new(Self {
+        Rc::new(Self::blank(seed, at, nature))
+    }
+
+    fn blank(seed: u64, at: usize, nature: Nature) -> Self {
+        Self {
             name: format!("pc{at}"),
             node: format!("pc{at}"),
             nature,
@@ -113,33 +117,19 @@ impl Pc {
             claimed: Claimed::default(),
             boots: Cell::new(0),
             seed,
-        })
+        }
     }
 
     /// Another machine that will be started from a copy of this one's disk.
     pub fn clone_of(original: &Self, at: usize) -> Rc<Self> {
         Rc::new(Self {
-            name: format!("pc{at}"),
             node: original.node.clone(),
-            nature: Nature::Honest,
-            disk: Disk::default(),
-            skew: Arc::default(),
             grant: original.grant,
-            kept: RefCell::default(),
-            token: RefCell::default(),
             has_joined: original.has_joined.clone(),
             is_to_go: original.is_to_go.clone(),
             forgotten: original.forgotten.clone(),
             is_off: Cell::new(true),
-            lists: RefCell::default(),
-            notes: RefCell::default(),
-            has_rotted: Cell::default(),
-            lost: RefCell::default(),
-            images: RefCell::default(),
-            asleep: RefCell::default(),
-            claimed: Claimed::default(),
-            boots: Cell::new(0),
-            seed: original.seed,
+            ..Self::blank(original.seed, at, Nature::Honest)
         })
     }
 
