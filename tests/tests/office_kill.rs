@@ -196,6 +196,7 @@ impl Storm {
         }
         self.kills += usize::from(victims.host) + victims.pcs.len();
         let begun = Instant::now();
+        let mut steps = Vec::new();
         if victims.host {
             self.world.host.launch();
         }
@@ -204,18 +205,24 @@ impl Storm {
         }
         if victims.host {
             self.world.host.await_ready();
+            steps.push(("the host is ready".to_owned(), begun.elapsed()));
             self.world.host.expect(0, &["host", "status"]);
+            steps.push(("it answers".to_owned(), begun.elapsed()));
         }
-        victims.pcs.iter().for_each(|&pc| self.world.pcs[pc].await_ready());
+        for &pc in &victims.pcs {
+            self.world.pcs[pc].await_ready();
+            steps.push((format!("{} is ready", self.world.pcs[pc].name), begun.elapsed()));
+        }
         // A host that was killed is to be found by all of them.
         for (number, pc) in self.world.pcs.iter().enumerate() {
             if victims.host || victims.pcs.contains(&number) {
                 pc.await_connected();
+                steps.push((format!("{} is connected", pc.name), begun.elapsed()));
             }
         }
         let took = begun.elapsed();
         if victims.host || !victims.pcs.is_empty() {
-            assert!(took < BACK, "serving again took {took:?}");
+            assert!(took < BACK, "serving again took {took:?}: {steps:?}");
             self.slowest = self.slowest.max(took);
         }
     }

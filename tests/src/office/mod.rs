@@ -28,6 +28,9 @@ pub const PASSWORD: &str = "secret123";
 /// What should happen at once happens within this time even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// So much of each machine's log is shown where a test fails: what failed is to be seen above it.
+const LOG_LINES: usize = 12;
+
 /// How often something is looked at that is waited for.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -232,7 +235,7 @@ impl Machine {
     fn log(&self) -> String {
         let text = fs::read_to_string(self.home.path("service.log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 }
 
