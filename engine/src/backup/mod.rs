@@ -148,6 +148,14 @@ pub enum BackupError {
 }
 
 impl BackupError {
+    /// Whether it only says that the session failed before: somebody else has met the reason, and may be slower to tell.
+    fn is_echo(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::SessionFailed) | Self::Vault(VaultError::Store(StoreError::SessionFailed))
+        )
+    }
+
     /// What kind of failure it is.
     pub fn class(&self) -> ErrorClass {
         match self {

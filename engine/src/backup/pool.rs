@@ -119,10 +119,12 @@ impl<T, B, E> Pool<T, B, E> {
         self.changed.notify_all();
     }
 
-    /// Ends the work with an error; the first one counts.
-    pub fn fail(&self, error: E) {
+    /// Ends the work with an error; the first one counts that is no echo of another worker's.
+    pub fn fail(&self, error: E, is_echo: impl Fn(&E) -> bool) {
         let mut state = self.lock();
-        state.failure.get_or_insert(error);
+        if state.failure.as_ref().is_none_or(is_echo) {
+            state.failure = Some(error);
+        }
         state.finished = true;
         drop(state);
         self.changed.notify_all();
@@ -138,7 +140,7 @@ impl<T, B, E> Pool<T, B, E> {
         self.lock().finished
     }
 
-    /// The first failure.
+    /// The failure that counts.
     pub fn into_failure(self) -> Option<E> {
         self.state.into_inner().unwrap_or_else(PoisonError::into_inner).failure
     }

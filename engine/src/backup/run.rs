@@ -139,18 +139,18 @@ impl Worker<'_> {
 ///
 /// Sources that cannot be read are warnings, counted in `errors`; the rest is backed up.
 pub fn backup(vault: &Vault, options: &BackupOptions, progress: &Progress) -> Result<BackupSummary, BackupError> {
-    Run::new(vault, options, progress)?.run(
-        &|shared, parent| {
-            let dir = Dir::root()?;
-            let handle = dir.open()?;
-            let stat = handle.stat_self()?;
-            let scope = Scope::of(&options.paths);
-            let key = DirKey::root(&cache_scope(options));
-            let old = shared.old_dir(&key, parent)?;
-            Ok(Task::List(DirJob::root(dir, stat, key, scope, old, shared.now())))
-        },
-        None,
-    )
+    Run::new(vault, options, progress)?.run(&begin_at_root, None)
+}
+
+/// The walk from the root of the file system down to the sources.
+pub(super) fn begin_at_root(shared: &Shared<'_>, parent: Option<ChunkId>) -> Result<Task, BackupError> {
+    let dir = Dir::root()?;
+    let handle = dir.open()?;
+    let stat = handle.stat_self()?;
+    let scope = Scope::of(&shared.options.paths);
+    let key = DirKey::root(&cache_scope(shared.options));
+    let old = shared.old_dir(&key, parent)?;
+    Ok(Task::List(DirJob::root(dir, stat, key, scope, old, shared.now())))
 }
 
 /// Everything that would make another tree of the same files.
@@ -264,7 +264,7 @@ impl<'a> Run<'a> {
     }
 
     /// Walks the source once and puts what is new; returns the root of the tree.
-    fn walk(
+    pub fn walk(
         &self,
         session: &dyn Session,
         seal: &SealKeys,
@@ -328,7 +328,7 @@ impl<'a> Run<'a> {
                 .run()
             };
             if let Err(error) = work() {
-                shared.pool.fail(error);
+                shared.pool.fail(error, BackupError::is_echo);
             }
         });
         let Shared { pool, root, cache_out, lists_out, .. } = shared;

@@ -5,17 +5,19 @@ use crate::branch;
 use crate::branch::entry::What;
 use crate::env::{Clock, Env, Executor, SystemClock, Threads};
 use crate::files::memory::MemoryFiles;
+use crate::frame::SealedFrame;
 use crate::id::Kind;
+use crate::id::SessionId;
 use crate::index::FrameNumber;
 use crate::kv::memory::MemoryKvHome;
 use crate::progress::Progress;
-use crate::store::{BadFrame, Store};
+use crate::store::{BadFrame, ChainLink, Claim, RemoteKind, Session, Settled, Store};
 use crate::vault::{CreateOptions, Place, Vault};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 pub(super) fn vault(env: Env) -> (Vault, MemoryFiles) {
     let files = MemoryFiles::new();
@@ -227,4 +229,91 @@ fn a_failure_in_the_middle_of_a_large_file_ends_the_backup() {
         let failed = ended.recv_timeout(std::time::Duration::from_secs(60));
         assert!(failed.is_ok(), "{workers} workers, the {nth}th look into the index fails: it does not end");
     }
+}
+
+/// Says when one of two workers has ended.
+struct Two {
+    ended: Arc<(Mutex<usize>, Condvar)>,
+}
+
+impl Executor for Two {
+    fn workers(&self) -> usize {
+        2
+    }
+
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        Threads(2).run(&|worker| {
+            job(worker);
+            *self.ended.0.lock().unwrap() += 1;
+            self.ended.1.notify_all();
+        });
+    }
+}
+
+/// A session to a host that dies: who notices is slow to say so, and the other one is only told that it failed.
+struct Dying {
+    inner: Box<dyn Session>,
+    puts: AtomicU64,
+    ended: Arc<(Mutex<usize>, Condvar)>,
+}
+
+impl Session for Dying {
+    fn id(&self) -> SessionId {
+        self.inner.id()
+    }
+
+    fn claim(&self, ids: &[ChunkId]) -> crate::store::Result<Vec<Claim>> {
+        self.inner.claim(ids)
+    }
+
+    fn put(&self, _: SealedFrame) -> crate::store::Result<()> {
+        if self.puts.fetch_add(1, Ordering::AcqRel) > 0 {
+            return Err(StoreError::SessionFailed);
+        }
+        let ended = self.ended.0.lock().unwrap();
+        let patience = std::time::Duration::from_secs(60);
+        let (ended, _) = self.ended.1.wait_timeout_while(ended, patience, |ended| *ended == 0).unwrap();
+        assert_eq!(*ended, 1, "the other worker fails meanwhile");
+        Err(StoreError::Remote { kind: RemoteKind::Unreachable, problem: "the connection is gone".into() })
+    }
+
+    fn checkpoint(&self) -> crate::store::Result<()> {
+        self.inner.checkpoint()
+    }
+
+    fn settle(&self, root: ChunkId) -> crate::store::Result<Settled> {
+        self.inner.settle(root)
+    }
+
+    fn publish(&self, settled: Settled, make: &dyn Fn(ChainLink) -> Vec<u8>) -> crate::store::Result<ChainLink> {
+        self.inner.publish(settled, make)
+    }
+
+    fn written_len(&self) -> u64 {
+        self.inner.written_len()
+    }
+
+    fn healed(&self) -> Vec<ChunkId> {
+        self.inner.healed()
+    }
+}
+
+/// What one worker met counts, not that others could not go on.
+#[test]
+fn the_reason_of_a_failure_is_told_whoever_is_first_to_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c", "d"] {
+        let mut bytes = vec![0; 8 << 20];
+        crate::env::Dice(u64::from(name.as_bytes()[0])).fill(&mut bytes);
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let ended = Arc::new((Mutex::new(0), Condvar::new()));
+    let executor: Arc<dyn Executor> = Arc::new(Two { ended: ended.clone() });
+    let (vault, _) = vault(Env { executor, ..Env::system(2) });
+    let session = Dying { inner: vault.store().begin().unwrap(), puts: AtomicU64::new(0), ended };
+    let (options, progress) = (options(&[folder.path()]), Progress::silent());
+    let seal = vault.seal_keys(session.id());
+    let run = run::Run::new(&vault, &options, &progress).unwrap();
+    let failed = run.walk(&session, &seal, None, false, &run::begin_at_root, None).unwrap_err();
+    assert_eq!(failed.class(), crate::vault::ErrorClass::Unreachable, "{failed}");
 }
