@@ -296,11 +296,23 @@ fn copies(run: &Run, args: &BackupArgs, summary: &BackupSummary) -> anyhow::Resu
     let is_host = crate::office::Service::get()?.role == crate::office::Role::Host;
     let begun = std::time::Instant::now();
     loop {
-        let copies = store.copies(None).map_err(crate::office::told)?;
         let spread = args.placement == Placement::Spread;
-        let (level, holders, this_machine) = (copies.level, copies.holders, name.clone());
-        let kept = Kept { level, waits_here: false, is_host, holders, this_machine, spread };
-        if args.wait.is_none_or(|wait| kept.count() >= wait.0) || begun.elapsed() > WAIT {
+        let mut kept = Kept {
+            level: u8::from(!is_host),
+            waits_here: false,
+            is_host,
+            holders: Vec::new(),
+            this_machine: name.clone(),
+            spread,
+        };
+        let asked = store.copies(None);
+        let is_over = asked.is_err();
+        match asked {
+            Ok(copies) => (kept.level, kept.holders) = (copies.level, copies.holders),
+            // The snapshot is at the host, whatever became of the line since.
+            Err(error) => run.screen.warn(None, &format!("where copies are cannot be asked: {}", error.text)),
+        }
+        if is_over || args.wait.is_none_or(|wait| kept.count() >= wait.0) || begun.elapsed() > WAIT {
             return Ok(Some(kept));
         }
         std::thread::sleep(std::time::Duration::from_millis(100));

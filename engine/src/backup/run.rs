@@ -22,7 +22,7 @@ use crate::record::RefKind;
 use crate::source::filter::Filter;
 use crate::source::{Dir, OwnerNames};
 use crate::store::{Session, StoreError};
-use crate::vault::{SnapshotInfo, Vault};
+use crate::vault::{ErrorClass, SnapshotInfo, Vault};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -422,6 +422,17 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Snapshots that lack something. One that was made is made, also where this cannot be asked any more.
+    fn unwhole(&self, is_made: bool) -> Result<u64, BackupError> {
+        match self.vault.unwhole_snapshots() {
+            Err(error) if is_made && error.class() == ErrorClass::Unreachable => {
+                self.progress.warn("", format!("whether older snapshots lack something cannot be asked: {error}"));
+                Ok(0)
+            }
+            asked => Ok(asked?),
+        }
+    }
+
     fn summary(
         &self,
         session: &dyn Session,
@@ -446,7 +457,7 @@ impl<'a> Run<'a> {
             chunks_known: Counts::get(&counts.chunks_known),
             errors: Counts::get(&counts.errors),
             healed: session.healed().len() as u64,
-            unwhole: self.vault.unwhole_snapshots()?,
+            unwhole: self.unwhole(snapshot.is_some())?,
             duration: std::time::Duration::ZERO,
         })
     }
