@@ -26,6 +26,9 @@ use crate::vault::{ErrorClass, SnapshotInfo, Vault};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+/// How often a source is read anew at most because the store lacks what was taken for stored.
+const AGAIN_MAX: u32 = 3;
+
 /// What all workers of a run look at.
 pub(super) struct Shared<'a> {
     pub vault: &'a Vault,
@@ -195,17 +198,20 @@ impl<'a> Run<'a> {
         };
         let seal = self.vault.seal_keys(session.id());
         let mut stream = stream;
-        let mut distrust = false;
+        let mut again = 0;
         let snapshot = loop {
-            let tree = self.walk(&*session, &seal, parent.as_ref(), distrust, begin, stream.take())?;
+            let tree = self.walk(&*session, &seal, parent.as_ref(), again > 0, begin, stream.take())?;
             if self.is_unchanged(&*session, parent.as_ref(), tree)? {
                 break None;
             }
             match self.settle(&*session, &seal, parent.as_ref(), tree) {
                 Ok(snapshot) => break snapshot,
-                // The store lacks what was taken for stored. Everything is read once more and put where it lacks.
-                Err(BackupError::Store(StoreError::Missing(_))) if !distrust && !self.progress.is_cancelled() => {
-                    distrust = true;
+                // The store lacks what was taken for stored. Everything is read once more and put where it lacks;
+                // meanwhile garbage may be collected, or damage found, elsewhere.
+                Err(BackupError::Store(StoreError::Missing(_)))
+                    if again < AGAIN_MAX && !self.progress.is_cancelled() =>
+                {
+                    again += 1;
                     self.counts.forget_sources();
                 }
                 Err(error) => return Err(error),

@@ -134,11 +134,12 @@ fn expel_leaves(store: &dyn Store) {
 
 pub(super) type Hook = Box<dyn Fn() + Send>;
 
-/// Does something the `at`-th time it is asked.
+/// Does something the `at`-th time it is asked, and perhaps once more so many times later.
 #[derive(Default)]
 pub(super) struct Hooked {
     clock: SystemClock,
     pub hook: std::sync::Mutex<Option<(u64, Hook)>>,
+    pub once_more: AtomicU64,
 }
 
 impl Clock for Hooked {
@@ -149,6 +150,8 @@ impl Clock for Hooked {
         }
         if let Some((_, run)) = hook.take_if(|(left, _)| *left == 0) {
             run();
+            let later = self.once_more.swap(0, Ordering::Relaxed);
+            *hook = (later > 0).then_some((later, run));
         }
         self.clock.now()
     }
@@ -182,6 +185,38 @@ fn what_is_lost_meanwhile_is_put_again_and_counted_once() {
         assert!(holds(&vault, second.snapshot.unwrap(), &folder.path().join("2")));
     }
     assert!(healed > 0);
+}
+
+/// Somebody else finds damage, and more of it while everything is read anew.
+#[test]
+fn what_is_lost_while_all_is_read_anew_is_put_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut passes = 0;
+    for (at, later) in (1..12).flat_map(|at| (1..12).map(move |later| (at, later))) {
+        let clock = Arc::new(Hooked::default());
+        let (vault, _) = vault(Env { clock: clock.clone(), ..Env::system(1) });
+        let options = options(&[folder.path()]);
+        for name in ["first", "second"] {
+            std::fs::write(folder.path().join(name), name.repeat(500)).unwrap();
+            backup(&vault, &options, &Progress::silent()).unwrap();
+        }
+        let (store, turn) = (vault.store().clone(), AtomicU64::new(0));
+        let expel = move || {
+            let frames = store.frames(FrameNumber(0), 1000).unwrap();
+            let mut leaves = frames.iter().filter(|place| place.kind == Kind::Leaf).map(BadFrame::from);
+            let lost = leaves.nth(turn.fetch_add(1, Ordering::Relaxed) as usize);
+            store.expel(&lost.into_iter().collect::<Vec<_>>()).unwrap();
+        };
+        *clock.hook.lock().unwrap() = Some((at, Box::new(expel)));
+        clock.once_more.store(later, Ordering::Relaxed);
+        let third = backup(&vault, &options, &Progress::silent());
+        assert!(third.is_ok(), "{at}, {later}: {third:?}");
+        passes += usize::from(clock.hook.lock().unwrap().is_none());
+        for name in ["first", "second"] {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+    }
+    assert!(passes > 10, "both came while it ran {passes} times");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! A branch above something condemned is admitted as *leaning*: it is whole, and goes if that goes.
 
 use super::chunks::{put_new_chunk, table_for_new};
-use super::condemn::{Standing, View, clear_condemned, is_swept, standing, standing_of};
+use super::condemn::{Phase, Standing, View, clear_condemned, collection, is_swept, standing, standing_of};
 use super::{
     ChunkRow, ChunkState, FrameNumber, FramePlace, FrameState, PackNumber, chunk, frame, next_frame, put_chunk,
     put_frame, put_unwhole, unwhole_rows,
@@ -266,22 +266,37 @@ fn judge(
     all: &mut [Waiting<'_>],
     leaves: &NewLeaves<'_>,
 ) -> kv::Result<(Vec<Whole>, Vec<usize>)> {
-    let mut here = Here { leaves, branches: HashMap::new() };
+    // Only what is condemned is put again while it is there: it is waited for, or what is above would rest on what goes.
+    let coming = match collection(read)?.phase {
+        Phase::Condemned => all.iter().map(|branch| branch.id).collect(),
+        Phase::None | Phase::Sweeping => HashSet::new(),
+    };
+    let mut here = Here { leaves, branches: HashMap::new(), coming };
     let mut by_lack: HashMap<ChunkId, Vec<usize>> = HashMap::new();
     let mut whole = Vec::new();
-    for first in 0..all.len() {
-        let mut ready = vec![first];
-        while let Some(at) = ready.pop() {
-            let branch = &mut all[at];
-            match look_further(read, view, branch, &here)? {
-                Some(lack) => by_lack.entry(lack).or_default().push(at),
-                None => {
-                    here.branches.insert(branch.id, branch.leans_on.is_some());
-                    whole.push(Whole { id: branch.id, row: branch.row, leans_on: branch.leans_on });
-                    ready.extend(by_lack.remove(&branch.id).unwrap_or_default());
+    let mut next: Vec<usize> = (0..all.len()).collect();
+    loop {
+        for first in next {
+            let mut ready = vec![first];
+            while let Some(at) = ready.pop() {
+                let branch = &mut all[at];
+                match look_further(read, view, branch, &here)? {
+                    Some(lack) => by_lack.entry(lack).or_default().push(at),
+                    None => {
+                        here.branches.insert(branch.id, branch.leans_on.is_some());
+                        whole.push(Whole { id: branch.id, row: branch.row, leans_on: branch.leans_on });
+                        ready.extend(by_lack.remove(&branch.id).unwrap_or_default());
+                    }
                 }
             }
         }
+        if here.coming.is_empty() {
+            break;
+        }
+        // What was waited for lacks something itself: where it was before has to do.
+        here.coming.clear();
+        next = by_lack.drain().flat_map(|(_, waiting)| waiting).collect();
+        next.sort_unstable();
     }
     whole.sort_unstable_by_key(|branch| (branch.id, branch.row.frame, branch.row.position));
     whole.dedup_by_key(|branch| branch.id);
@@ -292,6 +307,8 @@ fn judge(
 struct Here<'a> {
     leaves: &'a NewLeaves<'a>,
     branches: HashMap<ChunkId, bool>,
+    /// Branches of which it is not yet known.
+    coming: HashSet<ChunkId>,
 }
 
 impl Here<'_> {
@@ -301,6 +318,10 @@ impl Here<'_> {
             Some(true) => Some(Standing::Condemned),
             None => self.leaves.has(id).then_some(Standing::Firm),
         }
+    }
+
+    fn may_come(&self, id: &ChunkId) -> bool {
+        self.coming.contains(id) && !self.branches.contains_key(id)
     }
 }
 
@@ -316,7 +337,8 @@ fn look_further(
     }
     while let Some(child) = branch.refs.get(branch.found) {
         let standing = here.standing(child).map_or_else(|| standing(read, child), Ok)?;
-        if !view.admits(standing) {
+        let is_coming = standing == Standing::Condemned && here.may_come(child);
+        if is_coming || !view.admits(standing) {
             return Ok(Some(*child));
         }
         lean(&mut branch.leans_on, child, standing);

@@ -189,3 +189,46 @@ fn an_admitted_chunk_keeps_its_place() {
     commit(&*kv, &[new_frame(Kind::Branch, &[(id(1), vec![id(2)])])], &|_| None);
     assert_eq!((row().frame, row().state), (FrameNumber(0), ChunkState::Admitted));
 }
+
+/// Everything so far is condemned.
+fn condemn_all(kv: &dyn Kv) {
+    let mut write = kv.write().unwrap();
+    let end = next_frame(&*write).unwrap();
+    (0..end.0).for_each(|number| put_condemned(&mut *write, FrameNumber(number), &[]).unwrap());
+    put_collection(&mut *write, &Collection { phase: Phase::Condemned, epoch: 1, end }).unwrap();
+    write.commit().unwrap();
+}
+
+#[test]
+fn what_is_put_again_with_all_below_it_does_not_rest_on_what_is_condemned() {
+    let (leaf, below, above) = (id(1), id(2), id(3));
+    let parts =
+        [(Kind::Leaf, (leaf, vec![])), (Kind::Branch, (below, vec![leaf])), (Kind::Branch, (above, vec![below]))];
+    let frames = |order: &[usize]| -> Vec<NewFrame> {
+        order.iter().map(|&at| new_frame(parts[at].0, std::slice::from_ref(&parts[at].1))).collect()
+    };
+    let standings = |kv: &dyn Kv| [leaf, below, above].map(|id| standing(&*kv.read().unwrap(), &id).unwrap());
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let kv = empty();
+        commit(&*kv, &frames(&[0, 1, 2]), &|_| None);
+        condemn_all(&*kv);
+        assert_eq!(standings(&*kv), [Standing::Condemned; 3]);
+        commit(&*kv, &frames(&order), &|_| None);
+        assert_eq!(standings(&*kv), [Standing::Firm; 3], "{order:?}");
+    }
+    // Without what is lowest all of it rests on what goes.
+    let kv = empty();
+    commit(&*kv, &frames(&[0, 1, 2]), &|_| None);
+    condemn_all(&*kv);
+    commit(&*kv, &frames(&[2, 1]), &|_| None);
+    assert_eq!(standings(&*kv), [Standing::Condemned; 3]);
+    // What is put again in vain, because it lacks something, is no worse than before.
+    let kv = empty();
+    commit(&*kv, &frames(&[0, 1, 2]), &|_| None);
+    condemn_all(&*kv);
+    let mut write = kv.write().unwrap();
+    delete_chunk(&mut *write, &leaf).unwrap();
+    write.commit().unwrap();
+    commit(&*kv, &frames(&[2, 1]), &|_| None);
+    assert_eq!(standings(&*kv), [Standing::Absent, Standing::Condemned, Standing::Condemned]);
+}
