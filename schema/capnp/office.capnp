@@ -264,7 +264,8 @@ interface Admin {
   nodes @6 () -> (nodes :List(NodeInfo));
   approve @7 (name :Text) -> ();
   revoke @8 (name :Text) -> ();
-  forget @9 (name :Text) -> ();
+  forget @9 (name :Text, giveUpData :Bool) -> ();
+  # Refused, unless `giveUpData`, where the machine has the only copy of what is lost at the host.
   drain @10 (name :Text, on :Bool) -> ();
   copies @11 () -> (vaults :List(VaultCopies));
   why @12 (frame :Data) -> (text :Text);

@@ -57,13 +57,15 @@ impl LocalStore {
         }
     }
 
-    /// How many lost frames hold the only place of a chunk. Looks through all chunks, unless nothing is lost.
-    pub fn missed_frames(&self) -> Result<u64> {
+    /// Lost frames that hold the only place of a chunk. Looks through all chunks, unless nothing is lost.
+    pub fn missed_frames(&self) -> Result<Vec<LostFrame>> {
         if self.lost_frames(1)?.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
-        let frames: HashSet<FrameNumber> = self.suspects()?.values().map(|row| row.frame).collect();
-        Ok(frames.len() as u64)
+        let only: HashSet<FrameNumber> = self.suspects()?.values().map(|row| row.frame).collect();
+        let mut missed = self.lost_frames(usize::MAX)?;
+        missed.retain(|lost| only.contains(&lost.number));
+        Ok(missed)
     }
 
     /// Puts these bytes in the place of bad frames. Bytes that are not those of the frame are left out, and so is a

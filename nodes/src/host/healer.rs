@@ -221,6 +221,31 @@ async fn bring_back_some(
     host.work().run(put_back).await
 }
 
+/// How many frames are bad or gone here and have their only copy, as far as is known, on this machine.
+pub fn alone_on(host: &Host, machine: MachineNumber) -> Result<u64, Problem> {
+    let count = |ids: &[FrameId]| -> Result<u64, Problem> {
+        let holders = host.holders.holders_of(ids)?;
+        Ok(holders.iter().filter(|holders| holders[..] == [machine]).count() as u64)
+    };
+    let mut alone = 0;
+    for (_, vault) in host.vaults() {
+        let missed: Vec<FrameId> = vault.store.missed_frames()?.iter().map(|lost| lost.id).collect();
+        for part in missed.chunks(LOST_MAX) {
+            alone += count(part)?;
+        }
+    }
+    let mut after = None;
+    loop {
+        let (missing, next) = host.holders.not_entered_again(after, LOST_MAX)?;
+        let ids: Vec<FrameId> = missing.into_iter().map(|(_, frame)| frame).collect();
+        alone += count(&ids)?;
+        match next {
+            None => return Ok(alone),
+            next => after = next,
+        }
+    }
+}
+
 /// A map of holders that was made anew while a frame was bad does not know of it, and what is about to count again is
 /// owed a second place. Entered first: whoever is interrupted between the two finds it bad again.
 fn enter(host: &Host, id: VaultId, vault: &HostVault, numbers: &[FrameNumber]) -> Result<(), Problem> {

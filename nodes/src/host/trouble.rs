@@ -69,8 +69,8 @@ pub fn all(host: &Host) -> Vec<Trouble> {
     let lost = host.lost();
     let lost = (lost > 0).then(|| {
         format!(
-            "{lost} frames are damaged or gone at the host, and no machine that is there has them: forget no machine \
-             that may; `twinkeep scrub start` tries again, and backups of what they held mend it"
+            "{lost} frames are damaged or gone at the host, and no machine that is there has them: switch on those \
+             that are away; `twinkeep scrub start` tries again, and backups of what they held mend it"
         )
     });
     let found = [

@@ -46,7 +46,7 @@ impl HostVault {
 
     /// Looks how many frames are lost here.
     pub fn count_lost(&self) -> Result<(), StoreError> {
-        self.lost.store(self.store.missed_frames()?, Ordering::Relaxed);
+        self.lost.store(self.store.missed_frames()?.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl Host {
             stored += rows.iter().map(|(_, place)| u64::from(place.len)).sum::<u64>();
         }
         let (store, stored) = (keyless.store, AtomicU64::new(stored));
-        let lost = AtomicU64::new(store.missed_frames()?);
+        let lost = AtomicU64::new(store.missed_frames()?.len() as u64);
         Ok(Arc::new(HostVault { store, head, stored, lost, feeding: Mutex::default(), telling: Mutex::default() }))
     }
 

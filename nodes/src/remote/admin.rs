@@ -209,7 +209,10 @@ pub enum NodeChange {
     /// Its key is never trusted again.
     Revoke,
     /// It does not come back.
-    Forget,
+    Forget {
+        /// Also where it has the only copy of what is lost at the host.
+        give_up_data: bool,
+    },
     /// What it holds goes elsewhere, or no longer.
     Drain(bool),
 }
@@ -408,9 +411,10 @@ impl Admin {
                     request.get().set_name(&name[..]);
                     request.send().promise.await.map(drop)
                 }
-                NodeChange::Forget => {
+                NodeChange::Forget { give_up_data } => {
                     let mut request = admin.forget_request();
                     request.get().set_name(&name[..]);
+                    request.get().set_give_up_data(give_up_data);
                     request.send().promise.await.map(drop)
                 }
                 NodeChange::Drain(on) => {

@@ -99,6 +99,8 @@ async fn obey(world: &World, admin: &admin::Client, command: &Command) -> Result
             let pc = &world.pcs[*pc];
             let mut request = admin.forget_request();
             request.get().set_name(&pc.node[..]);
+            // What a liar says it has alone is not waited for.
+            request.get().set_give_up_data(pc.nature != Nature::Honest);
             pc.is_to_go.set(true);
             request.send().promise.await?;
             pc.has_joined.set(false);

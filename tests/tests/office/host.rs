@@ -139,6 +139,8 @@ fn what_the_host_has_lost_is_said_and_holds_up_nobody_else() {
     let password = world.pcs[2].home.path("password");
     let said = world.pcs[2].expect(18, &["backup", password.to_str().expect("a plain name")]).out;
     assert!(said.contains("1 copy: host"), "what the vault holds is not all there: {said}");
+    let ran = world.host.run(&["--yes", "node", "forget", "pc1"]);
+    assert!(ran.code == Some(2) && ran.err.contains("only copy on this machine"), "{ran:?}");
 
     // The other holder is back: all is as it was.
     world.pcs[0].start();
@@ -149,6 +151,7 @@ fn what_the_host_has_lost_is_said_and_holds_up_nobody_else() {
     if judge::is_there() {
         world.pcs[0].restores_equal(&id, &first.root(), &first.root());
     }
+    world.host.expect(0, &["--yes", "node", "forget", "pc1"]);
 }
 
 #[test]
@@ -170,6 +173,8 @@ fn a_vault_that_is_lost_keeps_no_host_from_starting() {
     assert!(said.contains("cannot be opened") && !said.contains("everything is kept twice"), "{said}");
     let said = world.host.expect(4, &["copies", "why"]).out;
     assert!(said.contains("the host cannot open the vault"), "{said}");
+    let ran = world.host.run(&["--yes", "node", "forget", "pc1"]);
+    assert!(ran.code == Some(2) && ran.err.contains("cannot open 1 of its vaults"), "{ran:?}");
     let can = ["anna", "ben"].map(|name| {
         world.pcs[0].login(name);
         world.pcs[0].run(&["snapshots"]).code == Some(0)

@@ -36,8 +36,7 @@ enum NodeVerb {
     #[command(after_help = "Example:\n  twinkeep node drain pc7")]
     Drain(DrainArgs),
     /// A machine does not come back: its copies are made again elsewhere
-    #[command(after_help = "Example:\n  twinkeep node forget pc7")]
-    Forget(NameArgs),
+    Forget(ForgetArgs),
     /// Terminals that are missing now do not come back: make their copies again elsewhere
     #[command(
         after_help = "Asked by `twinkeep host status` when over a third of the terminals are missing at once.\n\n\
@@ -60,6 +59,17 @@ struct ListArgs {
 struct NameArgs {
     /// The machine's name
     name: String,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Refused while the machine has the only copy of what is damaged or gone at the host.\n\n\
+    Example:\n  twinkeep node forget pc7")]
+struct ForgetArgs {
+    /// The machine's name
+    name: String,
+    /// Go on although what is lost at the host is lost for good with it
+    #[arg(long)]
+    give_up_data: bool,
 }
 
 #[derive(Args, Debug)]
@@ -103,7 +113,7 @@ pub fn run(run: &Run, args: &NodeArgs) -> anyhow::Result<Code> {
         NodeVerb::Forget(args) => {
             confirmed(run, &format!("forget {}, and make its copies again elsewhere", args.name))?;
             let words = ["forgotten", "is forgotten; its copies are made again elsewhere"];
-            change(run, &args.name, NodeChange::Forget, words)
+            change(run, &args.name, NodeChange::Forget { give_up_data: args.give_up_data }, words)
         }
         NodeVerb::GiveUp => {
             let admin = admin()?;

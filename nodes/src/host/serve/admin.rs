@@ -76,6 +76,32 @@ impl AdminServer {
         key.ok_or_else(|| problem(Why::NotFound, format!("there is no machine {name}")))
     }
 
+    /// Fails where a machine has what the host has lost.
+    async fn require_dispensable(&self, key: NodeKey) -> Result<(), Problem> {
+        let number = self.host.office.read(|registry| registry.node(&key).map(|node| MachineNumber(node.number)));
+        let Some(machine) = number else { return Ok(()) };
+        let host = self.host.clone();
+        let look = move || {
+            let held = host.holders.inventory(machine)?.frames;
+            Ok::<_, Problem>((healer::alone_on(&host, machine)?, host.closed().len(), held))
+        };
+        let (alone, closed, held) = self.host.work().run(look).await?;
+        if alone > 0 {
+            let text = format!(
+                "{alone} frames are damaged or gone at the host and have their only copy on this machine: while it is \
+                 there the host takes them back by itself"
+            );
+            return Err(problem(Why::Usage, text));
+        }
+        if closed > 0 && held > 0 {
+            let text = format!(
+                "the host cannot open {closed} of its vaults, and this machine may have copies of what is in them"
+            );
+            return Err(problem(Why::Usage, text));
+        }
+        Ok(())
+    }
+
     /// A machine does not take part any more: its connections end, nobody waits for it, and what it held is owed.
     async fn part_with(&self, key: NodeKey, event: Event) -> Result<(), Problem> {
         self.append(event).await?;
@@ -199,7 +225,11 @@ impl admin::Server for AdminServer {
 
     async fn forget(self: Rc<Self>, params: admin::ForgetParams, _results: admin::ForgetResults) -> Result<(), Error> {
         let _call = (self.begin)()?;
-        let key = self.node(params.get()?.get_name()?.to_str()?)?;
+        let params = params.get()?;
+        let key = self.node(params.get_name()?.to_str()?)?;
+        if !params.get_give_up_data() {
+            self.require_dispensable(key).await?;
+        }
         Ok(self.part_with(key, Event::NodeForgotten { key }).await?)
     }
 
