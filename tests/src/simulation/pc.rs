@@ -224,6 +224,14 @@ impl Pc {
         format!("its store says {:?}", kept.store.has(&[*frame]))
     }
 
+    /// Those of which its store knows as long as it runs: what a put left in a pack that failed because the disk was
+    /// full is found when it starts again, and compared then.
+    pub fn listed(&self, world: &World) -> BTreeSet<FrameId> {
+        let mut listed = self.on_disk(world);
+        listed.retain(|frame| self.holds(world, frame));
+        listed
+    }
+
     /// Frames that are whole on its disk.
     pub fn on_disk(&self, world: &World) -> BTreeSet<FrameId> {
         if self.is_off.get() {

@@ -61,7 +61,7 @@ impl Oracle {
                     !at_host.contains(frame) && settled.contains(frame) && !self.unremembered.contains(frame)
                 };
                 world.pcs.iter().filter(|pc| pc.is_part()).find_map(|pc| {
-                    let frame = pc.on_disk(world).into_iter().find(is_vain)?;
+                    let frame = pc.listed(world).into_iter().find(is_vain)?;
                     Some(format!("{} keeps {frame}, which nobody needs", pc.name))
                 })
             })
@@ -75,7 +75,7 @@ impl Oracle {
             let rows = host.holders.frames_of(number, None, 1 << 20).unwrap_or_default();
             let named: BTreeSet<FrameId> = rows.into_iter().map(|(_, frame)| frame).collect();
             let is_uncounted = |frame: &FrameId| at_host.contains(frame) && !named.contains(frame);
-            if let Some(frame) = pc.on_disk(world).into_iter().find(is_uncounted) {
+            if let Some(frame) = pc.listed(world).into_iter().find(is_uncounted) {
                 return Some(format!("{} holds {frame}, and the host does not count it", pc.name));
             }
         }
