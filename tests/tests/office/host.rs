@@ -188,4 +188,11 @@ fn a_vault_that_is_lost_keeps_no_host_from_starting() {
         world.pcs[0].login(name);
         world.pcs[0].expect(0, &["check", "--read-data"]);
     }
+    // It is not to be had again, says the administrator.
+    world.host.stop();
+    fs::rename(&vault, &aside).expect("a folder is moved");
+    world.host.start();
+    let ran = world.host.run(&["--yes", "node", "forget", "pc1"]);
+    assert!(ran.code == Some(2) && ran.err.contains("--give-up-data"), "{ran:?}");
+    world.host.expect(0, &["--yes", "node", "forget", "pc1", "--give-up-data"]);
 }

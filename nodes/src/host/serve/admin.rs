@@ -88,14 +88,16 @@ impl AdminServer {
         let (alone, closed, held) = self.host.work().run(look).await?;
         if alone > 0 {
             let text = format!(
-                "{alone} frames are damaged or gone at the host and have their only copy on this machine: while it is \
-                 there the host takes them back by itself"
+                "{alone} frames are damaged or gone at the host and have their only copy on this machine: switch \
+                 it on, and the host takes them back by itself; nothing was changed, and --give-up-data goes on all \
+                 the same"
             );
             return Err(problem(Why::Usage, text));
         }
         if closed > 0 && held > 0 {
             let text = format!(
-                "the host cannot open {closed} of its vaults, and this machine may have copies of what is in them"
+                "the host cannot open {closed} of its vaults, and this machine may have copies of what is in them: \
+                 put those back first; nothing was changed, and --give-up-data goes on all the same"
             );
             return Err(problem(Why::Usage, text));
         }
