@@ -151,12 +151,13 @@ async fn heal(host: &Arc<Host>, id: VaultId, vault: &Arc<HostVault>) -> Result<(
     let lost = host.work().run(move || looked_at.store.lost_frames(LOST_MAX)).await?;
     let mut healed = 0;
     for part in lost.chunks(FRAMES_AT_ONCE) {
-        let mut fetched = fetch(host, part.iter().map(|lost| lost.id).collect()).await?;
+        let fetched = fetch(host, part.iter().map(|lost| lost.id).collect()).await?;
         if fetched.is_empty() || twinkeep_engine::zoo::planted("healer-gives-up") {
             continue;
         }
         let frames: Vec<(FrameNumber, Vec<u8>)> =
-            part.iter().filter_map(|lost| Some((lost.number, fetched.remove(&lost.id)?))).collect();
+            // A frame that stood in two places may be bad in both.
+            part.iter().filter_map(|lost| Some((lost.number, fetched.get(&lost.id)?.clone()))).collect();
         let (mending, tracker) = (vault.clone(), host.clone());
         let replace = move || {
             let numbers: Vec<FrameNumber> = frames.iter().map(|(number, _)| *number).collect();
