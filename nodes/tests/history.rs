@@ -190,14 +190,17 @@ fn nothing_is_freed_in_a_vault_whose_last_record_is_lost() {
 fn who_looks_at_a_chain_that_grows_misses_nothing() {
     let world = World::new();
     let (host, vault) = (world.host.clone(), world.vault.clone());
+    // Both begin together each time: who looks without a pause lets nobody else in.
+    let (begin, begun) = std::sync::mpsc::sync_channel(0);
     let growing = std::thread::spawn(move || {
-        for number in 0_u32..300 {
+        for number in 0_u32..800 {
+            begin.send(()).unwrap();
             let record = number.to_le_bytes().to_vec();
             let link = vault.store.append(&mut |_| Some(record.clone())).unwrap().unwrap();
             host.tips.reached(vault.store.vault(), &link, &record);
         }
     });
-    while !growing.is_finished() {
+    while begun.recv().is_ok() {
         world.host.tips.require_whole(world.member.id(), &world.vault).unwrap();
     }
     growing.join().unwrap();
